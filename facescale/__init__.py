@@ -1,0 +1,31 @@
+"""facescale: train face recognition on millions of identities, on the hardware you have.
+
+``facescale.load`` gives a trained model; ``facescale.backbones``, ``.heads``, ``.margins``, ``.data``,
+``.pools`` and ``.evaluate`` are the parts. Each is imported when it is first used, so that
+``import facescale`` costs nothing.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from facescale import backbones, data, evaluate, heads, margins, pools
+    from facescale.model import load
+
+_PARTS = ("backbones", "data", "evaluate", "heads", "margins", "pools")
+
+__all__ = ["backbones", "data", "evaluate", "heads", "load", "margins", "pools"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "load":
+        from facescale.model import load
+
+        return load
+    if name in _PARTS:
+        return importlib.import_module(f"facescale.{name}")
+    raise AttributeError(f"module 'facescale' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

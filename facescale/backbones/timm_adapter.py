@@ -1,0 +1,59 @@
+"""Any image model of the timm package as a backbone: ``timm:NAME``."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from facescale.backbones.layers import in_full_precision
+
+
+class TimmBackbone(nn.Module):
+    """A timm model whose classifier gives the embedding, with a batch norm after it.
+
+    Args:
+        model: its name in timm.
+        embedding_size: width of the embedding.
+        pretrained: start from timm's weights (downloads them).
+        input_size: side of the (square) image in pixels.
+        checkpointing: compute activations again in the backward pass instead of keeping them.
+
+    Raises:
+        ValueError: timm is not installed, or has no such model.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        embedding_size: int = 512,
+        *,
+        pretrained: bool = False,
+        input_size: int = 112,
+        checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        self.embedding_size = embedding_size
+        self.input_size = input_size
+        self.net = _create(model, embedding_size, input_size, pretrained)
+        if checkpointing:
+            self.net.set_grad_checkpointing(True)
+        self.features = nn.BatchNorm1d(embedding_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map normalised images (B, 3, S, S) to embeddings (B, embedding_size) that are not unit vectors."""
+        return in_full_precision(self.features, self.net(x))
+
+
+def _create(model: str, embedding_size: int, input_size: int, pretrained: bool) -> Any:
+    try:
+        import timm
+    except ImportError as error:
+        raise ValueError(
+            f"backbone 'timm:{model}' needs the timm package ({error}); pip install 'facescale[timm]'"
+        ) from None
+    if not timm.is_model(model):
+        raise ValueError(f"timm has no model '{model}'; timm.list_models() names what it has")
+    options: dict[str, Any] = {"pretrained": pretrained, "num_classes": embedding_size}
+    try:
+        return timm.create_model(model, img_size=input_size, **options)
+    except TypeError:  # a convolutional network, which takes any size and no such option
+        return timm.create_model(model, **options)

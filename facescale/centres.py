@@ -1,0 +1,297 @@
+"""Class centres and the state of their optimiser: sharded, in device memory, host memory or on disk."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from facescale.dist import Dist
+from facescale.ops import Scratch, StochasticRounding
+from facescale.row_optim import DenseSteps, RowAdamW, RowRule, RowSGD
+from facescale.rows import InitialRows, MemoryRows, Plane, Rows, count
+from facescale.rows_disk import DiskRows
+from facescale.rows_stage import Buffer, Stage
+
+# N rows of this process, R rows at hand, D embedding size
+
+PLACEMENTS = ("device", "host", "disk")
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_BLOCK = 2048  # rows handled at once where all are; small, as what is freed is not always given back
+
+
+@dataclass
+class Work:
+    """Rows at hand.
+
+    Attributes:
+        planes: one tensor (R, width) per plane, floating ones in float32, on the compute device.
+        buffer: what they were copied from and go back to (host and disk).
+    """
+
+    planes: dict[str, Tensor]
+    buffer: Buffer | None = None
+
+    @property
+    def rows_RD(self) -> Tensor:  # noqa: N802
+        """The rows themselves."""
+        return self.planes["rows"]
+
+    def part(self, start: int, stop: int) -> "Work":
+        """Rows start to stop of it, sharing memory."""
+        return Work({name: tensor[start:stop] for name, tensor in self.planes.items()})
+
+
+class CentreStore:
+    """The class centres of this process's identities, and a row-sparse optimiser for them.
+
+    Identity i owns ``rows_per_id`` rows. Processes own contiguous ranges of identities (``Dist.shard``). A
+    head opens rows, computes with them in float32, and gives them back with a gradient (``update``); no other
+    row is read or written. All row numbers below are local: 0 is the first row of this process.
+
+    Rows start as N(0, 0.01), a function of seed and row alone. Values that are stored in half precision are
+    rounded stochastically when they are written.
+
+    State: rows (num_ids * rows_per_id, dim), and per row the optimiser's: momentum (sgd), or two moments and
+    a step count (adamw). bfloat16 stores keep these in bfloat16 too, float16 stores in float32 (squared
+    gradients are below its range).
+
+    Args:
+        num_ids: identities of all processes.
+        dim: D.
+        dist: this process among its peers.
+        rows_per_id: sub-centres.
+        optimiser: "sgd" or "adamw".
+        momentum: of sgd.
+        weight_decay: sgd: added to the gradient; adamw: decoupled.
+        placement: "device", "host" (pinned when the device is a GPU) or "disk".
+        store_dtype: "float32", "bfloat16" or "float16".
+        directory: folder for placement "disk"; each process makes its own folder in it.
+        decay: "sampled": a row that is not opened for an update stays as it is; "dense": it decays and moves
+            on by its momentum, as under torch.optim.SGD over the whole matrix (done when it is next read).
+        sampled: False when every update opens every row (then both kinds of decay are the same).
+        seed: of the start values and of stochastic rounding.
+
+    Raises:
+        ValueError: an option out of range, or options that do not go together.
+    """
+
+    def __init__(
+        self,
+        num_ids: int,
+        dim: int,
+        dist: Dist,
+        *,
+        rows_per_id: int = 1,
+        optimiser: str = "sgd",
+        momentum: float = 0.9,
+        weight_decay: float = 5e-4,
+        placement: str = "device",
+        store_dtype: str = "float32",
+        directory: str | Path | None = None,
+        decay: str = "sampled",
+        sampled: bool = True,
+        seed: int = 0,
+    ) -> None:
+        _check(optimiser, weight_decay, placement, store_dtype, directory, decay, sampled)
+        self.num_ids, self.dim, self.rows_per_id, self.dist = num_ids, dim, rows_per_id, dist
+        self.placement = placement
+        self.first_id, self.stop_id = dist.shard(num_ids)
+        self.num_rows = (self.stop_id - self.first_id) * rows_per_id
+        self.first_row = self.first_id * rows_per_id
+        dtype = _DTYPES[store_dtype]
+        self.rule: RowRule = RowSGD(momentum, weight_decay) if optimiser == "sgd" else RowAdamW(weight_decay)
+        self._dense = DenseSteps(momentum, weight_decay) if decay == "dense" and sampled else None
+        state_dtype = torch.float32 if dtype is torch.float16 else dtype
+        self.planes = [Plane("rows", dim, dtype), *self.rule.planes(dim, state_dtype)]
+        if self._dense:
+            self.planes.append(Plane("last", 1, torch.int32, saved=False))
+        self._looked_at = self.planes if self._dense else self.planes[:1]
+        self.scratch = Scratch(dist.device)
+        self._rounding = None if dtype is torch.float32 else StochasticRounding(dist.device, seed)
+        self.memory: MemoryRows | None = None
+        self.disk: DiskRows | None = None
+        initial = InitialRows(dim, num_ids * rows_per_id, seed)
+        if directory is not None:
+            folder = Path(directory) / f"process_{dist.rank}"
+            folder.mkdir(parents=True, exist_ok=True)
+            self.disk = DiskRows(self.num_rows, self.planes, folder, initial, self.first_row)
+            self._stage: Stage | None = Stage(self.disk)
+        else:
+            where = dist.device if placement == "device" else torch.device("cpu")
+            pinned = placement == "host" and dist.device.type == "cuda"
+            self.memory = MemoryRows(self.num_rows, self.planes, where, pinned)
+            for start in range(0, self.num_rows, _BLOCK):
+                numbers = torch.arange(start, min(start + _BLOCK, self.num_rows))
+                into = self.memory.tensors["rows"][start : start + _BLOCK]
+                into.copy_(initial(numbers + self.first_row))
+            self._stage = Stage(self.memory) if placement == "host" else None
+
+    def open(self, rows: Rows, only_rows: bool = False, name: str = "open") -> Work:
+        """Working copies of rows (the rows themselves where no copy is needed), valid until the next call.
+
+        Args:
+            rows: local rows.
+            only_rows: leave out what only an update needs.
+            name: calls with different names do not overwrite each other's result.
+        """
+        if self._stage:
+            return self._from_buffer(self._stage.fetch(rows, name), count(rows), name)
+        return self._from_memory(rows, self._looked_at if only_rows else self.planes, name)
+
+    def gather(self, rows: Tensor) -> tuple[Tensor, Work | None]:
+        """Announce that ascending scattered rows will be opened, chunk by chunk, in this step.
+
+        Returns:
+            The rows in the order in which to open them, and where rows are staged (host, disk) all of them in
+            a work, of which to take parts and which is to be ``put`` back as a whole. In device memory there
+            is none: ``open`` is as fast.
+        """
+        if self._stage is None:
+            return rows, None
+        order, buffer = self._stage.gather(rows, "gather")
+        return order, self._from_buffer(buffer, len(rows), "gather")
+
+    def prefetch(self, rows: Rows) -> None:
+        """Start to fetch rows that will probably be wanted next (nothing to do in device memory)."""
+        if self._stage:
+            self._stage.prefetch(rows, "open" if isinstance(rows, slice) else "gather")
+
+    def update(self, rows: Rows, work: Work, grad_RD: Tensor, lr: float) -> None:
+        """Move opened rows and put them back; ``grad_RD`` is what ``rule.gradient_into`` became.
+
+        A part of a gathered work is not put back.
+        """
+        self.rule.step(work.planes, grad_RD, lr)
+        if self._dense:
+            work.planes["last"].fill_(self._dense.now + 1)
+        if self._stage is None or work.buffer is not None:
+            self.put(rows, work)
+
+    def filled(self, rows: Tensor, planes: dict[str, Tensor]) -> Work:
+        """A work for ``put`` that holds given values; planes that are not given start from nothing."""
+        work = self.open(rows, name="given")
+        for name, into in work.planes.items():
+            if name in planes:
+                into.copy_(planes[name])
+            else:
+                into.zero_()
+        return work
+
+    def put(self, rows: Rows, work: Work) -> None:
+        """Store opened rows."""
+        if self._stage and work.buffer is not None:
+            for plane in self.planes:
+                value, into = work.planes[plane.name], work.buffer[plane.name][: count(rows)]
+                if value.data_ptr() != into.data_ptr():
+                    into.copy_(self._narrowed(value, plane.dtype))
+            self._stage.write(rows, work.buffer)
+            return
+        assert self.memory is not None
+        for name, value in work.planes.items():
+            tensor = self.memory.tensors[name]
+            if not isinstance(rows, slice):
+                tensor.index_copy_(0, rows.to(tensor.device), self._narrowed(value, tensor.dtype))
+            elif tensor[rows].data_ptr() != value.data_ptr():
+                tensor[rows] = self._narrowed(value, tensor.dtype)
+
+    def end_step(self, lr: float, step: int) -> None:
+        """Close step number ``step``: count it for the rows that it did not open."""
+        if self._dense:
+            self._dense.add(lr)
+        if self._rounding:
+            self._rounding.seek(step + 1)
+
+    def settle(self) -> None:
+        """Make what is stored final: catch up every row, wait for writes."""
+        if self._dense and self._dense.now:
+            for start in range(0, self.num_rows, _BLOCK):
+                rows = slice(start, min(start + _BLOCK, self.num_rows))
+                work = self.open(rows, name="settle")
+                work.planes["last"].zero_()
+                self.put(rows, work)
+            self._dense.clear()
+        if self._stage:
+            self._stage.forget()
+
+    def rows_of(self, id_R: Tensor) -> Tensor:
+        """Local rows (R * rows_per_id) of local identities."""
+        if self.rows_per_id == 1:
+            return id_R
+        return (id_R[:, None] * self.rows_per_id + torch.arange(self.rows_per_id)).reshape(-1)
+
+    def _from_memory(self, rows: Rows, planes: list[Plane], name: str) -> Work:
+        assert self.memory is not None
+        tensors = {}
+        for plane in planes:
+            if isinstance(rows, slice):
+                tensors[plane.name] = self._widened(
+                    self.memory.tensors[plane.name][rows], f"{name}/{plane.name}"
+                )
+            else:
+                into = self.scratch.take(f"{name}/{plane.name}", (len(rows), plane.width), wide(plane))
+                tensors[plane.name] = self._read(rows, plane, into)
+        return self._caught_up(Work(tensors))
+
+    def _read(self, rows: Tensor, plane: Plane, into: Tensor) -> Tensor:
+        """Gather one plane of scattered rows from device memory."""
+        assert self.memory is not None
+        tensor = self.memory.tensors[plane.name]
+        if tensor.dtype == into.dtype:
+            return torch.index_select(tensor, 0, rows.to(tensor.device), out=into)
+        stored = self.scratch.take("stored", into.shape, tensor.dtype)
+        return into.copy_(torch.index_select(tensor, 0, rows.to(tensor.device), out=stored))
+
+    def _from_buffer(self, buffer: Buffer, size: int, name: str) -> Work:
+        planes = {p.name: self._widened(buffer[p.name][:size], f"{name}/{p.name}") for p in self.planes}
+        return self._caught_up(Work(planes, buffer))
+
+    def _widened(self, tensor: Tensor, key: str) -> Tensor:
+        dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
+        if tensor.dtype == dtype and tensor.device == self.dist.device:
+            return tensor
+        return self.scratch.take(key, tensor.shape, dtype).copy_(tensor, non_blocking=True)
+
+    def _narrowed(self, value: Tensor, dtype: torch.dtype) -> Tensor:
+        return self._rounding.round(value, dtype) if self._rounding and value.dtype != dtype else value
+
+    def _caught_up(self, work: Work) -> Work:
+        if self._dense and "last" in work.planes:
+            self._dense.catch_up(work.planes)
+        return work
+
+
+def wide(plane: Plane) -> torch.dtype:
+    """Precision in which a plane is worked with."""
+    return torch.float32 if plane.dtype.is_floating_point else plane.dtype
+
+
+def _check(
+    optimiser: str,
+    weight_decay: float,
+    placement: str,
+    store_dtype: str,
+    directory: str | Path | None,
+    decay: str,
+    sampled: bool,
+) -> None:
+    for what, value, allowed in (
+        ("optimiser", optimiser, ("sgd", "adamw")),
+        ("placement", placement, PLACEMENTS),
+        ("store_dtype", store_dtype, tuple(_DTYPES)),
+        ("decay", decay, ("sampled", "dense")),
+    ):
+        if value not in allowed:
+            raise ValueError(f"{what} of the class centres is '{value}'; choose one of: {', '.join(allowed)}")
+    if weight_decay < 0:
+        raise ValueError(f"weight_decay of the class centres is {weight_decay}; it must be 0 or more")
+    if (placement == "disk") != (directory is not None):
+        raise ValueError(
+            f"placement is '{placement}' and directory is {directory}; placement 'disk' needs a directory "
+            "for its file, the others take none"
+        )
+    if decay == "dense" and optimiser != "sgd" and sampled:
+        raise ValueError(
+            "decay 'dense' is known for optimiser 'sgd' only (what AdamW does to rows without gradient is "
+            "not a linear step); use decay 'sampled'"
+        )

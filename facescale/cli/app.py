@@ -1,0 +1,42 @@
+"""What all commands share: the application, options, printing."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    name="facescale",
+    help="Train face recognition on the hardware you have; evaluate and export it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one value of the config."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print figures as JSON.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+BatchOption = Annotated[int, typer.Option(min=1, help="Images per forward pass.")]
+ResizeOption = Annotated[bool, typer.Option(help="Scale images of another size.")]
+
+
+def show(values: Any, as_json: bool, text: str) -> None:
+    """Print ``values`` as JSON or the human ``text``."""
+    print(json.dumps(values, indent=1) if as_json else text)
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as text, the columns aligned; the last one keeps its length."""
+    lines = [
+        [str(value) for value in row.values()] for row in (dict(zip(rows[0], rows[0], strict=True)), *rows)
+    ]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(rows[0]) - 1)]
+    return "\n".join(
+        "  ".join([*(cell.ljust(width) for cell, width in zip(line, widths, strict=False)), line[-1]])
+        for line in lines
+    )

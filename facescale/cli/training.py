@@ -1,0 +1,151 @@
+"""Commands that train: train, demo, config, list."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from facescale.cli.app import DeviceOption, JsonOption, SetOption, app, show, table
+
+_RUN = Path("runs/default")
+
+
+@app.command()
+def train(
+    config: Annotated[Path | None, typer.Argument(help="TOML file; without it the embedded default.")] = None,
+    run: Annotated[Path, typer.Option(help="Folder, new or to continue.")] = Path("runs/default"),
+    settings: SetOption = None,
+    device: DeviceOption = "auto",
+    threads: Annotated[int, typer.Option(help="CPU threads; 0 leaves it to torch.")] = 0,
+    resume: Annotated[bool, typer.Option(help="Continue a run that has a checkpoint.")] = True,
+    json_lines: Annotated[bool, typer.Option("--json", help="Print metrics as JSON lines.")] = False,
+) -> None:
+    """Train a model, or continue an interrupted training.
+
+    Ctrl-C and SIGTERM write a checkpoint; the same command continues from it. Several processes:
+    torchrun --nproc-per-node N -m facescale train ...
+    """
+    from facescale.config import load_config
+
+    settled = load_config(config, settings or ())
+    import torch
+
+    from facescale import dist as processes
+    from facescale.display import Display
+    from facescale.train import train as run_training
+
+    if threads:
+        torch.set_num_threads(threads)
+    with processes.start(device) as dist, Display(dist.is_main, json_lines) as display:
+        result = run_training(settled, run, dist, display.line, resume)
+        display.finish(result)
+
+
+@app.command()
+def demo(
+    run: Annotated[Path, typer.Option(help="Run folder.")] = Path("runs/demo"),
+    settings: SetOption = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Train on drawn faces, evaluate, export: the whole way in a few minutes."""
+    from facescale import dist as processes
+    from facescale.demo import demo as run_demo
+    from facescale.display import Display
+
+    with processes.start(device) as dist, Display(dist.is_main) as display:
+        result, report, exported = run_demo(run, settings or [], dist, display.line)
+        display.finish(result)
+        if report and exported:
+            for name, value in result.metrics.items():
+                if name.endswith("/accuracy"):
+                    who = name.removesuffix("/accuracy")
+                    print(f"{who}: {value:.2%} accuracy on identities that training never saw")
+            print(f"model:  {exported.path} (same embeddings to {exported.max_relative_difference:.0e})")
+            print(f"report: {report}")
+
+
+@app.command()
+def config(
+    path: Annotated[Path | None, typer.Argument(help="TOML file to check.")] = None,
+    settings: SetOption = None,
+    explain: Annotated[bool, typer.Option(help="Every field: type, default, meaning.")] = False,
+    schema: Annotated[bool, typer.Option(help="JSON schema for editors.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Check a config and print it, explain the fields, or print the JSON schema."""
+    from facescale import config as configs
+
+    if schema:
+        print(json.dumps(configs.schema(), indent=1))
+    elif explain:
+        keys = ("key", "type", "default", "meaning")
+        rows = [dict(zip(keys, row, strict=True)) for row in configs.explain()]
+        show(rows, as_json, table(rows))
+    else:
+        from facescale.plan import check_components
+
+        settled = configs.load_config(path, settings or ())
+        check_components(settled)
+        show(
+            settled.model_dump(mode="json"),
+            as_json,
+            settled.to_toml().strip() or "# all values are the defaults",
+        )
+
+
+@app.command("list")
+def list_components(
+    kind: Annotated[str, typer.Argument(help="backbones, heads, margins, readers or evaluators.")],
+    as_json: JsonOption = False,
+) -> None:
+    """List the components that a config can name."""
+    from facescale import registry
+    from facescale.components import KINDS
+
+    rows = registry.lookup("kind of component", KINDS, kind)()
+    show(rows, as_json, table(rows))
+
+
+@app.command()
+def plan(
+    config: Annotated[Path | None, typer.Argument(help="TOML file; without it the embedded default.")] = None,
+    settings: SetOption = None,
+    processes: Annotated[int, typer.Option(min=1, help="Processes that will train.")] = 1,
+    device_memory: Annotated[str | None, typer.Option(help="Memory of a device, e.g. 24GB.")] = None,
+    calibrate: Annotated[bool, typer.Option(help="Time the network for two seconds.")] = True,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Say what a training will need and take, what fits, and which head to choose, before it runs."""
+    from dataclasses import asdict
+
+    from facescale import advice, estimate
+    from facescale.config import load_config
+    from facescale.data import open_reader
+    from facescale.dist import Dist, pick_device
+    from facescale.plan import make_plan
+
+    settled = load_config(config, settings or ())
+    reader = open_reader(settled.data.train, min_images=settled.data.min_images)
+    made = make_plan(settled, Dist(0, processes, pick_device(device)), reader)
+    memory = estimate.parse_memory(device_memory) if device_memory else None
+    backbone = estimate.backbone_bytes(settled, made)
+    found = advice.compare(settled, made, backbone, memory)
+    share = advice.head_share(settled, made)
+    seconds = estimate.step_seconds(settled, made) if calibrate else None
+    sentences = advice.advise(share, found)
+    values = {
+        "plan": made.to_dict(),
+        "backbone_bytes": asdict(backbone),
+        "heads": [asdict(one) for one in found],
+        "head_share": share,
+        "step_seconds": seconds,
+        "advice": sentences,
+    }
+    lines = [f"{key:18}{value}" for key, value in made.to_dict().items()]
+    lines += [f"backbone {key:9}{advice.gb(value)}" for key, value in asdict(backbone).items()]
+    if seconds is not None:
+        hours = seconds * made.total_steps / 3600
+        lines.append(f"about {seconds:.2f} s a step without the head on this machine, {hours:.1f} h in all")
+    show(values, as_json, "\n".join([*lines, "", table([one.row() for one in found]), "", *sentences]))

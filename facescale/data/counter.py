@@ -1,0 +1,65 @@
+"""Counter-based random numbers: each is a pure function of (seed, epoch, index, ...), whoever asks and when.
+
+A stateful generator ties a draw to how many draws came before it, hence to the number of workers and to where
+a run was resumed. Here the draw for image 1234 of epoch 7 is computed from these numbers alone.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+Uints = npt.NDArray[np.uint64]
+
+_GOLDEN = 0x9E3779B97F4A7C15  # 2^64 / golden ratio, the increment of splitmix64
+_WORD = 0xFFFFFFFFFFFFFFFF
+_ROUNDS = 6  # of the Feistel network; four already pass for pseudo-random, six cost nothing
+
+# The first stream number tells what a draw is for, so that two purposes never share numbers.
+ORDER, AUGMENT, REPLACE, KEYS, PAIRS = 1, 2, 3, 4, 5
+
+
+def _scramble(x: Uints) -> Uints:
+    """The output function of splitmix64 (Steele, Lea, Flood 2014): a bijection on 64-bit words."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def hash64(*streams: int | npt.NDArray[np.int64] | Uints) -> Uints:
+    """64 random bits for each combination of ``streams`` (integers or integer arrays, broadcast together)."""
+    state = np.zeros(1, np.uint64)
+    for stream in streams:
+        word = np.uint64(stream & _WORD) if isinstance(stream, int) else stream.astype(np.uint64)
+        state = _scramble((state ^ word) + np.uint64(_GOLDEN))
+    return state
+
+
+def uniform(count: int, *streams: int | npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    """``count`` float32 numbers in [0, 1) for each combination of ``streams``; in the last dimension."""
+    bits = hash64(hash64(*streams)[..., None], np.arange(count))
+    return (bits >> np.uint64(40)).astype(np.float32) * np.float32(2.0**-24)
+
+
+def permuted(position: npt.NDArray[np.int64], size: int, *streams: int) -> npt.NDArray[np.int64]:
+    """Where a random permutation of ``range(size)`` sends each ``position``.
+
+    A Feistel network over the next power of four, walked until it lands inside ``range(size)``: a bijection
+    that needs no array of ``size`` entries, so an epoch over 42 million images starts at once at any step,
+    and the same numbers come from every NumPy version.
+
+    Raises:
+        ValueError: a position outside ``range(size)``.
+    """
+    if position.size and not (position.min() >= 0 and position.max() < size):
+        raise ValueError(f"positions must lie in 0..{size - 1}, got {position.min()}..{position.max()}")
+    half = np.uint64(max(1, ((size - 1).bit_length() + 1) // 2))
+    mask = np.uint64((1 << int(half)) - 1)
+    keys = hash64(*streams, np.arange(_ROUNDS))
+    result = position.astype(np.uint64)
+    todo = np.ones(result.shape, bool)
+    while todo.any():
+        left, right = result[todo] >> half, result[todo] & mask
+        for key in keys:
+            left, right = right, left ^ (_scramble(right ^ key) & mask)
+        result[todo] = (left << half) | right
+        todo = result >= np.uint64(size)
+    return result.astype(np.int64)

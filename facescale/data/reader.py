@@ -1,0 +1,56 @@
+"""The protocol every data source obeys: encoded images and int64 identities by index."""
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+
+class BadRecordError(ValueError):
+    """One image cannot be read or decoded; the rest of its set may be fine, so loaders skip and count it."""
+
+
+@runtime_checkable
+class Reader(Protocol):
+    """A random-access set of encoded (or raw) face images, each with an identity.
+
+    Readers are picklable, hold no open state that a forked or spawned process cannot rebuild, and are safe
+    to call from several threads at once.
+
+    Attributes:
+        ids: int64 array (N,), the identity of each image, 0 <= id < num_ids.
+        num_ids: number of identities.
+    """
+
+    @property
+    def ids(self) -> npt.NDArray[np.int64]:
+        """Identity of every image, int64 (N,)."""
+        ...
+
+    @property
+    def num_ids(self) -> int:
+        """Number of identities."""
+        ...
+
+    def __len__(self) -> int:
+        """Number of images."""
+        ...
+
+    def __getitem__(self, index: int) -> tuple[bytes | npt.NDArray[np.uint8], int]:
+        """Image ``index`` as encoded bytes (JPEG, PNG, ...) or raw uint8 (H, W, 3) RGB, and its identity.
+
+        Raises:
+            BadRecordError: this image cannot be read.
+        """
+        ...
+
+    def key(self, index: int) -> str:
+        """A name for image ``index`` that a person can find again (a path, a record key)."""
+        ...
+
+
+def identity_names(reader: Reader) -> Sequence[str]:
+    """What the source calls each identity: a folder's name, an original label; else its number."""
+    names: Sequence[str] | None = getattr(reader, "names", None)
+    return names if names is not None else [str(i) for i in range(reader.num_ids)]

@@ -1,0 +1,136 @@
+"""What a person sees of a training: a progress bar in a terminal, plain lines in a pipe, JSON on request."""
+
+import json
+import sys
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from facescale.plan import Plan
+
+if TYPE_CHECKING:
+    from facescale.train import Result
+
+
+class Display:
+    """Shows log lines of ``facescale.train.train``; silent on all but the main process.
+
+    Args:
+        enabled: False on the other processes.
+        as_json: print every line as JSON.
+    """
+
+    def __init__(self, enabled: bool, as_json: bool = False) -> None:
+        self._enabled = enabled
+        self._as_json = as_json
+        self._console = Console(file=sys.stdout, soft_wrap=True, highlight=False)
+        self._progress: Progress | None = None
+        self._bar: TaskID | None = None
+        if enabled and not as_json and self._console.is_terminal:
+            self._progress = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=8),  # all of it fits 80 columns
+                MofNCompleteColumn(),
+                TimeRemainingColumn(compact=True),
+                console=self._console,
+                refresh_per_second=2,
+            )
+
+    def __enter__(self) -> "Display":
+        if self._progress:
+            self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._progress:
+            self._progress.stop()
+
+    def line(self, values: dict[str, Any], plan: Plan) -> None:
+        """Show one line of the metrics."""
+        if not self._enabled:
+            return
+        if self._as_json:
+            print(json.dumps(values), flush=True)
+            return
+        if self._progress:
+            if self._bar is None:
+                self._bar = self._progress.add_task("training", total=plan.total_steps)
+            self._progress.update(self._bar, completed=values["step"])
+            if values["kind"] == "train":
+                self._progress.update(self._bar, description=_short_text(values))
+                return
+        self._console.print(_TEXTS[values["kind"]](values, plan), markup=False)
+
+    def finish(self, result: "Result") -> None:
+        """Say where the training stands and what to do next."""
+        if self._enabled and not self._as_json:
+            if result.finished:
+                self._console.print(f"trained {result.step} steps; the run is in {result.run.path}")
+            else:
+                self._console.print(
+                    f"stopped after step {result.step}; the same command continues from there"
+                )
+
+
+def _short_text(v: dict[str, Any]) -> str:
+    return (
+        f"loss {v['loss']:.2f}  cosine {v['own_cosine']:.2f}  {v['images_per_s']:.0f} images/s  "
+        f"data wait {v['wait_share']:.0%}"
+    )
+
+
+def _train_text(v: dict[str, Any]) -> str:
+    return (
+        f"epoch {v['epoch']:.2f}  loss {v['loss']:.3f}  own cosine {v['own_cosine']:.3f}  lr {v['lr']:.3g}  "
+        f"{v['images_per_s']:.0f} images/s  waiting for data {v['wait_share']:.0%}"
+    )
+
+
+def _train_line(v: dict[str, Any], plan: Plan) -> str:
+    left = (
+        (plan.total_steps - v["step"]) * plan.process_batch * plan.world_size / max(v["images_per_s"], 1e-9)
+    )
+    return f"step {v['step']}/{plan.total_steps}  {_train_text(v)}  {left / 60:.0f} min left"
+
+
+def _start_line(v: dict[str, Any], plan: Plan) -> str:
+    where = f"continuing at step {v['step']}" if v["step"] else "starting"
+    return (
+        f"{plan.num_images} images of {plan.num_ids} identities; batch "
+        f"{plan.process_batch * plan.world_size} on {plan.world_size} process(es), {plan.device}, "
+        f"{plan.precision}; {plan.total_steps} steps, {plan.steps_per_epoch} an epoch; "
+        f"learning rate {plan.lr:.4g} at this batch; {where}"
+        + (
+            f"; {singles} identities have one image only"
+            if (singles := v.get("single_image_identities"))
+            else ""
+        )
+    )
+
+
+def _eval_line(v: dict[str, Any], plan: Plan) -> str:
+    names = [key.removesuffix("/accuracy") for key in v if key.endswith("/accuracy")]
+    parts = [f"{n} {v[n + '/accuracy']:.2%} +- {v[n + '/accuracy_std']:.2%}" for n in names]
+    return f"step {v['step']}/{plan.total_steps}  accuracy: {', '.join(parts)}"
+
+
+def _health_line(v: dict[str, Any], plan: Plan) -> str:
+    return f"step {v['step']}/{plan.total_steps}  attention: {v['message']}"
+
+
+def _bad_line(v: dict[str, Any], plan: Plan) -> str:
+    where = f"step {v['step']}/{plan.total_steps}"
+    return f"{where}  not finite, skipped: loss {v['loss']}, gradient {v['grad_norm']}"
+
+
+_TEXTS = {
+    "start": _start_line,
+    "train": _train_line,
+    "eval": _eval_line,
+    "health": _health_line,
+    "bad_step": _bad_line,
+}

@@ -1,0 +1,206 @@
+"""Processes and everything they say to each other: the one place that talks to torch.distributed."""
+
+import contextlib
+import os
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import torch.distributed as td
+from torch import Tensor
+from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
+
+
+@dataclass(frozen=True)
+class Dist:
+    """This process among its peers. The default value is a single process on the CPU.
+
+    Attributes:
+        rank: number of this process, 0 <= rank < world_size.
+        world_size: number of processes.
+        device: where this process computes.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    @property
+    def is_main(self) -> bool:
+        """True on the one process that prints and writes reports."""
+        return self.rank == 0
+
+    def shard(self, total: int) -> tuple[int, int]:
+        """Contiguous range [start, stop) of ``total`` rows owned here; the first ranks take the remainder."""
+        size, rest = divmod(total, self.world_size)
+        start = self.rank * size + min(self.rank, rest)
+        return start, start + size + (self.rank < rest)
+
+    def all_reduce(self, x: Tensor, op: str = "sum") -> Tensor:
+        """Reduce ``x`` in place over all processes (sum, max or min) and return it. No gradient."""
+        if self.world_size > 1:
+            td.all_reduce(x, {"sum": td.ReduceOp.SUM, "max": td.ReduceOp.MAX, "min": td.ReduceOp.MIN}[op])
+        return x
+
+    def all_gather(self, x: Tensor) -> Tensor:
+        """Concatenate equal-shaped ``x`` (B, ...) of all processes in rank order. No gradient."""
+        if self.world_size == 1:
+            return x
+        out = x.new_empty((self.world_size * x.shape[0], *x.shape[1:]))
+        td.all_gather_into_tensor(out, x.contiguous())
+        return out
+
+    def all_gather_uneven(self, x: Tensor) -> Tensor:
+        """Concatenate ``x`` (n_rank, ...) of all processes in rank order; n may differ. No gradient."""
+        if self.world_size == 1:
+            return x
+        counts = self.all_gather(torch.tensor([x.shape[0]], device=x.device)).tolist()
+        padded = x.new_zeros((max(counts), *x.shape[1:]))  # Gloo has no uneven gather
+        padded[: x.shape[0]] = x
+        parts = self.all_gather(padded).split(max(counts))
+        return torch.cat([part[:n] for part, n in zip(parts, counts, strict=True)])
+
+    def gather_with_grad(self, x_BD: Tensor) -> Tensor:
+        """Concatenate embeddings of all processes; backward sums the peers' gradients for the own rows.
+
+        The gradient is multiplied by the world size, which cancels the averaging that data-parallel training
+        does over processes: each process computes only its own classes' share of the global mean loss.
+        """
+        if self.world_size == 1:
+            return x_BD
+        return cast(Tensor, _Gather.apply(x_BD, self))  # type: ignore[no-untyped-call]
+
+    def sum_with_grad(self, x: Tensor) -> Tensor:
+        """Sum of ``x`` over processes, of which each holds a part; backward hands every part the gradient.
+
+        For values that all processes go on to use in the same way (a loss that is the same everywhere).
+        """
+        return x if self.world_size == 1 else cast(Tensor, _Sum.apply(x, self))  # type: ignore[no-untyped-call]
+
+    def shared(self, x: Tensor) -> Tensor:
+        """``x`` for computations that every process repeats in full; backward divides by the world size.
+
+        Behind ``gather_with_grad`` the gradients of all processes are added; what each of them computes
+        whole must count once.
+        """
+        return x if self.world_size == 1 else cast(Tensor, _Shared.apply(x, self))  # type: ignore[no-untyped-call]
+
+    def any(self, flag: bool | Tensor) -> bool:
+        """True when ``flag`` is true on any process. Synchronises the device."""
+        if self.world_size == 1:
+            return bool(flag)
+        return bool(
+            self.all_reduce(torch.as_tensor(flag, dtype=torch.float32, device=self.device).clone(), "max")
+        )
+
+    def broadcast_object(self, value: Any) -> Any:
+        """The main process's ``value`` on every process (pickled, between our own processes only)."""
+        if self.world_size == 1:
+            return value
+        box = [value]
+        td.broadcast_object_list(box, src=0, device=self.device)
+        return box[0]
+
+    def save_tensors(self, tensors: dict[str, Tensor], folder: Path) -> None:
+        """Write the tensors of all processes (under names of their own) as one distributed checkpoint."""
+        with _quiet_checkpoint():
+            state_dict_saver.save(tensors, checkpoint_id=folder, no_dist=self.world_size == 1)
+
+    def load_tensors(self, tensors: dict[str, Tensor], folder: Path) -> None:
+        """Fill tensors from a distributed checkpoint, by name; each process for itself."""
+        with _quiet_checkpoint():
+            state_dict_loader.load(tensors, checkpoint_id=folder, no_dist=True)
+
+    def barrier(self) -> None:
+        """Wait until all processes are here."""
+        if self.world_size > 1:
+            self.all_reduce(torch.zeros(1, device=self.device))
+
+
+@contextlib.contextmanager
+def _quiet_checkpoint() -> Iterator[None]:
+    """Without torch's warnings that checkpoints of one process are not distributed."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="torch.distributed.checkpoint")
+        yield
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x_BD: Tensor, dist: Dist) -> Tensor:
+        ctx.dist = dist
+        return dist.all_gather(x_BD)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        dist: Dist = ctx.dist
+        grad = grads[0].contiguous()
+        own = grad.new_empty((grad.shape[0] // dist.world_size, *grad.shape[1:]))
+        td.reduce_scatter_tensor(own, grad)
+        return own * dist.world_size, None
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, dist: Dist) -> Tensor:
+        return dist.all_reduce(x.clone())
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return grads[0], None
+
+
+class _Shared(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, dist: Dist) -> Tensor:
+        ctx.world_size = dist.world_size
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return grads[0] / ctx.world_size, None
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """Resolve ``auto`` to the best device present, or check that the named one is there.
+
+    Raises:
+        ValueError: the device is unknown or not present.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"unknown device '{name}'; use auto, cpu, cuda, cuda:N or mps") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            f"device '{name}' is not available: this torch sees no CUDA GPU; use --device cpu or auto"
+        )
+    return device
+
+
+@contextlib.contextmanager
+def start(device: str = "auto", timeout_s: float = 600) -> Iterator[Dist]:
+    """Join the process group that torchrun described in the environment (if any) and leave it at the end.
+
+    Raises:
+        ValueError: the device is not available.
+    """
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    if world_size == 1:
+        yield Dist(device=pick_device(device))
+        return
+    picked = pick_device(device)
+    if picked.type == "cuda":
+        picked = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(picked)
+    td.init_process_group("nccl" if picked.type == "cuda" else "gloo", timeout=timedelta(seconds=timeout_s))
+    try:
+        yield Dist(td.get_rank(), td.get_world_size(), picked)
+    finally:
+        td.destroy_process_group()

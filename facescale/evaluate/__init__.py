@@ -1,0 +1,26 @@
+"""Evaluators by kind: what each measures is in its module."""
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Protocol
+
+from facescale.evaluate import identification, ijb, metrics
+from facescale.evaluate.verification import open_protocol
+
+if TYPE_CHECKING:
+    from facescale.evaluate.embed import Embed
+
+
+class Evaluator(Protocol):
+    """Something that a network can be measured on."""
+
+    def run(self, embed: "Embed") -> Iterator[tuple[str, float]]:
+        """Yield (name, value) of every scalar that ``embed`` achieves."""
+        ...
+
+
+# Openers: "NAME=PATH" (and options) -> Evaluator.
+EVALS: dict[str, Callable[..., Evaluator]] = {
+    "verification": open_protocol,
+}
+
+__all__ = ["EVALS", "Evaluator", "identification", "ijb", "metrics", "open_protocol"]

@@ -1,0 +1,141 @@
+"""Accuracy of pairs by folds: each fold is judged at the threshold that is best on all the others.
+
+Shapes: N pairs, F folds, T thresholds of a grid. ``x_FN[f]`` is what fold f measures between the images of
+each pair; all rows are equal unless something (a projection) was fitted on the training pairs of each fold.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from facescale.evaluate.histogram import BoolArray, FloatArray, histogram_roc
+
+IntArray = npt.NDArray[np.int64]
+
+VAL_FAR = 1e-3  # the false-accept rate at which insightface prints its "VAL"
+
+
+@dataclass(frozen=True)
+class PairResult:
+    """Accuracy of a pair protocol, fold by fold.
+
+    Attributes:
+        folds: (F,) test accuracy of each fold.
+        thresholds: (F,) the threshold each fold took from the other folds; a squared distance (accept below
+            it) under the rule "insightface", a cosine (accept from it on) under the others.
+        val: mean true-accept rate at the threshold that gives FAR 1e-3 on the other folds. Only the rule
+            "insightface" defines it, and the next three.
+        val_std: its population standard deviation over the folds.
+        far: mean false-accept rate that those thresholds really gave.
+        val_thresholds: (F,) those thresholds, squared distances.
+    """
+
+    folds: FloatArray
+    thresholds: FloatArray
+    val: float | None = None
+    val_std: float | None = None
+    far: float | None = None
+    val_thresholds: FloatArray | None = None
+
+    @property
+    def mean(self) -> float:
+        """Mean accuracy over the folds."""
+        return float(self.folds.mean())
+
+    @property
+    def std(self) -> float:
+        """Population standard deviation over the folds, as insightface prints it."""
+        return float(self.folds.std())
+
+    @property
+    def standard_error(self) -> float:
+        """``std / sqrt(F)``, which F2C and LFW's own page print as the deviation."""
+        return self.std / float(np.sqrt(len(self.folds)))
+
+
+def contiguous_folds(num_pairs: int, num_folds: int) -> IntArray:
+    """Fold number (num_pairs,) of every pair when the list is cut into consecutive, unshuffled parts.
+
+    The first ``num_pairs % num_folds`` folds hold one pair more.
+
+    Raises:
+        ValueError: fewer than two folds, or fewer pairs than folds.
+    """
+    if not 2 <= num_folds <= num_pairs:
+        raise ValueError(
+            f"cannot cut {num_pairs} pairs into {num_folds} folds; use at least two folds and a pair for each"
+        )
+    sizes = np.full(num_folds, num_pairs // num_folds)
+    sizes[: num_pairs % num_folds] += 1
+    return np.repeat(np.arange(num_folds, dtype=np.int64), sizes)
+
+
+def num_accepted(distances: FloatArray, thresholds: FloatArray) -> IntArray:
+    """How many ``distances`` (n,) are strictly below each of the ascending ``thresholds`` (T,)."""
+    return np.searchsorted(np.sort(distances), thresholds, side="left")
+
+
+def insightface_folds(distance_FN: FloatArray, is_same: BoolArray, fold_of_N: IntArray) -> PairResult:
+    """The rule of insightface's verification script, on squared distances of unit vectors.
+
+    Accept strictly below the threshold: the first of 0, 0.01, ..., 3.99 that is most accurate in training.
+    VAL takes thresholds 0, 0.001, ..., 3.999, interpolated linearly over the training FAR, and 0 where none
+    reaches the FAR. The original fails under SciPy > 1.5; these are the values it gave under SciPy 1.5.
+    """
+    grid, val_grid = np.arange(0, 4, 0.01), np.arange(0, 4, 0.001)
+    rows = []
+    for distance_N, test in zip(distance_FN, _fold_masks(fold_of_N), strict=True):
+        train_genuine, train_impostor = distance_N[~test & is_same], distance_N[~test & ~is_same]
+        genuine, impostor = distance_N[test & is_same], distance_N[test & ~is_same]
+        correct = num_accepted(train_genuine, grid) - num_accepted(train_impostor, grid)
+        threshold = grid[np.argmax(correct)]
+        accuracy = (np.sum(genuine < threshold) + np.sum(impostor >= threshold)) / test.sum()
+        train_far = num_accepted(train_impostor, val_grid) / max(len(train_impostor), 1)
+        val_threshold = np.interp(VAL_FAR, train_far, val_grid) if train_far.max() >= VAL_FAR else 0.0
+        val, far = (np.sum(x < val_threshold) / max(len(x), 1) for x in (genuine, impostor))
+        rows.append((accuracy, threshold, val, far, val_threshold))
+    folds, thresholds, val_F, far_F, val_thresholds = np.array(rows).T
+    return PairResult(
+        folds, thresholds, float(val_F.mean()), float(val_F.std()), float(far_F.mean()), val_thresholds
+    )
+
+
+def balanced_histogram_folds(cosine_FN: FloatArray, is_same: BoolArray, fold_of_N: IntArray) -> PairResult:
+    """F2C's rule for LFW and CFP: the histogram bin with the best ``(TAR + 1 - FAR) / 2`` in training."""
+
+    def choose(cosine_n: FloatArray, is_same_n: BoolArray) -> float:
+        curve = histogram_roc(cosine_n, is_same_n)
+        return float(curve.thresholds[np.argmax((curve.tar + 1 - curve.far) / 2)])
+
+    return _cosine_folds(choose, cosine_FN, is_same, fold_of_N)
+
+
+def exhaustive_folds(cosine_FN: FloatArray, is_same: BoolArray, fold_of_N: IntArray) -> PairResult:
+    """F2C's rule for YTF: the first training score that, used as threshold, is most accurate in training."""
+
+    def choose(cosine_n: FloatArray, is_same_n: BoolArray) -> float:
+        genuine, impostor = np.sort(cosine_n[is_same_n]), np.sort(cosine_n[~is_same_n])
+        correct = np.searchsorted(impostor, cosine_n) - np.searchsorted(genuine, cosine_n)
+        return float(cosine_n[np.argmax(correct)])
+
+    return _cosine_folds(choose, cosine_FN, is_same, fold_of_N)
+
+
+def _cosine_folds(
+    choose: Callable[[FloatArray, BoolArray], float],
+    cosine_FN: FloatArray,
+    is_same: BoolArray,
+    fold_of_N: IntArray,
+) -> PairResult:
+    folds, thresholds = [], []
+    for cosine_N, test in zip(cosine_FN, _fold_masks(fold_of_N), strict=True):
+        threshold = choose(cosine_N[~test], is_same[~test])
+        folds.append(np.mean((cosine_N[test] >= threshold) == is_same[test]))
+        thresholds.append(threshold)
+    return PairResult(np.array(folds), np.array(thresholds))
+
+
+def _fold_masks(fold_of_N: IntArray) -> list[BoolArray]:
+    return [fold_of_N == fold for fold in np.unique(fold_of_N)]

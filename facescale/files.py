@@ -1,0 +1,25 @@
+"""Write a file so that nobody ever sees half of it."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Give a temporary path beside ``path``; when the block ends, what was written there becomes ``path``.
+
+    A reader (or a crash, or an error inside the block) sees either the old file or the whole new one. Missing
+    parent folders are made. The temporary name keeps the suffix, for writers that look at it.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

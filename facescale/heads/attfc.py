@@ -1,0 +1,217 @@
+"""AttFC: class centres made by attention over a few images of an identity; a container of recent ones."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from facescale.dist import Dist
+from facescale.heads.base import Bytes, HeadOutput, Needs
+from facescale.heads.slots import SlotHead, as_ids, concatenated, last_of, on
+from facescale.margins import Margin, Own
+from facescale.ops import as_float, unit
+from facescale.slot_table import EMPTY
+
+# V views, B batch of this process, G batch of all processes, S slots of this process, D embedding size
+
+
+def generative_centres(
+    q_BD: Tensor, k_VBD: Tensor, temperature: float = 1.0, normalise_keys: bool = True
+) -> tuple[Tensor, Tensor]:
+    """Unit class centres (B, D) from key embeddings, and the attention (B, V) that weighed them.
+
+    attention = softmax over the keys of cos(query, key) / temperature; centre = unit(sum attention * key)
+    (AttFC, arXiv 2503.06839, as its release computes it). No gradient.
+
+    Args:
+        q_BD: embedding of the query.
+        k_VBD: embeddings of the keys.
+        temperature: small values follow the nearest key, large ones give the mean.
+        normalise_keys: sum unit keys; otherwise a key's norm weighs, too, as in the release.
+    """
+    with torch.no_grad():
+        q_BD, k_VBD = unit(q_BD), as_float(k_VBD)
+        unit_VBD = unit(k_VBD)
+        attention_VB = (torch.linalg.vecdot(q_BD, unit_VBD) / temperature).softmax(0)
+        keys_VBD = unit_VBD if normalise_keys else k_VBD
+        return unit((attention_VB[:, :, None] * keys_VBD).sum(0)), attention_VB.T
+
+
+class AttFCHead(SlotHead):
+    """Margin loss of a query against its generated centre and a container of recently generated ones.
+
+    Own class: the centre that attention makes of the identity's keys (see ``generative_centres``). Other
+    classes: the centres of the last steps, which the container keeps; those of the query's own identity are
+    left out. After the optimiser's step the batch's centres go into the container.
+
+    With ``fresh`` the other centres of the batch count as well, and in a ``unique`` container they stand
+    for their identities' older ones. ``refresh`` below 1 (unique only) makes a centre more than a glance:
+    unit((1 - refresh) old + refresh new) is the own class and what the container keeps.
+
+    ``compat``, as released: slots that nobody has taken hold random directions and count; own-identity
+    slots count with cosine -1, without gradient. (The release also has ``normalise_keys`` off, and the
+    margin's own ``compat``.)
+
+    Args:
+        num_ids: number of identities.
+        embedding_size: D.
+        margin: what happens to the cosines.
+        dist: this process among its peers.
+        keys: images of the identity that make a centre, beside the query.
+        size: slots of the container; 0 takes ``share`` of the identities.
+        share: see ``size``.
+        unique: one slot per identity, the least recently used one gives way; else a ring.
+        fresh: the batch's centres count, too.
+        refresh: weight of the new centre against the one in the container.
+        temperature: of the attention.
+        normalise_keys: the attention sums unit keys.
+        products: precision of the matrix products: "auto", "float32" or "bfloat16".
+        chunk: slots compared with at a time; 0 is a good size for the device.
+        compat: see above.
+        seed: of the random directions.
+    """
+
+    slot_id: Tensor
+
+    def __init__(
+        self,
+        num_ids: int,
+        embedding_size: int,
+        margin: Margin,
+        dist: Dist,
+        *,
+        keys: int = 2,
+        size: int = 0,
+        share: float = 0.3,
+        unique: bool = False,
+        fresh: bool = False,
+        refresh: float = 1.0,
+        temperature: float = 1.0,
+        normalise_keys: bool = True,
+        products: str = "auto",
+        chunk: int = 0,
+        compat: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            num_ids,
+            embedding_size,
+            margin,
+            dist,
+            size=size,
+            share=share,
+            planes=1,
+            unique=unique,
+            random=compat,
+            products=products,
+            chunk=chunk,
+            seed=seed,
+        )
+        if keys < 1:
+            raise ValueError(f"attfc makes a centre of at least 1 key, got keys={keys} (2 in the release)")
+        if temperature <= 0:
+            raise ValueError(
+                f"attention temperature is {temperature}; it must be positive (1 in the release)"
+            )
+        if not 0 < refresh <= 1 or (refresh < 1 and not unique):
+            raise ValueError(
+                f"refresh is {refresh}; it lies above 0 up to 1, and below 1 only with unique = true"
+            )
+        self.needs = Needs(key_views=keys)
+        self.unique, self.fresh, self.refresh = unique, fresh, refresh
+        self.temperature, self.normalise_keys, self.compat = temperature, normalise_keys, compat
+        slot_id = torch.full((self.stop - self.first,), EMPTY, device=dist.device)
+        self.register_buffer("slot_id", slot_id, persistent=False)
+        self._pending: list[tuple[Tensor, Tensor]] = []
+
+    def forward(self, q_VBD: Tensor, id_B: Tensor, k_VBD: Tensor | None = None) -> HeadOutput:
+        """Mean loss over the global batch; see ``ClassHead.forward``.
+
+        Raises:
+            ValueError: no keys, or not as many as asked for.
+        """
+        if k_VBD is None or len(k_VBD) != self.needs.key_views:
+            given = 0 if k_VBD is None else len(k_VBD)
+            raise ValueError(f"attfc got {given} key views; give {self.needs.key_views}, made by the twin")
+        with torch.autocast(q_VBD.device.type, enabled=False):
+            return self._forward(as_float(q_VBD[0]), id_B, k_VBD)
+
+    def _forward(self, q_BD: Tensor, id_B: Tensor, k_VBD: Tensor) -> HeadOutput:
+        dist, margin = self.dist, self.margin
+        centre_BD, attention_BV = generative_centres(q_BD, k_VBD, self.temperature, self.normalise_keys)
+        x_GD, id_G = dist.gather_with_grad(q_BD), dist.all_gather(id_B)
+        centre_GD = self._refreshed(dist.all_gather(centre_BD.to(q_BD.dtype)), id_G)
+        e_GD, shared_GD = unit(x_GD), dist.shared(x_GD)
+        norm_G = shared_GD.norm(dim=1)
+        own = margin.prepare(torch.linalg.vecdot(unit(shared_GD), centre_GD), norm_G)
+        here = slice(dist.rank * len(id_B), (dist.rank + 1) * len(id_B))
+        stale_S = torch.isin(self.slot_id, id_G) if self.unique and self.fresh else None
+
+        def of_container() -> Iterator[tuple[Tensor, Tensor | None]]:
+            for start in range(0, self.num_counting, self.chunk):
+                part = slice(start, min(start + self.chunk, self.num_counting))
+                hidden_CG = self.slot_id[part, None] == id_G
+                if stale_S is not None:
+                    hidden_CG |= stale_S[part, None]
+                yield self.rows[0, part], hidden_CG
+
+        def of_batch() -> Iterator[tuple[Tensor, Tensor | None]]:
+            yield centre_GD[here], id_G[here, None] == id_G
+
+        parts = [of_container, of_batch] if self.fresh else [of_container]
+        value_G = self.others(e_GD, own, concatenated(parts))
+        if self.compat:
+            value_G = self._with_hidden(value_G, own, id_G)
+        loss = self.combine(margin.own(own), value_G).mean()
+        for term in (margin.penalty(norm_G), margin.batch_term(shared_GD, id_G)):
+            loss = loss if term is None else loss + term
+        if self.training:
+            self._pending.append((centre_GD, id_G))
+        stats = {
+            "own_cosine": own.cos_B.detach().mean(),
+            "norm": norm_G.detach().mean(),
+            "attention": attention_BV.amax(1).mean(),
+        }
+        return HeadOutput(loss.float(), stats)
+
+    def _refreshed(self, centre_GD: Tensor, id_G: Tensor) -> Tensor:
+        """The new centres, moved from the ones that the container has of these identities."""
+        if self.refresh == 1:
+            return centre_GD
+        old_GD = self.read(0, self.pool.view(as_ids(id_G))).to(centre_GD.dtype)
+        known_G1 = old_GD.any(1, keepdim=True)
+        return torch.where(known_G1, unit(old_GD.lerp(centre_GD, self.refresh)), centre_GD)
+
+    def _with_hidden(self, value_G: Tensor, own: Own, id_G: Tensor) -> Tensor:
+        """Add own-identity slots to the others' value, at cosine -1."""
+        count_G = self.dist.all_reduce((self.slot_id[:, None] == id_G).sum(0))
+        least_G = self.margin.others(value_G.new_full((len(id_G), 1), -1.0), own)[:, 0]
+        if self.margin.reduction == "sum":
+            return value_G + count_G * least_G
+        return torch.logaddexp(value_G, count_G.log() + least_G)
+
+    def after_step(self, lr: float) -> None:
+        """Put the centres of the step into the container."""
+        for centre_GD, id_G in self._pending:
+            slots = self.pool.get(as_ids(id_G))
+            kept = last_of(slots)
+            place_K = on(kept, id_G)
+            here_M, mine_K = self.write(0, slots[kept], centre_GD[place_K])
+            self.slot_id[here_M] = id_G[place_K][mine_K]
+        self._pending.clear()
+
+    def skip_step(self) -> None:
+        """Forget the centres of the step."""
+        self._pending.clear()
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Take over what ``get_extra_state`` gave."""
+        super().set_extra_state(state)
+        self.slot_id.copy_(on(self.pool.slot_ids[self.first : self.stop], self.slot_id))
+
+    def bytes_needed(self, batch_size: int) -> Bytes:
+        """Rows and their identities on the device; the pool's bookkeeping on the host."""
+        planned = self.slot_bytes(batch_size, embeddings=4.3, share=1.0, copied=False)
+        return replace(planned, device=planned.device + self.slot_id.numel() * 8)

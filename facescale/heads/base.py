@@ -1,0 +1,111 @@
+"""What a head is: embeddings + identities -> loss, with whatever stands for the class centres."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from facescale.dist import Dist
+from facescale.margins import Margin
+
+# V views, B batch of this process, D embedding size
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a head asks of the loader and the task.
+
+    Attributes:
+        query_views: images of an identity that go through the backbone, with gradient.
+        key_views: images of the same identity that go through the twin, without gradient.
+        identity_pairs: half of the batch comes from an identity loader (F2C).
+    """
+
+    query_views: int = 1
+    key_views: int = 0
+    identity_pairs: bool = False
+
+
+@dataclass(frozen=True)
+class HeadOutput:
+    """Result of a head.
+
+    Attributes:
+        loss: scalar float32, the mean over the global batch.
+        stats: scalars worth logging (detached tensors, so that nothing waits for the device).
+    """
+
+    loss: Tensor
+    stats: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Bytes:
+    """Planned memory of a head on one process, in bytes.
+
+    Attributes:
+        device: resident on the compute device (rows, optimiser rows, queues).
+        host: resident in host memory (host placement).
+        disk: in files (disk placement).
+        transient: extra peak on the device within a step.
+    """
+
+    device: int = 0
+    host: int = 0
+    disk: int = 0
+    transient: int = 0
+
+
+class ClassHead(nn.Module):
+    """Base of all heads.
+
+    Args:
+        num_ids: number of identities.
+        embedding_size: D.
+        margin: what happens to the cosines.
+        dist: this process among its peers.
+
+    Attributes:
+        needs: what the loader and the task must give.
+        loss_scale: what the loop multiplies the loss by before backward (fp16), beside 1 / accumulation;
+            heads that move rows themselves divide it out.
+    """
+
+    needs = Needs()
+    loss_scale: float = 1.0
+
+    def __init__(self, num_ids: int, embedding_size: int, margin: Margin, dist: Dist) -> None:
+        super().__init__()
+        if num_ids < 2:
+            raise ValueError(f"a head needs at least 2 identities, got {num_ids}")
+        self.num_ids = num_ids
+        self.embedding_size = embedding_size
+        self.margin = margin
+        margin.set_num_others(num_ids - 1)  # heads that compare with fewer say so again
+        self.dist = dist
+
+    def forward(self, q_VBD: Tensor, id_B: Tensor, k_VBD: Tensor | None = None) -> HeadOutput:
+        """Loss of one step.
+
+        Args:
+            q_VBD: raw (not normalised) embeddings with gradient, V = ``needs.query_views``.
+            id_B: int64 identities, 0 <= id < num_ids.
+            k_VBD: twin embeddings, V = ``needs.key_views``, or None.
+        """
+        raise NotImplementedError
+
+    def after_step(self, lr: float) -> None:
+        """Do what follows the backbone's optimiser step (row updates, enqueueing) at rate ``lr``."""
+
+    def skip_step(self) -> None:
+        """Forget what ``forward`` prepared: the step was not finite."""
+
+    def save_rows(self, folder: Path) -> None:
+        """Write what is too large for ``state_dict`` into ``folder``; all processes call."""
+
+    def load_rows(self, folder: Path) -> None:
+        """Read what ``save_rows`` wrote, on any number of processes."""
+
+    def bytes_needed(self, batch_size: int) -> Bytes:
+        """Planned memory for a batch of ``batch_size`` images per process."""
+        raise NotImplementedError

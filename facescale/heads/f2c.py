@@ -1,0 +1,336 @@
+"""F2C: a small pool of class centres in which identities take turns, compared crosswise with two views."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from facescale.dist import Dist
+from facescale.heads.base import Bytes, HeadOutput, Needs
+from facescale.heads.slots import SlotHead, as_ids, last_of, on
+from facescale.margins import Margin
+from facescale.ops import as_float, unit
+from facescale.pools import LruPool
+from facescale.slot_table import EMPTY, Ints
+
+# V views, B batch of this process, G batch of all processes, O outliers, S slots of this process,
+# N slots or places given, D embedding size
+
+
+@dataclass(frozen=True)
+class Writes:
+    """What a batch of gallery features does to the pool.
+
+    Attributes:
+        slots: for both rows of a slot, the distinct slots in which that row is written, ascending.
+        sources: for both rows, the place in the batch of the feature that is written last.
+        double: slots whose second row counts in the mixed comparison, ascending.
+        turned: slots whose toggle is set.
+        toggles: to what.
+    """
+
+    slots: tuple[Ints, Ints]
+    sources: tuple[Ints, Ints]
+    double: Ints
+    turned: Ints
+    toggles: Ints
+
+
+def plan_writes(ids: Ints, before: Ints, slots: Ints, toggles: Ints, compat: bool = False) -> Writes:
+    """What follows from writing a batch of features one after the other.
+
+    A feature of a new identity goes to row 0 of its slot, and the toggle is set to 1. One of a known identity
+    goes to the row that the toggle names, which then flips, and the slot counts as double.
+
+    Args:
+        ids: of the features, (N,).
+        before: slot of each id before the batch, or EMPTY.
+        slots: slot that the pool gave each.
+        toggles: of all slots.
+        compat: a slot stays double if its identity is evicted and replaced within the batch, as released.
+    """
+    order = slots.argsort(kind="stable")
+    slot, id_, place = slots[order], ids[order], np.arange(slots.size)
+    starts = np.concatenate([[True], slot[1:] != slot[:-1]])[: slots.size]
+    same = np.concatenate([[False], id_[1:] == id_[:-1]])[: slots.size]
+    known = np.where(starts, before[order] == slot, same)
+    begin = np.maximum.accumulate(np.where(starts | ~known, place, 0))  # of this identity's stay in the slot
+    row = (place - begin + np.where(known[begin], toggles[slot], 0)) % 2
+    last = last_of(slot)
+    stays = slice(None) if compat else begin == begin[last].repeat(np.diff(last, prepend=-1))
+    written = [np.flatnonzero(row == plane) for plane in (0, 1)]
+    kept = [places[last_of(slot[places])] for places in written]
+    return Writes(
+        slots=(slot[kept[0]], slot[kept[1]]),
+        sources=(order[kept[0]], order[kept[1]]),
+        double=np.unique(slot[stays][known[stays]]),
+        turned=slot[last],
+        toggles=1 - row[last],
+    )
+
+
+class F2CHead(SlotHead):
+    """Margin loss against a pool that holds some of the identities at a time (Wang et al., F2C, CVPR 2022).
+
+    A batch has two views x and y of which the first part shows the same identities and the rest does not
+    (``Needs.identity_pairs``; ids are (2, B)). Two passes: probes x with gallery features of y, then probes y
+    with gallery features of x. In a pass the gallery features go into the pool (two rows per slot, least
+    recently used identities give way), then the probes are compared with it, once with the first rows and
+    once with the second rows of the slots that this pass has refreshed. Probes whose identity has a slot get
+    the margin loss; those without (outliers) are pushed away from their ``hard`` nearest slots: mean of the
+    cosines, below 0 cut to 0. The loss is the sum over both passes of both comparisons. The first pass leaves
+    the pool as it was, the second one's features stay after the optimiser's step.
+
+    Both passes are computed on top of the pool, which itself changes between steps only. So gradients are
+    right in any precision.
+
+    ``compat``, as released: slots that nobody has taken hold random directions and count; see also
+    ``plan_writes``. The released losses AM, Arc and SV are the margins cosface, arcface and sv_softmax
+    (compat) with scale 32 and m 0.4.
+
+    State: the pool, the toggles; the rows by ``save_rows``.
+
+    Args:
+        num_ids: number of identities.
+        embedding_size: D.
+        margin: what happens to the cosines.
+        dist: this process among its peers.
+        size: slots of the pool; 0 takes ``share`` of the identities.
+        share: see ``size``.
+        hard: nearest slots that an outlier is pushed from; 0 is the release's min(max(size / 5000, 3), 10).
+        outlier_weight: of the outliers' term.
+        products: precision of the matrix products: "auto", "float32" or "bfloat16".
+        chunk: slots compared with at a time; 0 is a good size for the device.
+        compat: see above.
+        seed: of the random directions.
+    """
+
+    needs = Needs(query_views=2, key_views=2, identity_pairs=True)
+    pool: LruPool
+
+    def __init__(
+        self,
+        num_ids: int,
+        embedding_size: int,
+        margin: Margin,
+        dist: Dist,
+        *,
+        size: int = 0,
+        share: float = 0.01,
+        hard: int = 0,
+        outlier_weight: float = 1.0,
+        products: str = "auto",
+        chunk: int = 0,
+        compat: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            num_ids,
+            embedding_size,
+            margin,
+            dist,
+            size=size,
+            share=share,
+            planes=2,
+            unique=True,
+            random=compat,
+            products=products,
+            chunk=chunk,
+            seed=seed,
+        )
+        if hard < 0 or outlier_weight < 0:
+            raise ValueError(
+                f"f2c got hard={hard}, outlier_weight={outlier_weight}; give 0 or more (hard = 0: the rule)"
+            )
+        self.hard = hard or min(max(int(self.size * 0.0002), 3), 10)
+        self.outlier_weight, self.compat = outlier_weight, compat
+        self.toggles = np.zeros(self.size, np.int64)
+        self._waiting: tuple[Writes, Tensor] | None = None  # of the last part of a step, not yet in the rows
+        self._undo: list[tuple[int, Tensor, Tensor]] = []  # rows that earlier parts of the step replaced
+        self._old_toggles: list[tuple[Ints, Ints]] = []
+
+    def forward(self, q_VBD: Tensor, id_B: Tensor, k_VBD: Tensor | None = None) -> HeadOutput:
+        """Sum of four mean losses over the global batch; see ``ClassHead.forward``.
+
+        Args:
+            q_VBD: probe features of x and y.
+            id_B: identities of x and y, (2, B), or (B,) if they are the same.
+            k_VBD: gallery features of x and y.
+
+        Raises:
+            ValueError: not two views of each.
+        """
+        if k_VBD is None or len(q_VBD) != 2 or len(k_VBD) != 2:
+            given = 0 if k_VBD is None else len(k_VBD)
+            raise ValueError(f"f2c got {len(q_VBD)} probe and {given} gallery views; give x and y of both")
+        with torch.autocast(q_VBD.device.type, enabled=False):
+            return self._forward(as_float(q_VBD), id_B.expand(2, -1), k_VBD)
+
+    def _forward(self, q_VBD: Tensor, id_VB: Tensor, k_VBD: Tensor) -> HeadOutput:
+        self._settle()  # what an earlier part of the step (gradient accumulation) has left
+        dist = self.dist
+        x_VGD = [dist.gather_with_grad(q_BD) for q_BD in q_VBD]
+        g_VGD = [dist.all_gather(unit(k_BD).to(q_VBD.dtype)) for k_BD in k_VBD.detach()]
+        id_VG = [as_ids(dist.all_gather(id_B.contiguous())) for id_B in id_VB]
+        first, _, _ = self._pass(x_VGD[0], id_VG[0], g_VGD[1], id_VG[1])
+        self.pool.rollback(1)
+        second, writes, stats = self._pass(x_VGD[1], id_VG[1], g_VGD[0], id_VG[0])
+        if self.training:
+            self._waiting = writes, g_VGD[0]
+        else:
+            self.pool.rollback(1)
+        return HeadOutput((first + second).float(), stats)
+
+    def _pass(
+        self, x_GD: Tensor, id_G: Ints, g_GD: Tensor, gallery_id_G: Ints
+    ) -> tuple[Tensor, Writes, dict[str, Tensor]]:
+        """Put the gallery features into the pool (in thought) and compare the probes with it."""
+        before = self.pool.view(gallery_id_G)
+        slots = self.pool.try_get(gallery_id_G)
+        writes = plan_writes(gallery_id_G, before, slots, self.toggles, self.compat)
+        slot_G = self.pool.view(id_G)
+        shared_GD = self.dist.shared(x_GD)
+        norm_G = shared_GD.norm(dim=1)
+        known_P = slot_G[slot_G != EMPTY] - self.first
+        inside, outside = on(slot_G != EMPTY, x_GD).nonzero()[:, 0], on(slot_G == EMPTY, x_GD).nonzero()[:, 0]
+        e_PD, shared_PD = unit(x_GD[inside]), unit(shared_GD[inside])
+        loss = x_GD.new_zeros(())
+        for view in self._views(writes, g_GD):
+            found_PD = self.dist.all_reduce(view.at(known_P)).to(x_GD.dtype)
+            own = self.margin.prepare(torch.linalg.vecdot(shared_PD, found_PD), norm_G[inside])
+            value_P = self.others(e_PD, own, partial(view.chunks, self.chunk, on(known_P, x_GD)))
+            loss = loss + self.combine(self.margin.own(own), value_P).sum() / max(1, len(inside))
+            if len(outside) and self.outlier_weight:
+                loss = loss + self.outlier_weight * self._nearest(unit(shared_GD[outside]), view)
+        for term in (self.margin.penalty(norm_G), self.margin.batch_term(shared_GD, on(id_G, x_GD))):
+            loss = loss if term is None else loss + term
+        stats = {
+            "own_cosine": own.cos_B.detach().mean(),
+            "norm": norm_G.detach().mean(),
+            "outliers": torch.tensor(len(outside) / max(1, len(id_G))),
+        }
+        return loss, writes, stats
+
+    def _nearest(self, e_OD: Tensor, view: "_PoolView") -> Tensor:
+        """Mean cosine of outliers to their nearest slots, below 0 cut to 0."""
+        most = min(self.hard, self.size if self.compat else len(self.pool))
+        top_ON = e_OD.new_full((len(e_OD), most), -torch.inf)
+        place_ON = torch.full((len(e_OD), most), EMPTY, device=e_OD.device)
+        with torch.no_grad():
+            start = 0
+            for rows_CD, _ in view.chunks(self.chunk, None):
+                near_ON, index_ON = (e_OD @ rows_CD.T.to(e_OD.dtype)).topk(min(most, len(rows_CD)), 1)
+                top_ON, kept_ON = torch.cat([top_ON, near_ON], 1).topk(most, 1)
+                place_ON = torch.cat([place_ON, index_ON + start], 1).gather(1, kept_ON)
+                start += len(rows_CD)
+            rows_ND = view.at(as_ids(place_ON.flatten()))  # zeros where a process has fewer: no push
+            rows_1OND = rows_ND.view(1, len(e_OD), most, -1)
+            rows_OND = self.dist.all_gather(rows_1OND).transpose(0, 1).flatten(1, 2).to(e_OD.dtype)
+        cos_ON: Tensor = torch.linalg.vecdot(e_OD[:, None], rows_OND)
+        return cos_ON.topk(most, 1).values.clamp_min(0).mean()
+
+    def _views(self, writes: Writes, g_GD: Tensor) -> Iterator["_PoolView"]:
+        """The pool after the writes: first rows; then with the second rows of refreshed slots."""
+        places, new = [], []
+        for slots, sources in zip(writes.slots, writes.sources, strict=True):
+            mine = self.mine(slots)
+            places.append(slots[mine] - self.first)
+            new.append(g_GD[on(sources[mine], g_GD)])
+        yield _PoolView(self.rows[0], places[0], new[0], self.num_counting)
+        double = writes.double[self.mine(writes.double)] - self.first
+        second = _PoolView(self.rows[1], places[1], new[1], self.num_counting)
+        single = ~np.isin(places[0], double)
+        over = np.concatenate([places[0][single], double])
+        rows_ND = torch.cat([new[0][on(single, g_GD)], second.at(double).to(g_GD.dtype)])
+        order = over.argsort()
+        yield _PoolView(self.rows[0], over[order], rows_ND[on(order, g_GD)], self.num_counting)
+
+    def _settle(self) -> None:
+        """Put the waiting features into the rows."""
+        if self._waiting is None:
+            return
+        writes, g_GD = self._waiting
+        self._waiting = None
+        for plane, (slots, sources) in enumerate(zip(writes.slots, writes.sources, strict=True)):
+            place_M = on(slots[self.mine(slots)] - self.first, self.rows)
+            self._undo.append((plane, place_M, self.rows[plane, place_M]))
+            self.write(plane, slots, g_GD[on(sources, g_GD)])
+        self._old_toggles.append((writes.turned, self.toggles[writes.turned]))
+        self.toggles[writes.turned] = writes.toggles
+
+    def after_step(self, lr: float) -> None:
+        """Keep the second pass's features."""
+        self._settle()
+        self.pool.commit()
+        self._undo.clear()
+        self._old_toggles.clear()
+
+    def skip_step(self) -> None:
+        """Leave pool and rows as they were before the step."""
+        self._waiting = None
+        for plane, place_M, rows_MD in reversed(self._undo):
+            self.rows[plane, place_M] = rows_MD
+        for slots, toggles in reversed(self._old_toggles):
+            self.toggles[slots] = toggles
+        self.pool.rollback()
+        self._undo.clear()
+        self._old_toggles.clear()
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """Who sits where, and the toggles."""
+        return {**super().get_extra_state(), "toggles": torch.from_numpy(self.toggles.copy())}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Take over what ``get_extra_state`` gave."""
+        super().set_extra_state(state)
+        toggles = state["toggles"].numpy()[: self.size]
+        self.toggles[: toggles.size] = toggles
+
+    def bytes_needed(self, batch_size: int) -> Bytes:
+        """Rows on the device, the pool's bookkeeping on the host; for a batch with a quarter of outliers."""
+        planned = self.slot_bytes(batch_size, embeddings=23, share=0.75, copied=True)
+        return replace(planned, host=planned.host + self.toggles.nbytes)
+
+
+class _PoolView:
+    """Rows of this process, some of them replaced, without touching them.
+
+    Args:
+        base_SD: the rows.
+        places: distinct places that are replaced, ascending.
+        rows_ND: by what.
+        count: first places that count.
+    """
+
+    def __init__(self, base_SD: Tensor, places: Ints, rows_ND: Tensor, count: int) -> None:
+        self._base_SD, self._places, self._rows_ND, self._count = base_SD, places, rows_ND, count
+
+    def chunks(self, size: int, column_G: Tensor | None) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Parts of the rows, and the cells of each sample's own place in them."""
+        for start in range(0, self._count, size):
+            stop = min(start + size, self._count)
+            rows_CD = self._base_SD[start:stop]
+            low, high = np.searchsorted(self._places, [start, stop])
+            if low < high:
+                rows_CD = rows_CD.clone()
+                rows_CD[on(self._places[low:high] - start, rows_CD)] = self._rows_ND[low:high].to(
+                    rows_CD.dtype
+                )
+            place_C1 = torch.arange(start, stop, device=rows_CD.device)[:, None]
+            yield rows_CD, None if column_G is None else place_C1 == column_G
+
+    def at(self, places: Ints) -> Tensor:
+        """Rows (N, D) at any places; zeros for places of other processes (or -1)."""
+        base_SD = self._base_SD
+        rows_ND = base_SD.new_zeros(len(places), base_SD.shape[1])
+        inside = (places >= 0) & (places < len(base_SD))
+        rows_ND[on(inside, base_SD)] = base_SD[on(places[inside], base_SD)]
+        if self._places.size:
+            at = np.searchsorted(self._places, places).clip(max=self._places.size - 1)
+            new = np.flatnonzero(self._places[at] == places)
+            rows_ND[on(new, base_SD)] = self._rows_ND[on(at[new], base_SD)].to(base_SD.dtype)
+        return rows_ND

@@ -1,0 +1,135 @@
+"""Partial FC: a step looks at the batch's own classes and a sample of the others."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from facescale.dist import Dist
+from facescale.heads.centre_head import CentreHead
+from facescale.heads.sampler import NegativeSampler
+from facescale.margins import Margin
+
+
+class PartialFCHead(CentreHead):
+    """Margin loss over the batch's own classes and sampled others (An et al., Partial FC, CVPR 2022).
+
+    Only the rows of these classes are read, computed with and written. Say how many they are with one of
+    ``rate`` (share of each process's classes, own ones included, as in the paper) and ``num_negatives``
+    (number of others over all processes). With rate 0, classes are compared with those of the batch only.
+    If a batch has more own classes than rate allows for, it is compared with these.
+
+    By default a row that is not sampled rests: its momentum and decay wait with it. That is what the method
+    says; the released code moves every row in every step, by decay and momentum, which ``decay="dense"``
+    does too (at no cost per row: rows are caught up when they are next read).
+
+    Args:
+        num_ids: number of identities.
+        embedding_size: D.
+        margin: what happens to the cosines. Its ``interclass_filter`` is Partial FC's filter of conflicting
+            labels: classes above that cosine leave the softmax (their cosine becomes 0 under the margin's
+            ``compat``).
+        dist: this process among its peers.
+        rate: share of the classes, 0 to 1.
+        num_negatives: other classes per step over all processes, instead of ``rate``.
+        decay: "sampled" or "dense"; "dense" is also the default under ``compat``.
+        optimiser: of the centres: "sgd" or "adamw".
+        momentum: of sgd.
+        weight_decay: of the centres.
+        placement: where the centres are: "device", "host" or "disk".
+        store_dtype: of the stored centres: "float32", "bfloat16" or "float16".
+        directory: folder for placement "disk".
+        products: precision of matrix products: "auto", "float32" or "bfloat16".
+        chunk: classes evaluated at a time; 0 is a good size for the device.
+        compat: see ``CentreHead``.
+        seed: of the start values and the samples.
+    """
+
+    def __init__(
+        self,
+        num_ids: int,
+        embedding_size: int,
+        margin: Margin,
+        dist: Dist,
+        *,
+        rate: float | None = None,
+        num_negatives: int | None = None,
+        decay: str | None = None,
+        optimiser: str = "sgd",
+        momentum: float = 0.9,
+        weight_decay: float = 5e-4,
+        placement: str = "device",
+        store_dtype: str = "float32",
+        directory: str | Path | None = None,
+        products: str = "auto",
+        chunk: int = 0,
+        compat: bool = False,
+        seed: int = 0,
+    ) -> None:
+        if rate is not None and num_negatives is not None:
+            raise ValueError(
+                f"partial_fc got rate={rate} and num_negatives={num_negatives}; give one of them"
+            )
+        if num_negatives is None:
+            rate = 0.1 if rate is None else rate
+        if rate is not None and not 0 <= rate <= 1:
+            raise ValueError(f"rate of partial_fc is {rate}; it is a share from 0 to 1 (0.1 is usual)")
+        if num_negatives is not None and num_negatives < 1:
+            raise ValueError(
+                f"num_negatives of partial_fc is {num_negatives}; it must be positive (rate=0 compares with "
+                "the classes of the batch only)"
+            )
+        super().__init__(
+            num_ids,
+            embedding_size,
+            margin,
+            dist,
+            products=products,
+            chunk=chunk,
+            compat=compat,
+            sampled=rate != 1,
+            seed=seed,
+            optimiser=optimiser,
+            momentum=momentum,
+            weight_decay=weight_decay,
+            placement=placement,
+            store_dtype=store_dtype,
+            directory=directory,
+            decay=decay or ("dense" if compat else "sampled"),
+        )
+        self.rate = rate
+        self.num_negatives = num_negatives
+        num_classes = self.store.stop_id - self.store.first_id
+        wanted = int(rate * num_classes) if rate is not None else _share(num_negatives or 0, dist)
+        self.sampler = NegativeSampler(
+            num_classes, wanted, extra_positives=rate is None, seed=seed, shard=dist.rank
+        )
+        margin.set_num_others(max(1, min(num_ids - 1, wanted * dist.world_size)))
+
+    def select(self, local_G: Tensor) -> Tensor | None:
+        """See ``CentreHead.select``."""
+        if self.rate == 1:
+            return None
+        positives = np.unique(local_G[local_G >= 0].cpu().numpy())
+        return torch.from_numpy(self.sampler.select(positives, self.step))
+
+    def num_selected(self, batch: int) -> int | None:
+        """See ``CentreHead.num_selected``."""
+        if self.rate == 1:
+            return None
+        num_classes = self.store.stop_id - self.store.first_id
+        wanted = self.sampler.num_wanted
+        return min(num_classes, wanted + batch if self.num_negatives else max(wanted, batch))
+
+    def prefetch(self) -> None:
+        """See ``CentreHead.prefetch``."""
+        if self.rate != 1 and self.store.placement != "device":
+            window = torch.from_numpy(self.sampler.window(self.step + 1))
+            self.store.prefetch(self.store.rows_of(window))
+
+
+def _share(total: int, dist: Dist) -> int:
+    """This process's part of a number."""
+    start, stop = dist.shard(total)
+    return stop - start

@@ -1,0 +1,45 @@
+"""Margins by name."""
+
+from collections.abc import Callable
+from typing import Any
+
+from facescale import registry
+from facescale.margins.angular import ArcFace, Circle, Combined, CosFace, SphereFace, SubCenterArcFace
+from facescale.margins.base import Margin, Own
+from facescale.margins.binary import SphereFace2, UniFace
+from facescale.margins.elastic import ElasticArc, ElasticCos
+from facescale.margins.hard import CurricularFace, MVSoftmax, RobustFace, SVSoftmax
+from facescale.margins.pairs import UniTSFace
+from facescale.margins.quality import AdaFace, MagFace
+
+MARGINS: dict[str, Callable[..., Margin]] = {
+    "arcface": ArcFace,
+    "cosface": CosFace,
+    "combined": Combined,
+    "sphereface": SphereFace,
+    "sphereface2": SphereFace2,
+    "subcenter_arcface": SubCenterArcFace,
+    "sv_softmax": SVSoftmax,
+    "mv_softmax": MVSoftmax,
+    "curricular": CurricularFace,
+    "magface": MagFace,
+    "adaface": AdaFace,
+    "elastic_arc": ElasticArc,
+    "elastic_cos": ElasticCos,
+    "circle": Circle,
+    "uniface": UniFace,
+    "unitsface": UniTSFace,
+    "robustface": RobustFace,
+}
+
+
+def build(name: str, **options: Any) -> Margin:
+    """Make the margin ``name`` with its options (``scale``, ``m``, ...; see its class).
+
+    Raises:
+        ValueError: unknown margin or option, or a value out of range.
+    """
+    return registry.build("margin", MARGINS, name, **options)
+
+
+__all__ = ["MARGINS", "Margin", "Own", "build"]

@@ -1,0 +1,175 @@
+"""What a margin is: how the cosine to the own class and to the other classes becomes a logit (or a loss)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from facescale.ops import as_float
+
+# B batch, C classes (of this shard, chunk or sample), D embedding size
+
+
+@dataclass
+class Own:
+    """What a margin knows of a batch before it sees the other classes; made by ``Margin.prepare``.
+
+    Attributes:
+        cos_B: cosine to the own class centre in [-1, 1], at least float32, with gradient.
+        extra: (B,) tensors that a margin keeps from ``prepare`` for ``own`` and ``others``: margins drawn,
+            running statistics as they were in this step (so that a chunk recomputed later sees the same).
+    """
+
+    cos_B: Tensor
+    extra: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Margin(nn.Module):
+    """Base of all margins: small methods, so that heads can evaluate them class chunk by class chunk.
+
+    One step is ``prepare(own cosines, norms)``, then ``own(...)`` once and ``others(chunk)`` for every chunk
+    of classes. ``own`` and ``others`` are pure: they change no state and read running statistics from
+    ``Own``, so a head may call ``others`` again in its backward pass. ``others`` sees the own cosine through
+    comparisons or detached values only: no gradient flows from it to ``Own``.
+
+    With ``reduction == "softmax"`` both return scaled logits, the loss is their softmax cross-entropy; with
+    ``"sum"`` both return losses and the sample's loss is own + the sum over all other classes.
+
+    Learned parameters (the bias of UniFace and SphereFace2; scalars) are used by ``own`` and ``others`` with
+    gradient, at the value they had in ``prepare`` (see ``as_prepared``), so that a chunk recomputed after the
+    optimiser's step is the same. A head that differentiates chunks by hand differentiates
+    ``margin.parameters()`` along with the cosines, sums over chunks, and over processes where each holds a
+    part of the classes.
+
+    Attributes:
+        scale: factor s on the cosines.
+        strength: 0..1, multiplies the margin; the training loop ramps it (1 unless ``margin ramp`` is set).
+            At 0 a softmax margin is the plain softmax of ``scale * cos``.
+        subcentres: rows a class owns; heads take the best of them (1 for all but Sub-center ArcFace).
+        plain_others: True when ``others`` is just ``scale * cos`` (heads then take a faster path).
+        refuses: head name -> why this margin does not work with it; ``heads.build`` raises that reason.
+        tally: counts made by ``observe`` in this step, or None for a margin that counts nothing.
+    """
+
+    reduction: Literal["softmax", "sum"] = "softmax"
+    subcentres: int = 1
+    plain_others: bool = True
+    refuses: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    tally: Tensor | None
+
+    def __init__(self, scale: float, interclass_filter: float = 0.0, compat: bool = False) -> None:
+        super().__init__()
+        if scale <= 0:
+            raise ValueError(f"margin scale is {scale}; it must be positive (64 is usual, 32 for small data)")
+        if not 0 <= interclass_filter <= 1:
+            raise ValueError(f"interclass_filter is {interclass_filter}; it is a cosine from 0 (off) to 1")
+        self.scale = float(scale)
+        self.interclass_filter = float(interclass_filter)
+        self.compat = compat
+        self.strength = 1.0
+        self.register_buffer("tally", None)
+        if interclass_filter > 0:
+            self.plain_others = False
+
+    def set_num_others(self, num_others: int) -> None:
+        """Take note of how many other classes a sample is compared with; heads call it when they are built.
+
+        Margins with a learned bias set its start value from it; to the others it means nothing.
+        """
+
+    def prepare(self, cos_B: Tensor, norm_B: Tensor | None = None, has_B: Tensor | None = None) -> Own:
+        """Look at the whole (global) batch; update running statistics when training.
+
+        Args:
+            cos_B: cosine to the own class centre.
+            norm_B: L2 norms of the embeddings before normalisation; needed by quality-aware margins.
+            has_B: False where the own class is absent (None: all present). There the own cosine counts as
+                1 and stays out of the statistics.
+        """
+        cos_B = as_float(cos_B).clamp(-1, 1)
+        return Own(cos_B if has_B is None else cos_B.masked_fill(~has_B, 1.0))
+
+    def own(self, own: Own) -> Tensor:
+        """Logit (or loss) of the own class, (B,)."""
+        raise NotImplementedError
+
+    def others(self, cos_BC: Tensor, own: Own) -> Tensor:
+        """Logits (or losses) of other classes, (B, C); the own-class cells in it are ignored later.
+
+        A cosine above ``interclass_filter`` counts as label noise: it leaves the softmax (or the sum) by
+        default and becomes cosine 0 under ``compat``, as in Partial FC's release.
+        """
+        cos_BC = as_float(cos_BC).clamp(-1, 1)
+        if self.interclass_filter <= 0:
+            return self.negative(cos_BC, own)
+        noisy_BC = cos_BC.detach() > self.interclass_filter
+        if self.compat:
+            return self.negative(cos_BC.masked_fill(noisy_BC, 0.0), own)
+        nothing = float("-inf") if self.reduction == "softmax" else 0.0
+        return self.negative(cos_BC, own).masked_fill(noisy_BC, nothing)
+
+    def negative(self, cos_BC: Tensor, own: Own) -> Tensor:
+        """What ``others`` makes of cosines that are clamped and not filtered; margins override this one."""
+        return self.scale * cos_BC
+
+    def observe(self, cos_BC: Tensor, own: Own) -> None:
+        """Count over a chunk of raw cosines, own-class cells included, into ``tally`` (RobustFace).
+
+        Heads call it once per chunk in the forward pass, never when recomputing, and after the last chunk
+        sum ``tally`` (if it is not None) over processes that hold different classes. The next ``prepare``
+        uses it.
+        """
+
+    def penalty(self, norm_B: Tensor) -> Tensor | None:
+        """A term added to the loss that depends on embedding norms only (MagFace's regulariser), or None."""
+        return None
+
+    def batch_term(self, e_BD: Tensor, id_B: Tensor) -> Tensor | None:
+        """A term added to the loss that compares the samples of a batch (UniTSFace), or None.
+
+        Like ``penalty`` a mean over the given batch. Given the gathered batch, every process computes the
+        whole term, so each adds 1 / world_size of it.
+
+        Args:
+            e_BD: raw embeddings with gradient.
+            id_B: int64 identities.
+        """
+        return None
+
+    def forward(self, cos_BC: Tensor, target_B: Tensor, norm_B: Tensor | None = None) -> Tensor:
+        """Dense form: all logits (or losses) of a batch at once.
+
+        Args:
+            cos_BC: raw cosines.
+            target_B: int64 column of the own class, or -1 where the batch has none for this row.
+            norm_B: see ``prepare``.
+
+        Returns:
+            (B, C) at least float32: scaled logits after the margin (or per-class losses).
+        """
+        target_B = target_B.reshape(-1)
+        has_B = target_B >= 0
+        column_B1 = target_B.clamp(min=0)[:, None]
+        own = self.prepare(cos_BC.gather(1, column_B1)[:, 0], norm_B, has_B)
+        self.observe(cos_BC, own)
+        out_BC = self.others(cos_BC, own)
+        value_B1 = torch.where(has_B[:, None], self.own(own)[:, None], out_BC.gather(1, column_B1))
+        return out_BC.scatter(1, column_B1, value_B1)
+
+
+def as_prepared(parameter: Tensor, then_B: Tensor) -> Tensor:
+    """The value that ``then_B`` kept of a scalar parameter in ``prepare``, with the parameter's gradient."""
+    return parameter + (then_B - parameter).detach()
+
+
+@torch.no_grad()
+def follow(running: Tensor, value: Tensor, weight: float) -> None:
+    """Set running to (1 - weight) running + weight value; a value that is not finite is left out.
+
+    So a step with bad embeddings, which the loop skips, leaves no mark, nor does a mean over no samples.
+    """
+    value = value.to(running.dtype)
+    running.lerp_(torch.where(value.isfinite(), value, running), weight)

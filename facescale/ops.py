@@ -1,0 +1,137 @@
+"""Numerical building blocks shared by heads: cosines and softmax cross-entropy, always in float32."""
+
+import contextlib
+import math
+import random
+from collections.abc import Iterator, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# B batch, C classes, D embedding size
+
+
+def as_float(x: Tensor) -> Tensor:
+    """Half precision to float32; float32 and float64 as they are."""
+    return x if x.dtype in (torch.float32, torch.float64) else x.float()
+
+
+def unit(x_BD: Tensor) -> Tensor:
+    """Rows scaled to length 1, at least in float32, safe for zero rows."""
+    return F.normalize(as_float(x_BD), dim=-1, eps=1e-12)
+
+
+@torch.no_grad()
+def ema_update_(averages: Sequence[Tensor], values: Sequence[Tensor], momentum: float) -> None:
+    """In place ``average <- momentum * average + (1 - momentum) * value``, for lists of tensors."""
+    torch._foreach_lerp_(list(averages), list(values), 1 - momentum)
+
+
+def product_dtype(products: str, device: torch.device) -> torch.dtype:
+    """Precision in which embeddings and centres are multiplied.
+
+    Args:
+        products: "float32", "bfloat16", or "auto" for bfloat16 where the device has units for it (AMX or
+            AVX-512-BF16 on a CPU, Ampere and later on CUDA).
+        device: where the product runs.
+
+    Raises:
+        ValueError: unknown name.
+    """
+    if products not in ("auto", "float32", "bfloat16"):
+        raise ValueError(f"products is '{products}'; it must be auto, float32 or bfloat16")
+    if products != "auto":
+        return torch.float32 if products == "float32" else torch.bfloat16
+    if device.type == "cpu":
+        able = any(torch.cpu.get_capabilities().get(unit) for unit in ("amx_bf16", "avx512_bf16"))
+    else:
+        able = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.bfloat16 if able else torch.float32
+
+
+@contextlib.contextmanager
+def float32_products(precision: torch.dtype) -> Iterator[None]:
+    """Inside, products of float32 matrices round their factors to ``precision``; sums and results do not.
+
+    bfloat16 is torch's "medium" precision: bfloat16 on CPUs that have units for it, TF32 on CUDA. It saves
+    the passes over memory that casting would take. The setting is one per process, hence the restoring.
+    """
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium" if precision is torch.bfloat16 else "highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+class Scratch:
+    """Buffers that are allocated once and used in every step.
+
+    A large fresh tensor costs one page fault per 4 KiB on a CPU, more than most of what is done with it.
+
+    Args:
+        device: where the buffers are.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._flat: dict[tuple[str, torch.dtype], Tensor] = {}
+
+    def take(self, name: str, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
+        """A tensor of uninitialised values; the next ``take`` of the same name and dtype overwrites it."""
+        size = math.prod(shape)
+        flat = self._flat.get((name, dtype))
+        if flat is None or flat.numel() < size:
+            flat = self._flat[name, dtype] = torch.empty(size, dtype=dtype, device=self.device)
+        return flat[:size].view(*shape)
+
+    @property
+    def bytes(self) -> int:
+        """Memory held."""
+        return sum(flat.numel() * flat.element_size() for flat in self._flat.values())
+
+
+class StochasticRounding:
+    """Rounds float32 to bfloat16 or float16, up or down at random, so that the mean is exact.
+
+    Small steps thus move half-precision values on average, where rounding to nearest would lose them. The
+    random bits are windows of one fixed table: as good for this purpose as fresh ones, and free. (float16
+    below its normal range, 6e-5, is rounded to nearest.)
+
+    Args:
+        device: where the values are.
+        seed: of the random bits.
+
+    Attributes:
+        bytes: memory of the table.
+    """
+
+    bytes = 4 << 20
+
+    def __init__(self, device: torch.device, seed: int) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        bits = torch.randint(0, 1 << 16, (self.bytes // 4,), dtype=torch.int32, generator=generator)
+        self._bits = bits.to(device)
+        self._seed = seed
+        self._windows = random.Random(seed)
+
+    def seek(self, step: int) -> None:
+        """Go to the random numbers of a step (so that a resumed run rounds as an uninterrupted one)."""
+        self._windows.seed(hash((self._seed, step)))
+
+    def round(self, value: Tensor, dtype: torch.dtype) -> Tensor:
+        """``value`` (float32, any shape) in ``dtype``."""
+        dropped = 16 if dtype is torch.bfloat16 else 13  # bits of the mantissa that do not fit
+        flat = value.detach().reshape(-1).clone().view(torch.int32)
+        for part in flat.split(len(self._bits) // 2):
+            start = self._windows.randrange(len(self._bits) - len(part) + 1)
+            part += self._bits[start : start + len(part)] & ((1 << dropped) - 1)
+        flat &= -(1 << dropped)
+        return flat.view(torch.float32).to(dtype).view(value.shape)
+
+
+def cosine_logits(e_BD: Tensor, w_CD: Tensor) -> Tensor:
+    """Cosines (B, C) of embeddings and class centres."""
+    with torch.autocast(e_BD.device.type, enabled=False):
+        return unit(e_BD) @ unit(w_CD).T

@@ -1,0 +1,413 @@
+"""Which identity sits in which slot: a ring and a least-recently-used pool that take whole batches at once.
+
+Only bookkeeping: the rows of a container or pool belong to the heads. Ids are int64 from 0 to 2^63 - 1, and
+memory follows the number of slots, never the range of the ids. No torch here.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from facescale.slot_table import EMPTY, Bools, Ints, SlotTable
+
+State = dict[str, Ints]
+
+
+class Pool(Protocol):
+    """What heads ask of a pool.
+
+    Attributes:
+        slot_ids: int64 (capacity,), who sits in each slot, or EMPTY.
+    """
+
+    slot_ids: Ints
+
+    @property
+    def bytes(self) -> int:
+        """Memory of the bookkeeping."""
+
+    def __len__(self) -> int:
+        """Slots that somebody sits in; they are the first ones."""
+
+    def get(self, ids: Ints) -> Ints:
+        """Give every id of a batch, one after the other, a slot; returns int64 (B,)."""
+
+    def try_get(self, ids: Ints) -> Ints:
+        """Like ``get``, to be confirmed by ``commit`` or undone by ``rollback``."""
+
+    def commit(self) -> None:
+        """Confirm all ``try_get`` calls so far."""
+
+    def rollback(self, count: int | None = None) -> None:
+        """Undo the last ``count`` ``try_get`` calls (all by default) exactly."""
+
+    def view(self, ids: Ints) -> Ints:
+        """A slot of each id, or EMPTY."""
+
+    def state(self) -> State:
+        """Everything that ``restore`` needs."""
+
+    def restore(self, state: State) -> None:
+        """Continue from a ``state``."""
+
+
+def _as_ids(ids: Ints) -> Ints:
+    ids = np.asarray(ids, dtype=np.int64).reshape(-1)
+    if ids.size and ids.min() < 0:
+        raise ValueError(f"ids must be 0 or larger, got {ids.min()}; map labels to 0..num_ids-1 first")
+    return ids
+
+
+def _check_capacity(capacity: int) -> int:
+    if capacity < 1:
+        raise ValueError(
+            f"a pool needs at least 1 slot, got {capacity}; raise its size or its share of the ids"
+        )
+    return capacity
+
+
+class RingPool:
+    """First in, first out: a batch takes the next slots, whoever sits there; an id may sit in several.
+
+    Args:
+        size: number of slots.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = _check_capacity(size)
+        self.slot_ids: Ints = np.full(size, EMPTY, np.int64)
+        self.pointer = 0
+        self._filled = 0
+        self._undo: list[tuple[int, int, Ints, Ints]] = []
+
+    def __len__(self) -> int:
+        return self._filled
+
+    @property
+    def bytes(self) -> int:
+        """Memory of the bookkeeping."""
+        return self.slot_ids.nbytes
+
+    def get(self, ids: Ints) -> Ints:
+        """Put ``ids`` (B,) into the next slots and return these (of more ids than slots the last ones stay).
+
+        Raises:
+            ValueError: negative ids, or ``try_get`` calls are neither committed nor rolled back.
+        """
+        _check_settled(self._undo)
+        slots = self.try_get(ids)
+        self.commit()
+        return slots
+
+    def try_get(self, ids: Ints) -> Ints:
+        """Like ``get``, until ``commit`` or ``rollback``."""
+        ids = _as_ids(ids)
+        slots = (self.pointer + np.arange(ids.size)) % self.size
+        self._undo.append((self.pointer, self._filled, slots, self.slot_ids[slots]))
+        self.slot_ids[slots] = ids  # of a repeated slot NumPy keeps the last
+        self._filled = min(self.size, max(self._filled, self.pointer + ids.size))
+        self.pointer = (self.pointer + ids.size) % self.size
+        return slots
+
+    def commit(self) -> None:
+        """Confirm all ``try_get`` calls."""
+        self._undo.clear()
+
+    def rollback(self, count: int | None = None) -> None:
+        """Undo the last ``count`` ``try_get`` calls, all by default."""
+        for _ in range(len(self._undo) if count is None else min(count, len(self._undo))):
+            self.pointer, self._filled, slots, ids = self._undo.pop()
+            self.slot_ids[slots] = ids
+
+    def view(self, ids: Ints) -> Ints:
+        """Some slot of each id (B,), or EMPTY; sorts the ring, so not for every step."""
+        order = self.slot_ids.argsort()
+        found = order[np.searchsorted(self.slot_ids, ids, sorter=order).clip(max=self.size - 1)]
+        return np.where(self.slot_ids[found] == ids, found, EMPTY)
+
+    def contains(self, ids: Ints) -> Bools:
+        """Whether each id (B,) is in the ring."""
+        return np.not_equal(self.view(ids), EMPTY)
+
+    def state(self) -> State:
+        """``slot_ids`` (size,) and ``pointer`` (1,)."""
+        return {"slot_ids": self.slot_ids.copy(), "pointer": np.array([self.pointer], np.int64)}
+
+    def restore(self, state: State) -> None:
+        """Continue from a ``state`` of a ring of the same size.
+
+        Raises:
+            ValueError: another size.
+        """
+        if state["slot_ids"].shape != (self.size,):
+            raise ValueError(
+                f"the saved ring has {state['slot_ids'].size} slots, this one {self.size}; set the same size"
+            )
+        self.slot_ids[:] = state["slot_ids"]
+        self.pointer = int(state["pointer"][0])
+        self._filled = int(np.count_nonzero(self.slot_ids != EMPTY))
+        self._undo.clear()
+
+
+class LruPool:
+    """Least recently used out: every id in the pool has one slot, a new one takes the oldest id's.
+
+    ``get`` of a batch does exactly what taking its ids one by one would do, in a fixed number of NumPy calls.
+    The order of use is a log of slots: an entry counts while it is the last one of its slot, so a touch is an
+    append, and the least recent slots are the first entries that count.
+
+    Args:
+        capacity: number of slots.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = _check_capacity(capacity)
+        ids: Ints = np.full(capacity + 1, EMPTY, np.int64)
+        self.slot_ids: Ints = ids[:-1]
+        self._used = 0  # slots are first given out in order 0, 1, 2, ...
+        self._table = SlotTable(ids)
+        self._log: Ints = np.empty(max(64, 3 * capacity), np.int64)
+        self._tail = self._head = 0  # the log's entries are [tail, head)
+        self._last: Ints = np.full(capacity, EMPTY, np.int64)  # index in the log of a slot's last entry
+        self._undo: list[list[_Change]] = []
+
+    def __len__(self) -> int:
+        return self._used
+
+    @property
+    def bytes(self) -> int:
+        """Memory of the bookkeeping."""
+        return self.slot_ids.nbytes + self._log.nbytes + self._last.nbytes + self._table.bytes
+
+    def view(self, ids: Ints) -> Ints:
+        """Slot of each id (B,), or EMPTY; the order of use stays."""
+        return self._table.find(_as_ids(ids))
+
+    def contains(self, ids: Ints) -> Bools:
+        """Whether each id (B,) is in the pool; the order of use stays."""
+        return np.not_equal(self.view(ids), EMPTY)
+
+    def get(self, ids: Ints) -> Ints:
+        """Use every id of ``ids`` (B,), one after the other, and return its slot at that moment, int64 (B,).
+
+        Raises:
+            ValueError: negative ids, or ``try_get`` calls are neither committed nor rolled back.
+        """
+        _check_settled(self._undo)
+        slots = self.try_get(ids)
+        self.commit()
+        return slots
+
+    def try_get(self, ids: Ints) -> Ints:
+        """Like ``get``, until ``commit`` or ``rollback``."""
+        ids = _as_ids(ids)
+        changes: list[_Change] = []
+        self._undo.append(changes)  # filled part by part: once it is not empty, the log keeps what has been
+        # A part of at most `capacity` ids cannot evict an id that it has used itself.
+        parts = [
+            self._take(ids[start : start + self.capacity], changes)
+            for start in range(0, ids.size, self.capacity)
+        ]
+        return np.concatenate(parts) if parts else ids
+
+    def commit(self) -> None:
+        """Confirm all ``try_get`` calls."""
+        self._undo.clear()
+
+    def rollback(self, count: int | None = None) -> None:
+        """Undo the last ``count`` ``try_get`` calls, all by default: ids, slots, order of use."""
+        for _ in range(len(self._undo) if count is None else min(count, len(self._undo))):
+            for change in reversed(self._undo.pop()):
+                self.slot_ids[change.new_slots] = EMPTY
+                self.slot_ids[change.victims] = change.old_ids
+                self._table.insert(change.victims[self._table.find(change.old_ids) == EMPTY])
+                self._last[change.touched] = change.last
+                self._used, self._head = change.used, change.head
+
+    def state(self) -> State:
+        """``ids`` and ``slots`` of all that are in the pool, most recently used first."""
+        slots = self._oldest(self._used)[0][::-1].copy()
+        return {"ids": self.slot_ids[slots], "slots": slots}
+
+    def restore(self, state: State) -> None:
+        """Continue from a ``state`` of a pool that was no larger, or whose ids fit.
+
+        Raises:
+            ValueError: more ids than slots, ids twice, or slots that are not 0, 1, ... in some order.
+        """
+        ids, slots = _as_ids(state["ids"]), np.asarray(state["slots"], np.int64)
+        if ids.size > self.capacity:
+            raise ValueError(
+                f"the saved pool holds {ids.size} ids, this one has {self.capacity} slots; enlarge it"
+            )
+        if np.unique(ids).size != ids.size or not np.array_equal(np.sort(slots), np.arange(ids.size)):
+            raise ValueError(
+                "the saved pool is damaged: ids repeat or slots are not 0, 1, ...; use another checkpoint"
+            )
+        LruPool.__init__(self, self.capacity)
+        self._used = ids.size
+        self.slot_ids[slots] = ids
+        self._table.insert(slots)
+        self._touch(slots[::-1])
+
+    def _take(self, ids: Ints, changes: list["_Change"]) -> Ints:
+        """``get`` for at most ``capacity`` ids; appends what it changes."""
+        self._make_room(ids.size)
+        used, head = self._used, self._head
+        slots = self._table.find(ids)
+        new = np.flatnonzero(slots == EMPTY)
+        new_slots = victims = old_ids = new
+        if new.size:
+            new_ids, which, first = _distinct(ids.take(new))
+            free = self.capacity - used
+            if new_ids.size > free:
+                lost, victims = self._evict(slots, new.take(first), free)
+                if lost.size:
+                    slots[lost] = EMPTY
+                    new = np.flatnonzero(slots == EMPTY)
+                    new_ids, which, first = _distinct(ids.take(new))
+            else:
+                victims = new[:0]
+            self._used += new_ids.size - victims.size
+            new_slots = np.concatenate([np.arange(used, self._used), victims])
+            old_ids = self.slot_ids.take(victims)
+            slots[new] = new_slots.take(which)
+            self.slot_ids[new_slots] = new_ids
+            self._table.insert(new_slots)
+        changes.append(_Change(used, head, slots, self._last.take(slots), new_slots, victims, old_ids))
+        self._touch(slots)
+        return slots
+
+    def _evict(self, slots: Ints, first: Ints, free: int) -> tuple[Ints, Ints]:
+        """Who has to go so that a part's new ids find a slot.
+
+        Take the ids one by one: when the id at place p comes, each new id before it has taken a free slot or
+        the oldest slot that this part has not used so far. An id in the pool whose slot has age rank r (0 is
+        the oldest) is itself evicted before its turn if by then more slots were evicted than are older than
+        its own and still unused: new(p) - free > r - #{older slots of this part's ids that came before p}.
+        Ids lost so stand on both sides (an eviction more, a slot less in the way), so it is enough to count
+        in new(p) those that were new from the start.
+
+        Args:
+            slots: of the part's ids, (n,), or EMPTY.
+            first: first place of each distinct new id, ascending.
+            free: slots that nobody has, fewer than there are new ids.
+
+        Returns:
+            Places of ids that are evicted before their turn; all slots to evict, in order.
+        """
+        evictions = first.size - free
+        last = self._last.take(slots)
+        # The second reach is always enough, the first one if few of the oldest slots are of this part's ids.
+        for reach in (evictions + evictions // 8 + 8, slots.size - free):
+            oldest, age = self._oldest(min(reach, slots.size - free))
+            mine = np.flatnonzero((slots != EMPTY) & (last <= age[-1]))
+            if oldest.size - mine.size >= evictions:
+                break
+        if not mine.size:
+            return mine, oldest[:evictions]
+        rank, index, whose = np.unique(
+            np.searchsorted(age, last.take(mine)), return_index=True, return_inverse=True
+        )
+        turn = mine.take(index)
+        evicted = np.searchsorted(first, turn) - free
+        lost = evicted > rank - np.arange(rank.size)
+        if lost.any():  # else nobody would be lost even if all older ones had come before
+            lost = evicted > rank - _smaller_before(turn)
+        evictable = np.ones(oldest.size, bool)
+        evictable[rank[~lost]] = False
+        return mine[lost[whose]], oldest[evictable][: evictions + np.count_nonzero(lost)]
+
+    def _oldest(self, count: int) -> tuple[Ints, Ints]:
+        """The ``count`` least recently used slots, oldest first, and their places in the log, ascending."""
+        reach = count + count // 8 + 8  # a first guess of how many entries still count
+        while True:
+            slots = self._log[self._tail : min(self._tail + reach, self._head)]
+            live = np.flatnonzero(self._last[slots] == np.arange(self._tail, self._tail + slots.size))
+            if live.size >= count:
+                break
+            reach *= 2
+        live = live[:count]
+        slots, age = slots[live], live + self._tail
+        if live.size and not any(self._undo):  # else a rollback may need what does not count now
+            self._tail = int(age[0])
+        return slots, age
+
+    def _touch(self, slots: Ints) -> None:
+        """Log the use of ``slots`` in this order."""
+        end = self._head + slots.size
+        self._log[self._head : end] = slots
+        self._last[slots] = np.arange(self._head, end)  # of a repeated slot NumPy keeps the last
+        self._head = end
+
+    def _make_room(self, count: int) -> None:
+        """Let the log take ``count`` more entries, by dropping what does not count."""
+        if self._head + count <= self._log.size:
+            return
+        if any(self._undo):  # a rollback may need all of it
+            self._log = np.concatenate([self._log, np.empty_like(self._log)])
+            return
+        live = self._oldest(self._used)[0]
+        self._log = np.empty(max(64, 3 * self.capacity), np.int64)
+        self._tail = self._head = 0
+        self._touch(live)
+
+
+class _Change(NamedTuple):
+    """What one part of a ``try_get`` changed, so that it can be undone."""
+
+    used: int  # before
+    head: int  # before
+    touched: Ints
+    last: Ints  # of the touched slots, before
+    new_slots: Ints  # that have another id now
+    victims: Ints  # those of them that had one before
+    old_ids: Ints  # of the victims
+
+
+def _check_settled(undo: Sequence[object]) -> None:
+    if undo:
+        raise ValueError(f"{len(undo)} try_get calls are open; commit or roll them back before get")
+
+
+def _distinct(ids: Ints) -> tuple[Ints, Ints, Ints]:
+    """Distinct ids by first appearance; which of them each id (n,) is; their first places."""
+    order = ids.argsort()  # the default kind is vectorised, the stable one is several times slower
+    in_order = ids.take(order)
+    differs = in_order[1:] != in_order[:-1]
+    if differs.all():
+        places = np.arange(ids.size)
+        return ids, places, places
+    starts = np.concatenate([[True], differs])
+    first = np.minimum.reduceat(order, np.flatnonzero(starts))
+    is_first = np.zeros(ids.size, bool)
+    is_first[first] = True
+    number = np.cumsum(is_first) - 1
+    which = np.empty_like(order)
+    which[order] = number.take(first).take(np.cumsum(starts) - 1)
+    places = np.flatnonzero(is_first)
+    return ids.take(places), which, places
+
+
+def _smaller_before(values: Ints) -> Ints:
+    """For each of n distinct values the number of smaller ones in front of it, in O(n log n).
+
+    Radix sort from the highest bit of the rank down; within the values that agree so far, one with the bit
+    set counts those in front of it without.
+    """
+    size = values.size
+    rank, place = np.empty(size, np.int64), np.arange(size)
+    rank[values.argsort()] = place.copy()
+    result = np.zeros(size, np.int64)
+    for bit in reversed(range(size.bit_length())):
+        start = (
+            rank >> (bit + 1) << (bit + 1)
+        )  # ranks are 0..n-1, so a group starts where its lowest rank will be
+        high = (rank >> bit & 1).astype(bool)
+        lows = np.concatenate([[0], np.cumsum(~high)])
+        before = lows[:-1] - lows[start]
+        result[place[high]] += before[high]
+        target = np.where(high, np.arange(size) - before + (1 << bit), start + before)
+        rank[target], place[target] = rank.copy(), place.copy()
+    return result

@@ -1,0 +1,1 @@
+"""From photos and foreign sets to data that is ready for training."""

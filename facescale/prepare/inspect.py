@@ -1,0 +1,279 @@
+"""Look at a data set before training on it: counts, sizes, colours, damaged and repeated images."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw
+
+from facescale.data.counter import ORDER, permuted
+from facescale.data.decode import Pixels, decode, resized
+from facescale.data.prefetch import in_order
+from facescale.data.reader import BadRecordError, Reader, identity_names
+from facescale.files import replacing
+
+SAMPLE = 20_000
+_CHUNK = 64
+_LISTED = 100  # bad or repeated images that are named; all are counted
+_EDGES = (1, 2, 3, 5, 10, 20, 50, 100, 200, 500)  # lower ends of the bins of images per identity
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """What a data set holds.
+
+    ``images`` and the figures per identity are of the whole set; everything below ``images_read`` is of the
+    images that were read.
+
+    Attributes:
+        identities: number of identities.
+        images: number of images.
+        images_per_identity: least, median, mean and most.
+        histogram: "from-to" images -> number of identities.
+        images_read: images that were read and decoded for the figures below.
+        sizes: "WIDTHxHEIGHT" -> images, the most frequent first.
+        bytes_per_image: mean size of an encoded image.
+        channel_mean: of red, green, blue; 0..255.
+        channel_std: likewise.
+        num_bad: unreadable images.
+        bad: name -> reason of the first of them.
+        num_repeated: images whose bytes occurred before, under the same identity.
+        num_conflicts: images whose bytes occurred before, under another identity.
+        repeated: names of (first, later) of the first such pairs.
+        conflicts: likewise.
+        hints: what a person should look at, in words.
+    """
+
+    identities: int
+    images: int
+    images_per_identity: dict[str, float]
+    histogram: dict[str, int]
+    images_read: int
+    sizes: dict[str, int]
+    bytes_per_image: float
+    channel_mean: tuple[float, ...]
+    channel_std: tuple[float, ...]
+    num_bad: int
+    bad: dict[str, str]
+    num_repeated: int
+    num_conflicts: int
+    repeated: list[tuple[str, str]]
+    conflicts: list[tuple[str, str]]
+    hints: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+    def lines(self) -> Iterator[str]:
+        """The report as text."""
+        per = self.images_per_identity
+        yield f"identities           {self.identities:,}"
+        yield f"images               {self.images:,}"
+        yield (
+            f"images per identity  {per['least']:.0f} to {per['most']:.0f}, median {per['median']:g}, mean"
+            f" {per['mean']:.1f}"
+        )
+        widest = max(self.histogram.values())
+        for interval, count in self.histogram.items():
+            yield f"  {interval:>9}  {count:>9,}  {'#' * round(40 * count / widest)}"
+        yield f"read                 {self.images_read:,} images, {self.bytes_per_image:,.0f} bytes each"
+        yield f"sizes                {', '.join(f'{size} ({count:,})' for size, count in self.sizes.items())}"
+        yield f"mean of R, G, B      {', '.join(f'{value:.1f}' for value in self.channel_mean)}"
+        yield f"deviation            {', '.join(f'{value:.1f}' for value in self.channel_std)}"
+        yield f"unreadable           {self.num_bad:,}"
+        yield from (f"  {key}: {reason}" for key, reason in self.bad.items())
+        yield f"repeated images      {self.num_repeated:,} within an identity, {self.num_conflicts:,} across"
+        yield from (f"  {a} = {b}" for a, b in self.conflicts)
+        yield from (f"! {hint}" for hint in self.hints)
+
+
+@dataclass(frozen=True)
+class _Image:
+    """One decoded image; equal bytes have equal digests."""
+
+    index: int
+    width: int
+    height: int
+    num_bytes: int
+    digest: int
+
+
+@dataclass
+class _Findings:
+    """What some images hold.
+
+    Attributes:
+        images: those that could be decoded.
+        bad: (index, reason) of the others.
+        values: (3, 256) pixels of each channel at each value.
+    """
+
+    images: list[_Image]
+    bad: list[tuple[int, str]]
+    values: npt.NDArray[np.int64]
+
+
+def inspect_data(reader: Reader, *, sample: int | None = SAMPLE, workers: int = 2) -> DataReport:
+    """Read a set (or ``sample`` of its images, spread evenly by a fixed shuffle) and report what it holds."""
+    indices = np.arange(len(reader))
+    if sample is not None and sample < len(reader):
+        indices = np.sort(permuted(np.arange(sample), len(reader), ORDER))
+    chunks = [indices[start : start + _CHUNK].tolist() for start in range(0, len(indices), _CHUNK)]
+    jobs: Iterator[tuple[None, list[Callable[[], _Findings]]]] = (
+        (None, [partial(_look_at, reader, chunk)]) for chunk in chunks
+    )
+    total = _Findings([], [], np.zeros((3, 256), np.int64))
+    for _, (found,) in in_order(jobs, workers, ahead=2 * workers):
+        total.images += found.images
+        total.bad += found.bad
+        total.values += found.values
+    return _report(reader, total)
+
+
+def _look_at(reader: Reader, indices: list[int]) -> _Findings:
+    found = _Findings([], [], np.zeros((3, 256), np.int64))
+    for index in indices:
+        try:
+            data = reader[index][0]
+            pixels = decode(data)
+        except BadRecordError as error:
+            found.bad.append((index, str(error)))
+            continue
+        encoded = data if isinstance(data, bytes) else data.tobytes()
+        digest = int.from_bytes(hashlib.blake2b(encoded, digest_size=8).digest(), "little")
+        height, width, _ = pixels.shape
+        found.images.append(_Image(index, width, height, len(encoded), digest))
+        for channel in range(3):
+            found.values[channel] += np.bincount(pixels[..., channel].ravel(), minlength=256)
+    return found
+
+
+def _report(reader: Reader, found: _Findings) -> DataReport:
+    counts = np.bincount(reader.ids, minlength=reader.num_ids)
+    sizes = Counter(f"{image.width}x{image.height}" for image in found.images)
+    mean, std = _colours(found.values)
+    repeated, conflicts = _repeats(reader, found.images)
+
+    def names(pairs: list[tuple[int, int]]) -> list[tuple[str, str]]:
+        return [(reader.key(a), reader.key(b)) for a, b in pairs[:_LISTED]]
+
+    return DataReport(
+        identities=reader.num_ids,
+        images=len(reader),
+        images_per_identity={
+            "least": float(counts.min()),
+            "median": float(np.median(counts)),
+            "mean": float(counts.mean()),
+            "most": float(counts.max()),
+        },
+        histogram=_histogram(counts),
+        images_read=len(found.images) + len(found.bad),
+        sizes=dict(sizes.most_common()),
+        bytes_per_image=sum(image.num_bytes for image in found.images) / max(1, len(found.images)),
+        channel_mean=mean,
+        channel_std=std,
+        num_bad=len(found.bad),
+        bad={reader.key(index): reason for index, reason in found.bad[:_LISTED]},
+        num_repeated=len(repeated),
+        num_conflicts=len(conflicts),
+        repeated=names(repeated),
+        conflicts=names(conflicts),
+        hints=list(_hints(counts, found, mean, len(repeated), len(conflicts))),
+    )
+
+
+def _histogram(counts: npt.NDArray[np.int64]) -> dict[str, int]:
+    """Identities by number of images; empty bins at both ends are left out."""
+    edges = [0, *_EDGES, int(max(counts.max(), _EDGES[-1])) + 1]
+    found, _ = np.histogram(counts, edges)
+    used = np.flatnonzero(found)
+    return {
+        f"{edges[i]}-{edges[i + 1] - 1}" if edges[i + 1] - edges[i] > 1 else str(edges[i]): int(found[i])
+        for i in range(used[0], used[-1] + 1)
+    }
+
+
+def _colours(values: npt.NDArray[np.int64]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel over all pixels, from its histogram."""
+    share = values / np.maximum(values.sum(axis=1, keepdims=True), 1)
+    level = np.arange(256)
+    mean = share @ level
+    variance = share @ level**2 - mean**2
+    return tuple(mean.tolist()), tuple(np.sqrt(np.maximum(variance, 0)).tolist())
+
+
+def _repeats(reader: Reader, images: list[_Image]) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """(first, later) image pairs of equal bytes, under the same identity and under different ones."""
+    same: list[tuple[int, int]] = []
+    different: list[tuple[int, int]] = []
+    first: dict[int, int] = {}
+    for image in images:
+        before = first.setdefault(image.digest, image.index)
+        if before != image.index:
+            pairs = same if reader.ids[before] == reader.ids[image.index] else different
+            pairs.append((before, image.index))
+    return same, different
+
+
+def _hints(
+    counts: npt.NDArray[np.int64],
+    found: _Findings,
+    mean: tuple[float, ...],
+    num_repeated: int,
+    num_conflicts: int,
+) -> Iterator[str]:
+    singles = int((counts == 1).sum())
+    if singles:
+        yield f"{singles:,} identities have one image only; data.min_images = 2 leaves them out"
+    if len({side for image in found.images for side in (image.width, image.height)}) > 1:
+        yield "images are not all square and of one size; align the photos first (facescale prepare)"
+    if mean[2] > mean[0] + 4:  # skin is redder than it is blue under nearly all light
+        yield "blue is stronger than red, which faces are not; were the images written as BGR?"
+    if found.bad:
+        yield f"{len(found.bad):,} images are unreadable; training skips them, up to data.max_bad_share"
+    if num_conflicts:
+        yield f"{num_conflicts:,} images are also there under another identity; one of the labels is wrong"
+    if num_repeated:
+        yield f"{num_repeated:,} images are there more than once under their identity"
+
+
+def contact_sheet(
+    reader: Reader, path: str | Path, *, identities: int = 10, images: int = 8, side: int = 112
+) -> None:
+    """Write a PNG with one row of images for each of some identities, spread over the set."""
+    strip = 14  # pixels for the name above each row
+    chosen = np.unique(np.linspace(0, reader.num_ids - 1, min(identities, reader.num_ids)).astype(np.int64))
+    names = identity_names(reader)
+    sheet = Image.new("RGB", (images * side, len(chosen) * (side + strip)), (24, 24, 24))
+    draw = ImageDraw.Draw(sheet)
+    for row, identity in enumerate(chosen.tolist()):
+        top = row * (side + strip)
+        members = np.flatnonzero(reader.ids == identity)
+        label = f"{names[identity]}  ({len(members)} images)".encode("ascii", "replace").decode()
+        draw.text((2, top + 1), label, fill=(230, 230, 230))
+        for column, index in enumerate(members[:images].tolist()):
+            sheet.paste(Image.fromarray(_tile(reader, index, side)), (column * side, top + strip))
+    with replacing(path) as temporary:
+        sheet.save(temporary, "PNG")
+
+
+def _tile(reader: Reader, index: int, side: int) -> Pixels:
+    """An image inside a square of ``side`` pixels; red where it cannot be read."""
+    tile = np.zeros((side, side, 3), np.uint8)
+    try:
+        pixels = decode(reader[index][0])
+    except BadRecordError:
+        tile[:] = (160, 0, 0)
+        return tile
+    height, width, _ = pixels.shape
+    scale = side / max(height, width)
+    small = resized(pixels, max(1, round(width * scale)), max(1, round(height * scale)))
+    tile[: small.shape[0], : small.shape[1]] = small
+    return tile

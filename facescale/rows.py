@@ -1,0 +1,126 @@
+"""Where class-centre rows live in memory, and what a row holds before it is first trained."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+# N rows of this process, R rows read at once, D embedding size
+
+_POOL = 4096  # rows drawn from a generator; all others are made of them by signs
+
+Rows = slice | Tensor
+"""Which local rows: a slice, or int64 numbers without repetition (ascending is fastest)."""
+
+
+@dataclass(frozen=True)
+class Plane:
+    """One thing that is kept for every row.
+
+    Attributes:
+        name: "rows", or what the optimiser calls it.
+        width: values per row.
+        dtype: as stored.
+        saved: belongs into a checkpoint.
+    """
+
+    name: str
+    width: int
+    dtype: torch.dtype
+    saved: bool = True
+
+    @property
+    def bytes(self) -> int:
+        """Bytes per row."""
+        return self.width * self.dtype.itemsize
+
+
+def count(rows: Rows) -> int:
+    """Number of rows in a selection."""
+    return rows.stop - rows.start if isinstance(rows, slice) else len(rows)
+
+
+class InitialRows:
+    """Row values at the start, N(0, 0.01): a function of (seed, row) alone, at the cost of a copy.
+
+    A store on disk cannot write all rows before the first step, and no store may depend on the number of
+    processes, so row r is computed when it is asked for: row r mod 4096 of a pool of normal rows, with the
+    signs flipped by one random mask for each further digit of r in base 4096. Every row is exactly normal;
+    any two rows are uncorrelated (independent unless they share the pool row).
+
+    Args:
+        dim: D.
+        num_rows: rows of all processes together.
+        seed: any integer.
+    """
+
+    def __init__(self, dim: int, num_rows: int, seed: int) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        self._pool = torch.empty(min(_POOL, num_rows), dim).normal_(0, 0.01, generator=generator)
+        self._masks: list[Tensor] = []
+        rest = (num_rows - 1) // _POOL
+        while rest > 0:
+            bits = torch.randint(0, 2, (min(_POOL, rest + 1), dim), dtype=torch.int32, generator=generator)
+            self._masks.append(bits.mul_(-(2**31)))
+            rest //= _POOL
+
+    @property
+    def bytes(self) -> int:
+        """Memory of the pool and the masks."""
+        return sum(4 * x.numel() for x in (self._pool, *self._masks))
+
+    def __call__(self, row_R: Tensor) -> Tensor:
+        """Values (R, D), float32, of global rows."""
+        out = self._pool[row_R % _POOL]
+        bits = out.view(torch.int32)
+        for mask in self._masks:
+            row_R = row_R // _POOL
+            bits.bitwise_xor_(mask[row_R % _POOL])
+        return out
+
+
+class MemoryRows:
+    """Rows in device or host memory, one tensor per plane.
+
+    Args:
+        num_rows: N.
+        planes: what is kept per row.
+        device: where the rows are.
+        pinned: page-locked host memory, for copies to a GPU.
+    """
+
+    def __init__(
+        self, num_rows: int, planes: Sequence[Plane], device: torch.device, pinned: bool = False
+    ) -> None:
+        self.planes = tuple(planes)
+        self.pinned = pinned
+        self.tensors = {
+            p.name: torch.zeros(num_rows, p.width, dtype=p.dtype, device=device, pin_memory=pinned)
+            for p in planes
+        }
+
+    def new_buffer(self, num_rows: int) -> dict[str, Tensor]:
+        """Tensors for ``num_rows`` rows, as ``read`` and ``write`` take them."""
+        return {
+            p.name: torch.empty(num_rows, p.width, dtype=p.dtype, pin_memory=self.pinned) for p in self.planes
+        }
+
+    def read(self, rows: Rows, buffer: dict[str, Tensor], at: Tensor | None = None) -> None:
+        """Copy rows, and no others, into ``buffer``: to its first places, or to the places ``at``."""
+        for name, into in buffer.items():
+            tensor = self.tensors[name]
+            if isinstance(rows, slice):
+                into[: count(rows)].copy_(tensor[rows])
+            elif at is not None:
+                into.index_copy_(0, at, tensor.index_select(0, rows))
+            else:
+                torch.index_select(tensor, 0, rows, out=into[: len(rows)])
+
+    def write(self, rows: Rows, buffer: dict[str, Tensor]) -> None:
+        """Copy the first places of ``buffer`` to rows, and to no others."""
+        for name, values in buffer.items():
+            if isinstance(rows, slice):
+                self.tensors[name][rows] = values[: count(rows)]
+            else:
+                self.tensors[name].index_copy_(0, rows, values[: len(rows)])

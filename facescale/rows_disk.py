@@ -1,0 +1,251 @@
+"""Rows in a sparse file that may be larger than memory, and snapshots of what changed in it."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from facescale.rows import InitialRows, Plane, Rows, count
+
+# N rows of this process, R rows read at once
+
+_ALIGN = 16  # bytes; every record starts at a multiple
+_BLOCK = 2048  # rows handled at once
+
+
+class _Bits:
+    """N flags at one bit each."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._bytes = np.zeros((size + 7) // 8, np.uint8)
+
+    def get(self, index: np.ndarray) -> np.ndarray:
+        return np.asarray(self._bytes[index >> 3] >> (index & 7).astype(np.uint8) & 1, bool)
+
+    def set(self, index: np.ndarray) -> None:
+        np.bitwise_or.at(self._bytes, index >> 3, np.left_shift(1, index & 7).astype(np.uint8))
+
+    def clear(self) -> None:
+        self._bytes[:] = 0
+
+    def nonzero(self) -> np.ndarray:
+        return np.flatnonzero(np.unpackbits(self._bytes, count=self.size, bitorder="little"))
+
+
+class DiskRows:
+    """Rows in a sparse file: a record per row, all planes side by side, so that a row is one access.
+
+    The file takes room for rows that have been trained only; others are computed (``InitialRows``). Records
+    are read and written one by one with pread and pwrite. A memory map would do the same through page faults,
+    at the same cost where the file is cached, but would count all that was ever touched as memory of this
+    process. Two bits per row are in memory: written at all, and written since the last snapshot.
+
+    The file is scratch: it means nothing without this process. What lasts are snapshots (``save``), made of
+    files that are never changed after they were written: the records that changed since the snapshot before,
+    and hard links to the files of that one. A process killed at any moment leaves them whole.
+
+    Args:
+        num_rows: N.
+        planes: what is kept per row; the first one is the row itself.
+        directory: folder for the file, on the fastest disk; one per process.
+        initial: values of rows that were never written.
+        first_row: global number of local row 0.
+
+    Raises:
+        ValueError: this platform has no pread (Windows).
+    """
+
+    def __init__(
+        self, num_rows: int, planes: Sequence[Plane], directory: Path, initial: InitialRows, first_row: int
+    ) -> None:
+        if not hasattr(os, "pread"):
+            raise ValueError("placement 'disk' needs a POSIX system; use placement 'host' here")
+        self.planes = tuple(planes)
+        self._start = np.cumsum([0] + [-(-p.bytes // 4) * 4 for p in planes]).tolist()
+        self.record_bytes = -(-self._start[-1] // _ALIGN) * _ALIGN
+        self._initial = initial
+        self._first_row = first_row
+        self._written, self._changed = _Bits(num_rows), _Bits(num_rows)
+        self._saved: list[Path] = []  # snapshot files so far, oldest first
+        self._sequence = 0
+        self._links = directory / "snapshots"
+        shutil.rmtree(self._links, ignore_errors=True)
+        self._links.mkdir(parents=True)
+        self._file = os.open(directory / "rows.bin", os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+        os.ftruncate(self._file, num_rows * self.record_bytes)
+
+    @property
+    def initial_bytes(self) -> int:
+        """Memory of the start values."""
+        return self._initial.bytes
+
+    def close(self) -> None:
+        """Give the file back; the rows are lost unless they were saved."""
+        os.close(self._file)
+
+    def new_buffer(self, num_rows: int) -> dict[str, Tensor]:
+        """Tensors for ``num_rows`` rows, as ``read`` and ``write`` take them: views of one block."""
+        record_RX = torch.zeros(num_rows, self.record_bytes, dtype=torch.uint8)
+        views = {
+            p.name: record_RX[:, start : start + p.bytes].view(p.dtype)
+            for p, start in zip(self.planes, self._start, strict=False)
+        }
+        return {**views, "record": record_RX}
+
+    def read(self, rows: Rows, buffer: dict[str, Tensor], at: Tensor | None = None) -> None:
+        """Copy rows, and no others, into ``buffer``: to its first places, or to the places ``at``."""
+        row_R = _numbers(rows)
+        at_R = np.arange(len(row_R)) if at is None else at.numpy()
+        written_R = self._written.get(row_R)
+        records = _raw(buffer["record"])
+        if isinstance(rows, slice) and written_R.all():
+            size = self.record_bytes * len(row_R)
+            _read_all(self._file, records[:size], rows.start * self.record_bytes)
+            return
+        places, numbers = torch.from_numpy(at_R[~written_R]), torch.from_numpy(row_R[~written_R])
+        for fresh, some in zip(places.split(_BLOCK), numbers.split(_BLOCK), strict=True):
+            buffer["record"].index_fill_(0, fresh, 0)
+            values_RD = self._initial(some + self._first_row)
+            buffer[self.planes[0].name][fresh] = values_RD.to(self.planes[0].dtype)
+        size, file = self.record_bytes, self._file
+        for row, place in zip(row_R[written_R].tolist(), at_R[written_R].tolist(), strict=True):
+            _read_all(file, records[place * size : (place + 1) * size], row * size)
+
+    def write(self, rows: Rows, buffer: dict[str, Tensor]) -> None:
+        """Copy the first places of ``buffer`` to rows, and to no others."""
+        row_R = _numbers(rows)
+        records = _raw(buffer["record"])
+        size, file = self.record_bytes, self._file
+        if isinstance(rows, slice):
+            _write_all(file, records[: size * len(row_R)], rows.start * size)
+        else:
+            for place, row in enumerate(row_R.tolist()):
+                _write_all(file, records[place * size : (place + 1) * size], row * size)
+        self._written.set(row_R)
+        self._changed.set(row_R)
+
+    def tally(self) -> tuple[int, int]:
+        """Records in the files of a snapshot taken now, and rows that were ever written."""
+        old = sum(len(np.load(path, mmap_mode="r")) for path in self._saved)
+        return old + len(self._changed.nonzero()), len(self._written.nonzero())
+
+    def save(self, folder: Path, rank: int, compact: bool) -> None:
+        """Write a snapshot of this process's rows into ``folder``.
+
+        Args:
+            folder: where; the same for all processes.
+            rank: number of this process.
+            compact: write every row anew instead of linking to earlier files.
+        """
+        row_R = (self._written if compact else self._changed).nonzero()
+        if compact:
+            self._drop_saved()
+        path = self._links / f"disk-{self._sequence:06d}-{rank:05d}.npy"
+        buffer = self.new_buffer(min(len(row_R), _BLOCK))
+        with path.with_suffix(".records").open("wb") as file:
+            for part in np.array_split(row_R, max(1, -(-len(row_R) // _BLOCK))):
+                self.read(torch.from_numpy(part), buffer)
+                file.write(_raw(buffer["record"][: len(part)]))
+            file.flush()
+            os.fsync(file.fileno())
+        np.save(path, row_R + self._first_row)
+        self._saved.append(path)
+        self._sequence += 1
+        self._changed.clear()
+        for path in self._saved:
+            for file_path in (path, path.with_suffix(".records")):
+                _link(file_path, folder / file_path.name)
+
+    def adopt(self, folder: Path, mine: bool) -> None:
+        """Go on from a snapshot that was just loaded: its files are part of the next one.
+
+        Args:
+            folder: the snapshot.
+            mine: this process links to the files (one process does so for all).
+        """
+        names = sorted(path.name for path in folder.glob("disk-*.npy"))
+        self._drop_saved()
+        self._changed.clear()
+        self._sequence = 1 + max((int(name.split("-")[1]) for name in names), default=-1)
+        for name in names if mine else []:
+            for file_name in (name, Path(name).with_suffix(".records").name):
+                _link(folder / file_name, self._links / file_name)
+            self._saved.append(self._links / name)
+
+    def _drop_saved(self) -> None:
+        for path in self._saved:
+            path.unlink(missing_ok=True)
+            path.with_suffix(".records").unlink(missing_ok=True)
+        self._saved = []
+
+
+def write_layout(folder: Path, planes: Sequence[Plane], record_bytes: int) -> None:
+    """Note how the records of a snapshot are laid out."""
+    layout = {
+        "record_bytes": record_bytes,
+        "planes": [[p.name, p.width, str(p.dtype).removeprefix("torch.")] for p in planes],
+    }
+    (folder / "disk.json").write_text(json.dumps(layout))
+
+
+def saved_blocks(folder: Path) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+    """All records of a snapshot as (global rows, planes), oldest first: later ones replace earlier ones."""
+    layout = json.loads((folder / "disk.json").read_text())
+    size = int(layout["record_bytes"])
+    planes = [Plane(name, width, getattr(torch, dtype)) for name, width, dtype in layout["planes"]]
+    start = np.cumsum([0] + [-(-p.bytes // 4) * 4 for p in planes]).tolist()
+    for path in sorted(folder.glob("disk-*.npy")):
+        row_N = np.load(path)
+        with path.with_suffix(".records").open("rb") as file:
+            for first in range(0, len(row_N), _BLOCK):
+                row_R = torch.from_numpy(row_N[first : first + _BLOCK])
+                record_RX = torch.frombuffer(bytearray(file.read(size * len(row_R))), dtype=torch.uint8)
+                record_RX = record_RX.view(len(row_R), size)
+                yield (
+                    row_R,
+                    {
+                        p.name: record_RX[:, at : at + p.bytes].view(p.dtype)
+                        for p, at in zip(planes, start, strict=False)
+                    },
+                )
+
+
+def _numbers(rows: Rows) -> np.ndarray:
+    if isinstance(rows, slice):
+        return np.arange(rows.start, rows.start + count(rows))
+    return rows.numpy()
+
+
+def _raw(records: Tensor) -> memoryview:
+    """The bytes of a contiguous tensor."""
+    return records.numpy().data.cast("B")
+
+
+def _read_all(file: int, into: memoryview, offset: int) -> None:
+    while len(into):
+        done = os.preadv(file, (into,), offset)
+        if done == 0:
+            raise ValueError(
+                "the file of class centres is shorter than it should be; restart from a checkpoint"
+            )
+        into, offset = into[done:], offset + done
+
+
+def _write_all(file: int, values: memoryview, offset: int) -> None:
+    while len(values):
+        done = os.pwrite(file, values, offset)
+        values, offset = values[done:], offset + done
+
+
+def _link(source: Path, target: Path) -> None:
+    """Hard link, or copy where the two folders are on different disks."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)

@@ -1,0 +1,134 @@
+"""The folder of one training: every path in it, its snapshots and its metrics file."""
+
+import json
+import re
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from facescale.files import replacing
+
+_STEP = re.compile(r"step_(\d{8,})")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write ``text`` so that a reader (or a crash) sees either the old file or the whole new one."""
+    with replacing(path) as temporary:
+        temporary.write_text(text)
+
+
+class RunDir:
+    """Paths of a run.
+
+    ``config.toml`` (what the user wrote), ``plan.json`` (what was derived from it), ``metrics.jsonl``,
+    ``checkpoints/step_N/``, ``centres/`` (those placed on disk), ``tensorboard/``,
+    ``eval/step_N.json``, ``report.html``, ``export/``, ``bad_records.txt``.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.config = self.path / "config.toml"
+        self.plan = self.path / "plan.json"
+        self.metrics = self.path / "metrics.jsonl"
+        self.checkpoints = self.path / "checkpoints"
+        self.best_file = self.checkpoints / "best.json"
+        self.evaluations = self.path / "eval"
+        self.centres = self.path / "centres"
+        self.board = self.path / "tensorboard"
+        self.report = self.path / "report.html"
+        self.exports = self.path / "export"
+        self.bad_records = self.path / "bad_records.txt"
+
+    @classmethod
+    def open(cls, path: str | Path) -> "RunDir":
+        """The run at ``path``.
+
+        Raises:
+            ValueError: there is no run.
+        """
+        run = cls(path)
+        if not run.config.is_file():
+            raise ValueError(
+                f"{path} is not a run folder: no config.toml in it; give the folder that train made"
+            )
+        return run
+
+    def create(self) -> None:
+        """Make the folders."""
+        for folder in (self.checkpoints, self.evaluations):
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def snapshot(self, step: int) -> Path:
+        """Folder of the checkpoint after ``step`` optimiser steps."""
+        return self.checkpoints / f"step_{step:08d}"
+
+    def steps(self) -> list[int]:
+        """Steps that have a complete checkpoint, ascending (one appears by a rename: all or nothing)."""
+        if not self.checkpoints.is_dir():
+            return []
+        found = (_STEP.fullmatch(entry.name) for entry in self.checkpoints.iterdir() if entry.is_dir())
+        return sorted(int(match[1]) for match in found if match)
+
+    def best(self) -> dict[str, Any] | None:
+        """``{"step", "name", "value"}`` of the best checkpoint so far, or None."""
+        return json.loads(self.best_file.read_text()) if self.best_file.is_file() else None
+
+    def model_path(self, which: str | int = "best") -> Path:
+        """Weights of the ``best`` (else the latest) checkpoint, of the ``latest`` one, or of a given step.
+
+        Raises:
+            ValueError: the run has no such checkpoint.
+        """
+        steps = self.steps()
+        if not steps:
+            raise ValueError(f"the run {self.path} has no checkpoint yet; train it first")
+        best = self.best()
+        step = best["step"] if which == "best" and best and best["step"] in steps else steps[-1]
+        if which not in ("best", "latest"):
+            step = int(which)
+        if step not in steps:
+            raise ValueError(f"the run {self.path} has no checkpoint {which}; it has: best, latest, {steps}")
+        return self.snapshot(step) / "model.safetensors"
+
+    def keep_best(self, step: int, metrics: Mapping[str, Any]) -> None:
+        """Make ``step`` the best checkpoint if the first accuracy in ``metrics`` is the highest so far."""
+        name = next((key for key in metrics if key.endswith("/accuracy")), None)
+        if name is None:
+            return
+        best = self.best()
+        if best is None or best["name"] != name or metrics[name] > best["value"]:
+            write_atomically(self.best_file, json.dumps({"step": step, "name": name, "value": metrics[name]}))
+
+    def prune(self, keep: int) -> None:
+        """Delete all but the newest ``keep`` checkpoints and the best one, and interrupted writes."""
+        best = self.best()
+        for step in self.steps()[:-keep]:
+            if not best or step != best["step"]:
+                doomed = self.checkpoints / f".old_{step}"
+                self.snapshot(step).rename(doomed)  # from here on nobody takes it for a checkpoint
+        for leftover in self.checkpoints.glob(".*"):
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+
+    def log(self, kind: str, **values: Any) -> None:
+        """Append one JSON line to metrics.jsonl."""
+        with self.metrics.open("a") as file:
+            file.write(json.dumps({"kind": kind, "time": round(time.time(), 3), **values}) + "\n")
+
+    def read_metrics(self, kind: str | None = None) -> list[dict[str, Any]]:
+        """Lines of metrics.jsonl (of one kind); a line torn by a kill is passed over."""
+        rows = []
+        for line in self.metrics.read_text().splitlines() if self.metrics.is_file() else []:
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError:
+                continue
+            if kind is None or row.get("kind") == kind:
+                rows.append(row)
+        return rows
+
+    def truncate_metrics(self, step: int) -> None:
+        """Forget metrics after ``step``: a resumed run writes them again."""
+        kept = [row for row in self.read_metrics() if row.get("step", 0) <= step]
+        write_atomically(self.metrics, "".join(json.dumps(row) + "\n" for row in kept))

@@ -1,0 +1,82 @@
+"""Hash table from identities to slots, in NumPy, for whole batches."""
+
+import numpy as np
+import numpy.typing as npt
+
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+EMPTY = -1  # in place of an id: nobody; in place of a slot: none
+_MAX_MOVES = 100  # rounds of moving others, before the table takes another hash
+_NEXT = np.uint64(0x94D049BB133111EB)
+
+
+class SlotTable:
+    """Cuckoo hash table id -> slot in one NumPy array: an id's slot is written in one of the id's two cells.
+
+    Cells hold slots only; whose they are is looked up in ``ids``. So nothing is ever removed: when a slot
+    gets another id, cells that point to it no longer match and count as free.
+
+    Args:
+        ids: who sits in each slot, (capacity + 1,), kept by the owner; the last is EMPTY for ever.
+    """
+
+    def __init__(self, ids: Ints) -> None:
+        self._ids = ids
+        bits = (8 * ids.size).bit_length()  # 8 to 16 cells a slot, so that few ids meet
+        self._cells: Ints = np.full(1 << bits, ids.size - 1, np.int64)
+        self._shift = np.uint64(64 - bits)
+        self._factors = np.array([0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9], np.uint64)
+
+    @property
+    def bytes(self) -> int:
+        """Memory of the table."""
+        return self._cells.nbytes
+
+    def _cells_of(self, ids: Ints) -> tuple[Ints, Ints]:
+        """The two cells of each id (n,)."""
+        first = ids.view(np.uint64)
+        first = (first ^ (first >> np.uint64(32))) * self._factors[0]
+        second = (first ^ (first >> np.uint64(32))) * self._factors[1]
+        return (first >> self._shift).view(np.int64), (second >> self._shift).view(np.int64)
+
+    def find(self, ids: Ints) -> Ints:
+        """Slot of each id (n,), or EMPTY."""
+        first, second = (self._cells.take(cell) for cell in self._cells_of(ids))
+        found = np.where(self._ids.take(second) == ids, second, EMPTY)
+        return np.where(self._ids.take(first) == ids, first, found)
+
+    def insert(self, slots: Ints) -> None:
+        """Write ``slots`` (n,), whose ids are distinct, where ``find`` will look."""
+        while not self._place(slots):  # ids that chase each other in a circle, once in many billions of calls
+            self._factors *= _NEXT  # odd times odd is odd: another hash
+            self._cells.fill(self._ids.size - 1)
+            slots = np.flatnonzero(self._ids != EMPTY)
+
+    def _place(self, slots: Ints) -> bool:
+        left = np.full(slots.size, EMPTY)  # the cell that a slot was moved out of
+        for _ in range(_MAX_MOVES):
+            if not slots.size:
+                break
+            first, second = self._cells_of(self._ids.take(slots))
+            cell = np.where(first == left, second, first)
+            other = np.where(first == left, first, second)
+            taken = self._taken(cell)
+            spare = np.flatnonzero(taken)
+            spare = spare[~self._taken(other.take(spare))]
+            cell[spare], taken[spare] = other.take(spare), False
+            there = self._cells.take(cell)
+            taken &= there != slots
+            self._cells[cell] = slots  # of several slots for one cell one wins, the others try again
+            lost = self._cells.take(cell) != slots
+            moved = np.flatnonzero(taken & ~lost)
+            slots = np.concatenate([slots[lost], there.take(moved)])
+            left = np.concatenate([left[lost], cell.take(moved)])
+        return not slots.size
+
+    def _taken(self, cell: Ints) -> Bools:
+        """Whether the slot in each cell (n,) has an id that belongs there."""
+        ids = self._ids.take(self._cells.take(cell))
+        first, second = self._cells_of(ids)
+        taken: Bools = (ids != EMPTY) & ((first == cell) | (second == cell))
+        return taken
