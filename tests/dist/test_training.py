@@ -1,0 +1,41 @@
+"""A whole training on several processes, started as a user starts it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from facescale.run import RunDir
+from tests.tiny import TINY
+
+
+def train(run: Path, processes: int, *settings: str) -> None:
+    words = [part for setting in [*TINY, *settings] for part in ("--set", setting)]
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"),
+            *("-m", "facescale", "train", "--device", "cpu", "--threads", "1", "--run", str(run), *words),
+        ],
+        check=True,
+        timeout=180,
+        stdout=subprocess.DEVNULL,
+    )
+
+
+def test_two_processes_train_one_run_and_one_process_continues_it(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "run")
+    train(run.path, 2, "train.duration=6 steps", "checkpoint.every=3 steps")
+    assert run.steps()[-1] == 6
+    assert json.loads((run.snapshot(6) / "meta.json").read_text())["world_size"] == 2
+    assert json.loads(run.plan.read_text())["process_batch"] == 4
+    # as if killed after step 3: one process takes over what two began
+    for later in run.steps():
+        if later > 3:
+            run.snapshot(later).rename(tmp_path / "taken_away")
+    train(run.path, 1, "train.duration=6 steps", "checkpoint.every=3 steps")
+    assert run.steps()[-1] == 6
+    weights = load_file(run.model_path(6))
+    assert all(torch.isfinite(x).all() for x in weights.values() if x.is_floating_point())

@@ -1,0 +1,180 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from facescale import load
+from facescale.config import Config, load_config
+from facescale.run import RunDir
+from facescale.train import train
+from tests.tiny import TINY
+
+
+def weights(run: Path, step: int) -> dict[str, torch.Tensor]:
+    return load_file(RunDir(run).model_path(step))
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_a_run_leaves_checkpoints_metrics_and_a_usable_model(tiny_run: Path) -> None:
+    run = RunDir.open(tiny_run)
+    assert run.steps()[-1] == 6
+    kinds = [row["kind"] for row in run.read_metrics()]
+    assert kinds.count("eval") == 2 and kinds[0] == "start"
+    losses = [row["loss"] for row in run.read_metrics("train")]
+    assert len(losses) == 3 and all(loss > 0 for loss in losses)
+    assert (run.evaluations / "step_00000006.json").is_file()
+    best = run.best()
+    assert best is not None and best["name"] == "unseen/accuracy"
+    model = load(tiny_run)
+    assert model.embed(torch.zeros(2, 56, 56, 3, dtype=torch.uint8)).shape == (2, 32)
+
+
+def test_training_is_repeatable(tiny_config: Config, tiny_run: Path, tmp_path: Path) -> None:
+    train(tiny_config, tmp_path / "again")
+    assert same(weights(tiny_run, 6), weights(tmp_path / "again", 6))
+
+
+@pytest.mark.parametrize("stop_at", [1, 2, 4])
+def test_an_interrupted_run_ends_with_the_same_weights(
+    tiny_config: Config, tiny_run: Path, tmp_path: Path, stop_at: int
+) -> None:
+    def interrupt(values: dict[str, object], plan: object) -> None:
+        if values["kind"] == "train" and values["step"] == stop_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    config = load_config(None, [*TINY, "train.log_every=1"])
+    stopped = train(config, tmp_path / "run", on_log=interrupt)
+    assert not stopped.finished and stopped.step == stop_at + 1
+    resumed = train(config, tmp_path / "run")
+    assert resumed.finished
+    assert same(weights(tiny_run, 6), weights(tmp_path / "run", 6))
+    steps = [row["step"] for row in RunDir(tmp_path / "run").read_metrics("train")]
+    assert steps == sorted(set(steps)), "a resumed run repeats no line of its metrics"
+
+
+def test_a_killed_run_continues_from_its_last_checkpoint(tiny_run: Path, tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "run")
+    settings = [part for setting in TINY for part in ("--set", setting)]
+    command = [
+        sys.executable,
+        "-m",
+        "facescale",
+        "train",
+        "--run",
+        str(run.path),
+        "--threads",
+        "1",
+        *settings,
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not run.steps() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    assert run.steps()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    assert same(weights(tiny_run, 6), weights(run.path, 6))
+
+
+def test_an_interrupted_checkpoint_write_is_passed_over(tiny_config: Config, tmp_path: Path) -> None:
+    train(tiny_config, tmp_path / "run")
+    run = RunDir(tmp_path / "run")
+    half = run.checkpoints / ".writing_9"
+    half.mkdir()
+    (half / "state.pt").write_bytes(b"half")
+    assert run.steps()[-1] == 6
+    run.prune(1)
+    assert not half.exists()
+
+
+def test_another_config_for_the_same_run_is_refused(tiny_config: Config, tiny_run: Path) -> None:
+    changed = load_config(None, [*TINY, "optim.lr=0.2", "head.margin.m=0.2"])
+    with pytest.raises(
+        ValueError, match=r"other values of head\.margin\.m, optim\.lr; use another --run folder"
+    ):
+        train(changed, tiny_run)
+
+
+def test_a_run_with_checkpoints_is_not_begun_again_by_mistake(tiny_config: Config, tiny_run: Path) -> None:
+    with pytest.raises(ValueError, match="has checkpoints already; continue it, or use another --run folder"):
+        train(tiny_config, tiny_run, resume=False)
+
+
+def test_how_often_to_save_may_change_between_sittings(tiny_run: Path, tmp_path: Path) -> None:
+    result = train(load_config(None, [*TINY, "checkpoint.keep=5", "data.workers=0"]), tiny_run)
+    assert result.finished and result.step == 6
+
+
+def test_steps_that_are_not_finite_are_skipped_and_then_stop_the_run(tmp_path: Path) -> None:
+    settings = [
+        *TINY,
+        "optim.lr=1e30",
+        "train.max_bad_steps=2",
+        "train.clip_norm=0",
+        "train.duration=20 steps",
+    ]
+    with pytest.raises(RuntimeError, match=r"2 steps in a row not finite.*lower optim\.lr"):
+        train(load_config(None, settings), tmp_path / "run")
+    bad = RunDir(tmp_path / "run").read_metrics("bad_step")
+    assert len(bad) >= 2 and bad[0]["first_images"]
+
+
+def test_a_step_that_is_not_finite_leaves_no_trace_in_the_network(
+    tiny_config: Config, tmp_path: Path
+) -> None:
+    from facescale.data import open_reader
+    from facescale.data.loader import TrainLoader
+    from facescale.dist import Dist
+    from facescale.plan import make_plan
+    from facescale.task import RecognitionTask
+
+    reader = open_reader(tiny_config.data.train)
+    task = RecognitionTask(tiny_config, make_plan(tiny_config, Dist(), reader), Dist(), tmp_path)
+    batch = next(TrainLoader(reader, batch_size=8, seed=0, size=56).epoch(0))
+    before = {key: value.clone() for key, value in task.backbone.state_dict().items()}
+    task.begin_step(0.0)
+    batch.images.fill_(255)
+    next(task.backbone.parameters()).data.fill_(float("nan"))
+    assert not task(batch).loss.isfinite()
+    task.skip_step()
+    after = task.backbone.state_dict()
+    statistics = [key for key in before if "running_" in key]
+    assert statistics and all(torch.equal(before[key], after[key]) for key in statistics)
+
+
+def test_accumulation_keeps_the_number_of_steps(tiny_config: Config, tmp_path: Path) -> None:
+    result = train(load_config(None, [*TINY, "train.accumulate=2"]), tmp_path / "run")
+    assert result.step == 6
+    plan = json.loads((tmp_path / "run" / "plan.json").read_text())
+    assert (plan["process_batch"], plan["part_batch"]) == (8, 4)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        ["head.name=partial_fc", "head.rate=0.5"],
+        ["head.name=attfc", "head.share=1.0"],
+        ["head.name=f2c", "head.share=1.0"],
+    ],
+)
+def test_every_head_trains_and_resumes_bit_for_bit(tmp_path: Path, head: list[str]) -> None:
+    def interrupt(values: dict[str, object], plan: object) -> None:
+        if values["kind"] == "train" and values["step"] == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    config = load_config(None, [*TINY, "train.log_every=1", *head])
+    assert train(config, tmp_path / "whole").finished
+    assert not train(config, tmp_path / "cut", on_log=interrupt).finished
+    assert train(config, tmp_path / "cut").finished
+    assert same(weights(tmp_path / "whole", 6), weights(tmp_path / "cut", 6))

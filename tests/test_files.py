@@ -1,0 +1,25 @@
+"""Files appear whole or not at all."""
+
+import pytest
+
+from facescale.files import replacing
+
+
+def test_the_file_and_its_folder_appear_when_the_block_ends(tmp_path):
+    path = tmp_path / "new" / "a.bin"
+    with replacing(path) as temporary:
+        temporary.write_bytes(b"whole")
+        assert not path.exists()
+        assert temporary.suffix == ".bin"
+    assert path.read_bytes() == b"whole"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"old")
+    with pytest.raises(RuntimeError, match="stop"), replacing(path) as temporary:
+        temporary.write_bytes(b"half")
+        raise RuntimeError("stop")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]

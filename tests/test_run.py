@@ -1,0 +1,45 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from facescale.run import RunDir
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDir:
+    made = RunDir(tmp_path / "run")
+    made.create()
+    return made
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="is not a run folder"):
+        RunDir.open(tmp_path)
+
+
+def test_a_run_without_checkpoint_says_so(run: RunDir) -> None:
+    with pytest.raises(ValueError, match="has no checkpoint yet; train it first"):
+        run.model_path()
+
+
+def test_the_best_checkpoint_is_kept_and_preferred(run: RunDir) -> None:
+    for step, accuracy in ((10, 0.7), (20, 0.9), (30, 0.8), (40, 0.85)):
+        run.snapshot(step).mkdir()
+        run.keep_best(step, {"lfw/accuracy": accuracy, "lfw/auc": 1.0})
+        run.prune(1)
+    assert run.steps() == [20, 40]
+    assert run.model_path().parent == run.snapshot(20)
+    assert run.model_path("latest").parent == run.snapshot(40)
+    with pytest.raises(ValueError, match=r"has no checkpoint 30; it has: best, latest, \[20, 40\]"):
+        run.model_path(30)
+
+
+def test_a_torn_metrics_line_is_passed_over_and_later_steps_are_forgotten(run: RunDir) -> None:
+    run.log("train", step=1, loss=2.0)
+    run.log("train", step=2, loss=1.0)
+    with run.metrics.open("a") as file:
+        file.write('{"kind": "tra')
+    assert [row["step"] for row in run.read_metrics("train")] == [1, 2]
+    run.truncate_metrics(1)
+    assert [json.loads(line)["step"] for line in run.metrics.read_text().splitlines()] == [1]

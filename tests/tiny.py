@@ -1,0 +1,39 @@
+"""A tiny training that end-to-end tests share."""
+
+from pathlib import Path
+
+import pytest
+
+from facescale.config import Config, load_config
+from facescale.train import Result, train
+
+TINY = [
+    "data.train=synthetic:ids=12,images=8,size=56",
+    "backbone.name=mbf_s",
+    "backbone.embedding_size=32",
+    "backbone.input_size=56",
+    "head.margin.scale=16",
+    "head.margin.m=0.1",
+    "head.margin.ramp=50%",
+    "train.duration=6 steps",
+    "train.batch_size=8",
+    "train.log_every=2",
+    "train.ema=0.5",
+    "checkpoint.every=2 steps",
+    "eval.every=3 steps",
+    "eval.sets.unseen=synthetic:pairs=20",
+]
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> Config:
+    """Trains in seconds."""
+    return load_config(None, TINY)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory, tiny_config: Config) -> Path:
+    """A finished tiny run; do not write into it."""
+    result: Result = train(tiny_config, tmp_path_factory.mktemp("tiny") / "run")
+    assert result.finished
+    return result.run.path
