@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from facescale.card import KEY, Card, Graph, Threshold
 from facescale.files import replacing
 from facescale.model import Model, load, load_model, save_model
-from facescale.onnx_encoder import load_onnx
-from facescale.onnx_writer import write_onnx
-from facescale.parity import ParityError, Pixels, compare, pick_faces
+from facescale.onnx.encoder import load_onnx
+from facescale.onnx.parity import ParityError, Pixels, compare, pick_faces
+from facescale.onnx.writer import write_onnx
 
 _TOLERANCE = (1e-4, 0.99999)  # relative difference, cosine; observed 4e-6 where an export is right
 _HALF_TOLERANCE = (2e-2, 0.9995)

@@ -296,7 +296,7 @@ def load(run_or_weights: str | Path, device: str = "auto", precision: str = "fp3
     if path.suffix == ".safetensors":
         return load_model(path, device, precision)
     if path.suffix == ".onnx":
-        from facescale.onnx_encoder import load_onnx  # onnxruntime is an extra
+        from facescale.onnx.encoder import load_onnx  # onnxruntime is an extra
 
         return load_onnx(path, device, precision)
     if path.suffix in (".pth", ".pt", ".ckpt"):

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from facescale import centres_saved
-from facescale.centres import CentreStore
+from facescale.centres import saved as centres_saved
+from facescale.centres.rows import InitialRows
+from facescale.centres.store import CentreStore
 from facescale.dist import Dist
-from facescale.rows import InitialRows
 
 N, D = 301, 8
 

@@ -18,7 +18,7 @@ from facescale.data.synthetic import SyntheticFaces
 from facescale.evaluate.command import evaluate
 from facescale.export import ParityError, export
 from facescale.model import Model, load_model, save_model
-from facescale.onnx_encoder import load_onnx
+from facescale.onnx.encoder import load_onnx
 
 SPEC = {"name": "mbf_s", "embedding_size": 64, "options": {}}
 CARD = Card(Contract(), SPEC, {1e-3: Threshold(0.31, 0.29, 0.34, "lfw")}, {"licence": "MIT"})
@@ -282,7 +282,7 @@ def test_a_network_without_a_name_cannot_become_a_weights_file(tiny, tmp_path):
 
 
 def test_more_weights_than_an_onnx_file_holds_are_refused(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr("facescale.onnx_writer._FILE_LIMIT", 100)
+    monkeypatch.setattr("facescale.onnx.writer._FILE_LIMIT", 100)
     with pytest.raises(ValueError, match=r"an ONNX file holds 2 GB; export to \.pt2 or \.safetensors"):
         export(tiny, tmp_path / "m.onnx")
 

@@ -11,15 +11,13 @@ ROOT = Path(facescale.__file__).parent
 LAYERS = [
     {"registry", "files", "config", "pools", "slot_table", "card"},
     {"dist", "run", "ops", "optim", "health", "meter"},
-    {"margins", "rows", "rows_disk", "rows_stage", "row_optim", "centres", "centres_saved", "twin"},
+    {"margins", "centres", "twin"},
     {"heads", "backbones", "data"},
     {
         "plan",
         "model",
         "evaluate",
-        "onnx_encoder",
-        "onnx_writer",
-        "parity",
+        "onnx",
         "prepare",
         "estimate",
         "swap_test",

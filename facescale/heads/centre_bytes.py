@@ -1,6 +1,6 @@
 """Memory that a head with class centres needs on one process, predicted from its sizes."""
 
-from facescale.centres import CentreStore
+from facescale.centres.store import CentreStore
 from facescale.heads.base import Bytes
 from facescale.margins import Margin
 from facescale.ops import StochasticRounding

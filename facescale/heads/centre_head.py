@@ -9,15 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from facescale import centres_saved
-from facescale.centres import CentreStore, Work
+from facescale.centres import saved as centres_saved
+from facescale.centres.rows import Rows
+from facescale.centres.store import CentreStore, Work
 from facescale.dist import Dist
 from facescale.heads.base import Bytes, ClassHead, HeadOutput
 from facescale.heads.centre_bytes import centre_bytes
 from facescale.heads.chunked import NOTHING, Chunked, Seen
 from facescale.margins import Margin, Own
 from facescale.ops import as_float, float32_products, product_dtype, unit
-from facescale.rows import Rows
 
 # V views, B batch of this process, G batch of all processes, C classes, D embedding size
 

@@ -6,12 +6,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from facescale.centres.disk import DiskRows
+from facescale.centres.optim import DenseSteps, RowAdamW, RowRule, RowSGD
+from facescale.centres.rows import InitialRows, MemoryRows, Plane, Rows, count
+from facescale.centres.stage import Buffer, Stage
 from facescale.dist import Dist
 from facescale.ops import Scratch, StochasticRounding
-from facescale.row_optim import DenseSteps, RowAdamW, RowRule, RowSGD
-from facescale.rows import InitialRows, MemoryRows, Plane, Rows, count
-from facescale.rows_disk import DiskRows
-from facescale.rows_stage import Buffer, Stage
 
 # N rows of this process, R rows at hand, D embedding size
 

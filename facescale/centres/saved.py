@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
-from facescale import rows_disk
-from facescale.centres import CentreStore
+from facescale.centres import disk
+from facescale.centres.store import CentreStore
 from facescale.dist import Dist
 
 # N rows of this process, R rows of a block
@@ -44,7 +44,7 @@ def save(store: CentreStore, folder: Path) -> None:
         store.dist.save_tensors(blocks, folder)
     if store.dist.is_main:
         if store.disk:
-            rows_disk.write_layout(folder, store.planes, store.disk.record_bytes)
+            disk.write_layout(folder, store.planes, store.disk.record_bytes)
         meta = {"num_ids": store.num_ids, "dim": store.dim, "rows_per_id": store.rows_per_id}
         (folder / "centres.json").write_text(json.dumps(meta))
     store.dist.barrier()
@@ -86,7 +86,7 @@ def load(store: CentreStore, folder: Path, old_ids: Tensor | None = None) -> Non
     store.settle()
     wanted = _Wanted(store, old_ids)
     on_disk = (folder / "disk.json").is_file()
-    blocks = rows_disk.saved_blocks(folder) if on_disk else _memory_blocks(folder, store.dist, wanted)
+    blocks = disk.saved_blocks(folder) if on_disk else _memory_blocks(folder, store.dist, wanted)
     for old_row_R, planes in blocks:
         rows, place = wanted.find(old_row_R)
         if len(rows):

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from facescale.rows import InitialRows, Plane, Rows, count
+from facescale.centres.rows import InitialRows, Plane, Rows, count
 
 # N rows of this process, R rows read at once
 

@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from facescale.rows import Plane
+from facescale.centres.rows import Plane
 
 # R rows at hand, D embedding size
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from facescale.rows import Rows, count
+from facescale.centres.rows import Rows, count
 
 # R rows at hand
 

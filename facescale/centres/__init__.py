@@ -1,0 +1,5 @@
+"""Class centres: rows on device, host or disk, their optimiser state, and how both are saved."""
+
+from facescale.centres.store import CentreStore, Work
+
+__all__ = ["CentreStore", "Work"]

@@ -1,0 +1,1 @@
+"""ONNX files: writing a network, running a file, comparing the two."""
