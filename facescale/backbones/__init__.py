@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from facescale import registry
+from facescale.backbones.crop import croppable
 from facescale.backbones.ffc import FFCMobile, FFCResNet, UnitIResNet
 from facescale.backbones.ir import IR
 from facescale.backbones.iresnet import IResNet, r2060
@@ -56,15 +57,16 @@ def factory(name: str) -> Callable[..., nn.Module]:
         ValueError: unknown name.
     """
     if name.startswith("timm:"):
-        return partial(TimmBackbone, name.removeprefix("timm:"))
-    return registry.lookup("backbone", BACKBONES, name)
+        return croppable(partial(TimmBackbone, name.removeprefix("timm:")))
+    return croppable(registry.lookup("backbone", BACKBONES, name))
 
 
 def build(name: str, embedding_size: int = 512, **options: Any) -> nn.Module:
     """Build the backbone ``name``: one of ``BACKBONES``, or ``timm:NAME`` for a model of the timm package.
 
     It maps normalised float images (B, 3, S, S) to embeddings (B, embedding_size) and has the attributes
-    ``embedding_size`` and ``input_size`` (S, pixels).
+    ``embedding_size`` and ``input_size`` (S, pixels). All networks of any input size take ``crop``, see
+    ``croppable``.
 
     Raises:
         ValueError: unknown name, or an option that the backbone does not have.
