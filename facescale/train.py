@@ -20,6 +20,7 @@ from facescale.config import Config, changed_keys, load_config
 from facescale.data import open_reader
 from facescale.data.loader import Batch, TrainLoader
 from facescale.data.multiview import make_sampler
+from facescale.data.reader import Reader
 from facescale.dist import Dist, pick_device
 from facescale.evaluate.verification import open_protocol
 from facescale.health import diagnose
@@ -98,27 +99,7 @@ def train(
         scaler.load_state_dict(saved["scaler"])
     if dist.is_main:
         run.truncate_metrics(state.step)
-    needs = task.head.needs
-    sampler = make_sampler(
-        reader.ids,
-        config.train.seed,
-        keys=needs.key_views,
-        identity_pairs=needs.identity_pairs,
-        released=bool(config.head.options.get("compat")),
-    )
-    loader = TrainLoader(
-        reader,
-        sampler=sampler,
-        batch_size=plan.process_batch,
-        seed=config.train.seed,
-        rank=dist.rank,
-        world_size=dist.world_size,
-        workers=config.data.workers,
-        size=task.input_size,
-        resize=config.data.resize,
-        bad_log=run.bad_records,
-        max_bad_share=config.data.max_bad_share,
-    )
+    loader = _make_loader(config, plan, reader, task, run)
     protocols = [
         open_protocol(f"{name}={path}", task.input_size, config.eval.flip, config.eval.batch_size)
         for name, path in config.eval.sets.items()
@@ -134,8 +115,7 @@ def train(
             if on_log:
                 on_log(line, plan)
 
-    singles = getattr(sampler, "num_single", 0)
-    log("start", **plan.to_dict(), single_image_identities=singles)
+    log("start", **plan.to_dict(), single_image_identities=getattr(loader.sampler, "num_single", 0))
     task.train()
     stopping, warning = False, None
     with _stop_signals() as stop_asked, closing(_batches(loader, plan, state.step)) as batches:
@@ -214,6 +194,33 @@ def train(
             if stopping:
                 break
     return Result(run, state.step, state.step >= plan.total_steps, metrics)
+
+
+def _make_loader(
+    config: Config, plan: Plan, reader: Reader, task: RecognitionTask, run: RunDir
+) -> TrainLoader:
+    """The loader that gives the head what it needs: single images, several views or identity pairs."""
+    needs, dist = task.head.needs, task.head.dist
+    sampler = make_sampler(
+        reader.ids,
+        config.train.seed,
+        keys=needs.key_views,
+        identity_pairs=needs.identity_pairs,
+        released=bool(config.head.options.get("compat")),
+    )
+    return TrainLoader(
+        reader,
+        sampler=sampler,
+        batch_size=plan.process_batch,
+        seed=config.train.seed,
+        rank=dist.rank,
+        world_size=dist.world_size,
+        workers=config.data.workers,
+        size=task.input_size,
+        resize=config.data.resize,
+        bad_log=run.bad_records,
+        max_bad_share=config.data.max_bad_share,
+    )
 
 
 def _open_run(config: Config, plan: Plan, path: str | Path, dist: Dist, resume: bool) -> RunDir:

@@ -135,14 +135,14 @@ class TrainLoader:
             raise ValueError(f"rank is {rank} of {world_size} processes; it must lie in 0..{world_size - 1}")
         self._reader = reader
         self._ids = reader.ids
-        self._sampler = sampler or ImageSampler(len(reader), seed)
+        self.sampler = sampler or ImageSampler(len(reader), seed)
         self._seed = seed
         self._batch_size = batch_size
         self._global_batch = batch_size * world_size
         self._rank = rank
         self._workers = workers
         self._resize = resize
-        num_items = len(self._sampler)
+        num_items = len(self.sampler)
         self.steps_per_epoch = num_items // self._global_batch
         if not drop_last and num_items % self._global_batch:
             self.steps_per_epoch += 1
@@ -151,7 +151,7 @@ class TrainLoader:
                 f"the data has {num_items} items, fewer than one batch of {self._global_batch} over all"
                 " processes; lower the batch size or add images"
             )
-        shape = (self._sampler.views, batch_size, size, size, 3)
+        shape = (self.sampler.views, batch_size, size, size, 3)
         self._buffers = Buffers(shape, pin=torch.cuda.is_available())
         self._bad = _BadRecords(reader, bad_log, max_bad_share)
 
@@ -165,7 +165,7 @@ class TrainLoader:
         jobs = (self._job(epoch, step) for step in range(start_step, self.steps_per_epoch))
         for job, reports in in_order(jobs, self._workers, _AHEAD):
             filled = sum(report.items for report in reports)
-            self._bad.add(filled * self._sampler.views, [one for report in reports for one in report.bad])
+            self._bad.add(filled * self.sampler.views, [one for report in reports for one in report.bad])
             if filled < self._batch_size:
                 raise ValueError(
                     f"{_MAX_REPLACEMENTS + 1} items in a row were unreadable; see {self._bad.where} for the"
@@ -175,18 +175,18 @@ class TrainLoader:
 
     def _job(self, epoch: int, step: int) -> tuple[_Job, list[Callable[[], _Filled]]]:
         start = step * self._global_batch + self._rank * self._batch_size
-        position_B = np.arange(start, start + self._batch_size) % len(self._sampler)
-        job = _Job(epoch, position_B, self._sampler.indices(epoch, position_B), self._buffers.take())
+        position_B = np.arange(start, start + self._batch_size) % len(self.sampler)
+        job = _Job(epoch, position_B, self.sampler.indices(epoch, position_B), self._buffers.take())
         return job, [partial(self._fill, job, part) for part in _chunks(self._batch_size)]
 
     def _batch(self, job: _Job) -> Batch:
-        view_V1 = np.arange(self._sampler.views)[:, None]
+        view_V1 = np.arange(self.sampler.views)[:, None]
         random = uniform(NUM_RANDOM, AUGMENT, self._seed, job.epoch, job.index_VB, view_V1)
         ids_VB = self._ids[job.index_VB]
         same_VVB = job.index_VB[:, None] == job.index_VB
         return Batch(
             images=job.images,
-            ids=torch.from_numpy(ids_VB[0] if self._sampler.one_identity else ids_VB),
+            ids=torch.from_numpy(ids_VB[0] if self.sampler.one_identity else ids_VB),
             index=torch.from_numpy(job.index_VB[0].copy()),
             epoch=job.epoch,
             random=torch.from_numpy(random),
@@ -204,8 +204,8 @@ class TrainLoader:
                 if attempt > _MAX_REPLACEMENTS:
                     return _Filled(done, bad)
                 bits = hash64(REPLACE, self._seed, job.epoch, int(job.position_B[item]), attempt)
-                position = (bits % np.uint64(len(self._sampler))).astype(np.int64)
-                job.index_VB[:, item] = self._sampler.indices(job.epoch, position)[:, 0]
+                position = (bits % np.uint64(len(self.sampler))).astype(np.int64)
+                job.index_VB[:, item] = self.sampler.indices(job.epoch, position)[:, 0]
         return _Filled(len(items), bad)
 
     def _decode(self, index_V: Int64s, out_VHW3: Pixels, bad: list[tuple[int, str]]) -> bool:
