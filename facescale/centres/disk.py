@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,16 @@ class _Bits:
         return np.flatnonzero(np.unpackbits(self._bytes, count=self.size, bitorder="little"))
 
 
+def record_bytes(planes: Sequence[Plane]) -> int:
+    """Bytes that all planes of one row take in the file."""
+    return -(-_starts(planes)[-1] // _ALIGN) * _ALIGN
+
+
+def _starts(planes: Sequence[Plane]) -> list[int]:
+    """First byte of each plane in a record, and of what follows the last."""
+    return [0, *accumulate(-(-plane.bytes // 4) * 4 for plane in planes)]
+
+
 class DiskRows:
     """Rows in a sparse file: a record per row, all planes side by side, so that a row is one access.
 
@@ -67,8 +78,8 @@ class DiskRows:
         if not hasattr(os, "pread"):
             raise ValueError("placement 'disk' needs a POSIX system; use placement 'host' here")
         self.planes = tuple(planes)
-        self._start = np.cumsum([0] + [-(-p.bytes // 4) * 4 for p in planes]).tolist()
-        self.record_bytes = -(-self._start[-1] // _ALIGN) * _ALIGN
+        self._start = _starts(planes)
+        self.record_bytes = record_bytes(planes)
         self._initial = initial
         self._first_row = first_row
         self._written, self._changed = _Bits(num_rows), _Bits(num_rows)
@@ -79,11 +90,6 @@ class DiskRows:
         self._links.mkdir(parents=True)
         self._file = os.open(directory / "rows.bin", os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
         os.ftruncate(self._file, num_rows * self.record_bytes)
-
-    @property
-    def initial_bytes(self) -> int:
-        """Memory of the start values."""
-        return self._initial.bytes
 
     def close(self) -> None:
         """Give the file back; the rows are lost unless they were saved."""
@@ -199,7 +205,7 @@ def saved_blocks(folder: Path) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
     layout = json.loads((folder / "disk.json").read_text())
     size = int(layout["record_bytes"])
     planes = [Plane(name, width, getattr(torch, dtype)) for name, width, dtype in layout["planes"]]
-    start = np.cumsum([0] + [-(-p.bytes // 4) * 4 for p in planes]).tolist()
+    start = _starts(planes)
     for path in sorted(folder.glob("disk-*.npy")):
         row_N = np.load(path)
         with path.with_suffix(".records").open("rb") as file:

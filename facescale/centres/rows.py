@@ -57,18 +57,12 @@ class InitialRows:
 
     def __init__(self, dim: int, num_rows: int, seed: int) -> None:
         generator = torch.Generator().manual_seed(seed)
-        self._pool = torch.empty(min(_POOL, num_rows), dim).normal_(0, 0.01, generator=generator)
+        pool_rows, *mask_rows = _initial_tables(num_rows)
+        self._pool = torch.empty(pool_rows, dim).normal_(0, 0.01, generator=generator)
         self._masks: list[Tensor] = []
-        rest = (num_rows - 1) // _POOL
-        while rest > 0:
-            bits = torch.randint(0, 2, (min(_POOL, rest + 1), dim), dtype=torch.int32, generator=generator)
+        for size in mask_rows:
+            bits = torch.randint(0, 2, (size, dim), dtype=torch.int32, generator=generator)
             self._masks.append(bits.mul_(-(2**31)))
-            rest //= _POOL
-
-    @property
-    def bytes(self) -> int:
-        """Memory of the pool and the masks."""
-        return sum(4 * x.numel() for x in (self._pool, *self._masks))
 
     def __call__(self, row_R: Tensor) -> Tensor:
         """Values (R, D), float32, of global rows."""
@@ -78,6 +72,20 @@ class InitialRows:
             row_R = row_R // _POOL
             bits.bitwise_xor_(mask[row_R % _POOL])
         return out
+
+
+def initial_bytes(dim: int, num_rows: int) -> int:
+    """Memory of ``InitialRows`` (its pool and masks)."""
+    return 4 * dim * sum(_initial_tables(num_rows))
+
+
+def _initial_tables(num_rows: int) -> list[int]:
+    """Rows of the pool and of one mask for each further digit of a row's number."""
+    sizes, rest = [min(_POOL, num_rows)], (num_rows - 1) // _POOL
+    while rest > 0:
+        sizes.append(min(_POOL, rest + 1))
+        rest //= _POOL
+    return sizes
 
 
 class MemoryRows:

@@ -52,6 +52,8 @@ class CentreStore:
     Rows start as N(0, 0.01), a function of seed and row alone. Values that are stored in half precision are
     rounded stochastically when they are written.
 
+    Under ``torch.device("meta")`` no row, file or buffer is made: for sizes (``centre_bytes``).
+
     State: rows (num_ids * rows_per_id, dim), and per row the optimiser's: momentum (sgd), or two moments and
     a step count (adamw). bfloat16 stores keep these in bfloat16 too, float16 stores in float32 (squared
     gradients are below its range).
@@ -108,24 +110,32 @@ class CentreStore:
             self.planes.append(Plane("last", 1, torch.int32, saved=False))
         self._looked_at = self.planes if self._dense else self.planes[:1]
         self.scratch = Scratch(dist.device)
-        self._rounding = None if dtype is torch.float32 else StochasticRounding(dist.device, seed)
         self.memory: MemoryRows | None = None
         self.disk: DiskRows | None = None
-        initial = InitialRows(dim, num_ids * rows_per_id, seed)
+        self._stage: Stage | None = None
+        self._rounding: StochasticRounding | None = None
+        if torch.get_default_device().type != "meta":
+            if dtype is not torch.float32:
+                self._rounding = StochasticRounding(dist.device, seed)
+            self._make_rows(InitialRows(dim, num_ids * rows_per_id, seed), directory)
+
+    def _make_rows(self, initial: InitialRows, directory: str | Path | None) -> None:
+        dist = self.dist
         if directory is not None:
             folder = Path(directory) / f"process_{dist.rank}"
             folder.mkdir(parents=True, exist_ok=True)
             self.disk = DiskRows(self.num_rows, self.planes, folder, initial, self.first_row)
-            self._stage: Stage | None = Stage(self.disk)
-        else:
-            where = dist.device if placement == "device" else torch.device("cpu")
-            pinned = placement == "host" and dist.device.type == "cuda"
-            self.memory = MemoryRows(self.num_rows, self.planes, where, pinned)
-            for start in range(0, self.num_rows, _BLOCK):
-                numbers = torch.arange(start, min(start + _BLOCK, self.num_rows))
-                into = self.memory.tensors["rows"][start : start + _BLOCK]
-                into.copy_(initial(numbers + self.first_row))
-            self._stage = Stage(self.memory) if placement == "host" else None
+            self._stage = Stage(self.disk)
+            return
+        where = dist.device if self.placement == "device" else torch.device("cpu")
+        pinned = self.placement == "host" and dist.device.type == "cuda"
+        self.memory = MemoryRows(self.num_rows, self.planes, where, pinned)
+        for start in range(0, self.num_rows, _BLOCK):
+            numbers = torch.arange(start, min(start + _BLOCK, self.num_rows))
+            into = self.memory.tensors["rows"][start : start + _BLOCK]
+            into.copy_(initial(numbers + self.first_row))
+        if self.placement == "host":
+            self._stage = Stage(self.memory)
 
     def open(self, rows: Rows, only_rows: bool = False, name: str = "open") -> Work:
         """Working copies of rows (the rows themselves where no copy is needed), valid until the next call.

@@ -122,7 +122,7 @@ class AttFCHead(SlotHead):
         self.needs = Needs(key_views=keys)
         self.unique, self.fresh, self.refresh = unique, fresh, refresh
         self.temperature, self.normalise_keys, self.compat = temperature, normalise_keys, compat
-        slot_id = torch.full((self.stop - self.first,), EMPTY, device=dist.device)
+        slot_id = torch.full((self.stop - self.first,), EMPTY, device=self.rows.device)
         self.register_buffer("slot_id", slot_id, persistent=False)
         self._pending: list[tuple[Tensor, Tensor]] = []
 

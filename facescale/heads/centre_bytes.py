@@ -1,5 +1,7 @@
 """Memory that a head with class centres needs on one process, predicted from its sizes."""
 
+from facescale.centres.disk import record_bytes
+from facescale.centres.rows import initial_bytes
 from facescale.centres.store import CentreStore
 from facescale.heads.base import Bytes
 from facescale.margins import Margin
@@ -27,7 +29,7 @@ def centre_bytes(
         num_selected: classes looked at in a step (None: all).
     """
     dim, per_id = store.dim, store.rows_per_id
-    record = sum(plane.bytes for plane in store.planes)
+    record, in_file = sum(plane.bytes for plane in store.planes), record_bytes(store.planes)
     wide = sum(plane.width * max(_FLOAT, plane.dtype.itemsize) for plane in store.planes)
     selected = store.num_rows if num_selected is None else num_selected * per_id
     rows = min(chunk * per_id, selected)
@@ -52,12 +54,12 @@ def centre_bytes(
     else:
         staged = rows if num_selected is None else selected
         own = batch * per_id
-        buffers = 2 * (staged + own) * (store.disk.record_bytes if store.disk else record) * 17 // 16
+        buffers = 2 * (staged + own) * (in_file if store.placement == "disk" else record) * 17 // 16
         if store.dist.device.type == "cuda" or narrow:
             work += staged * wide
-        if store.disk:
-            disk = store.num_rows * store.disk.record_bytes
-            host = store.disk.initial_bytes + store.num_rows // 4
+        if store.placement == "disk":
+            disk = store.num_rows * in_file
+            host = initial_bytes(dim, store.num_ids * per_id) + store.num_rows // 4
         else:
             host = resident
         host += buffers + _THREAD

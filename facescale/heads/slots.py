@@ -28,7 +28,8 @@ class SlotHead(ClassHead):
     """Rows (P, S, D) of one logical container whose slots are divided between the processes.
 
     Which identity sits where is known to all processes (``pool``), the rows to one each. Every process sees
-    the embeddings of all, compares them with its rows, and gets the same loss.
+    the embeddings of all, compares them with its rows, and gets the same loss. Under ``torch.device("meta")``
+    no rows are made: for sizes.
 
     State: ``pool`` in ``state_dict``; the rows by ``save_rows``, for any number of processes.
 
@@ -78,8 +79,11 @@ class SlotHead(ClassHead):
         self.products = product_dtype(products, dist.device)
         self.chunk = chunk or default_chunk(embedding_size, dist.device)
         self._random = random
-        rows_PSD = torch.zeros(planes, self.stop - self.first, embedding_size, device=dist.device)
-        if random:  # the same for any number of processes
+        sizes_only = torch.get_default_device().type == "meta"
+        rows_PSD = torch.zeros(
+            *(planes, self.stop - self.first, embedding_size), device="meta" if sizes_only else dist.device
+        )
+        if random and not sizes_only:  # the same for any number of processes
             generator = torch.Generator().manual_seed(seed)
             for plane_SD in rows_PSD:
                 directions = torch.randn(self.size, embedding_size, generator=generator)
