@@ -1,9 +1,8 @@
 """Numerical building blocks shared by heads: cosines and softmax cross-entropy, always in float32."""
 
-import contextlib
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -48,21 +47,6 @@ def product_dtype(products: str, device: torch.device) -> torch.dtype:
     else:
         able = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.bfloat16 if able else torch.float32
-
-
-@contextlib.contextmanager
-def float32_products(precision: torch.dtype) -> Iterator[None]:
-    """Inside, products of float32 matrices round their factors to ``precision``; sums and results do not.
-
-    bfloat16 is torch's "medium" precision: bfloat16 on CPUs that have units for it, TF32 on CUDA. It saves
-    the passes over memory that casting would take. The setting is one per process, hence the restoring.
-    """
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("medium" if precision is torch.bfloat16 else "highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 class Scratch:

@@ -17,7 +17,7 @@ from facescale.heads.base import Bytes, ClassHead, HeadOutput
 from facescale.heads.centre_bytes import centre_bytes
 from facescale.heads.chunked import NOTHING, Chunked, Seen
 from facescale.margins import Margin, Own
-from facescale.ops import as_float, float32_products, product_dtype, unit
+from facescale.ops import as_float, product_dtype, unit
 
 # V views, B batch of this process, G batch of all processes, C classes, D embedding size
 
@@ -49,8 +49,9 @@ class CentreHead(ClassHead):
         embedding_size: D.
         margin: what happens to the cosines.
         dist: this process among its peers.
-        products: precision of the factors in matrix products: "float32", "bfloat16" or "auto" for bfloat16
-            where it is fast; sums and results are float32 (``float32_products``).
+        products: precision of matrix products: "float32", "bfloat16" (factors and results, as under autocast;
+            own cosines, exponentials and sums over classes stay float32), or "auto" for bfloat16 where it is
+            fast.
         chunk: classes evaluated at a time; 0 is a good size for the device.
         compat: as released by Partial FC: -log p is cut at 69.08 in value (not in gradient), and identities
             that are -1 count as samples without an own class, with that loss.
@@ -84,7 +85,7 @@ class CentreHead(ClassHead):
         self.chunk = chunk or default_chunk(embedding_size * margin.subcentres, dist.device)
         self.step = 0
         self.skipped_steps = 0
-        self._chunked = Chunked(margin, self.store.scratch)
+        self._chunked = Chunked(margin, self.store.scratch, self.products)
         self._pending: list[_Looked] = []
         self._latest: _Looked | None = None
 
@@ -175,8 +176,7 @@ class CentreHead(ClassHead):
             self.skip_step()
             return
         if self._pending:
-            with float32_products(self.products):
-                self._move(lr)
+            self._move(lr)
             self.store.end_step(lr, self.step)
         self._pending = []
         self.step += 1
@@ -230,7 +230,7 @@ class CentreHead(ClassHead):
         if classes is None:
             return take("all_norms", (self.store.num_rows, 1)), None
         num_rows = len(classes) * self.store.rows_per_id
-        return take("all_norms", (num_rows, 1)), take("products", (num_rows, batch))
+        return take("all_norms", (num_rows, 1)), take("products", (num_rows, batch), self.products)
 
     def _open(self, classes: Tensor | None) -> tuple[Tensor | None, Work | None]:
         """Open the rows of ascending classes for the whole step; the classes come in the order of rows."""
@@ -355,10 +355,9 @@ class _Others(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, e_GD: Tensor, head: CentreHead, looked: _Looked, *parameters: Tensor) -> Tensor:
         margin, seen, dist = head.margin, looked.seen, head.dist
-        with float32_products(head.products):
-            chunks = head._chunks(looked.classes, looked.work, only_rows=True)
-            rows = ((first, part.rows_RD) for first, _, part in chunks)
-            top_G, sum_G, pull_GD = head._chunked.look(seen, rows, with_pull=ctx.needs_input_grad[0])
+        chunks = head._chunks(looked.classes, looked.work, only_rows=True)
+        rows = ((first, part.rows_RD) for first, _, part in chunks)
+        top_G, sum_G, pull_GD = head._chunked.look(seen, rows, with_pull=ctx.needs_input_grad[0])
         if margin.reduction == "softmax":
             higher_G = dist.all_reduce(top_G.clone(), "max")
             shrink_G = (top_G - higher_G).exp()
@@ -381,10 +380,9 @@ class _Others(torch.autograd.Function):
             head._pending.append(looked)
         of_parameters: list[Tensor] = []
         if ctx.parameters:
-            with float32_products(head.products):
-                chunks = head._chunks(looked.classes, looked.work, only_rows=True)
-                rows = ((first, part.rows_RD) for first, _, part in chunks)
-                of_parameters = head._chunked.parameter_gradients(looked.seen, rows, ctx.parameters)
+            chunks = head._chunks(looked.classes, looked.work, only_rows=True)
+            rows = ((first, part.rows_RD) for first, _, part in chunks)
+            of_parameters = head._chunked.parameter_gradients(looked.seen, rows, ctx.parameters)
             of_parameters = [head.dist.all_reduce(grad) for grad in of_parameters]
         return (grads[0][:, None] * ctx.pull_GD).to(grads[0].dtype), None, None, *of_parameters
 

@@ -60,6 +60,7 @@ class _Chunk:
     """A chunk under the margin: l = others(cos).
 
     Attributes:
+        factor_RD: the rows in the precision of products.
         inverse_R1: 1 / |w|.
         level_RB: cosines; products with the unit embeddings where ``out_CB`` is None.
         out_CB: l, or None where it is the cosine times the scale.
@@ -67,6 +68,7 @@ class _Chunk:
         winner_C1B: which sub-centre of a class is nearest, if it has several.
     """
 
+    factor_RD: Tensor
     inverse_R1: Tensor
     level_RB: Tensor
     out_CB: Tensor | None
@@ -89,10 +91,11 @@ class Chunked:
     Args:
         margin: the margin.
         scratch: buffers.
+        products: precision of factors and results of matrix products; everything else is float32.
     """
 
-    def __init__(self, margin: Margin, scratch: Scratch) -> None:
-        self.margin, self._scratch = margin, scratch
+    def __init__(self, margin: Margin, scratch: Scratch, products: torch.dtype) -> None:
+        self.margin, self._scratch, self._products = margin, scratch, products
         self._softmax = margin.reduction == "softmax"
         # exp of every logit and the sum of all of them are normal float32 numbers: nothing to subtract first
         self._bounded = margin.plain_others and margin.scale < 64.1
@@ -141,7 +144,8 @@ class Chunked:
                 if cells and not self._softmax:
                     weight_CB[cells] = 0.0
                 weight_RB = _to_rows(weight_CB, chunk).mul_(inverse_R1)
-                pull_BD += torch.mm(weight_RB.T, w_RD)  # faster than addmm_
+                # faster than addmm_
+                pull_BD += torch.mm(self._factor("weights", weight_RB).T, chunk.factor_RD)
         return top_B, sum_B, pull_BD
 
     def row_gradient(
@@ -182,7 +186,7 @@ class Chunked:
             along_R1 = torch.linalg.vecdot(weight_RB, chunk.level_RB)[:, None]
             cosine_R1 = inverse_R1 if chunk.out_CB is None else 1.0
             radial_R1 = radial_R1 - along_R1 * cosine_R1 * inverse_R1.square()
-            grad_RD.addmm_(weight_RB.mul_(inverse_R1), seen.e_BD, beta=1.0 if number else factor)
+            self._add_product(grad_RD, weight_RB.mul_(inverse_R1), seen.e_BD, 1.0 if number else factor)
         return grad_RD.addcmul_(w_RD, torch.as_tensor(radial_R1))
 
     def parameter_gradients(
@@ -221,15 +225,10 @@ class Chunked:
         if seen.inverse_N1 is None or not again:
             torch.linalg.vector_norm(w_RD, dim=1, keepdim=True, out=inverse_R1)
             inverse_R1.clamp_min_(1e-12).reciprocal_()
-        if seen.product_NB is None:
-            product_RB = self._scratch.take("product", (len(w_RD), len(seen.e_BD)))
-        else:
-            product_RB = seen.product_NB[here]
-        if seen.product_NB is None or not again:
-            torch.mm(w_RD, seen.e_BD.T, out=product_RB)
+        factor_RD, product_RB = self._multiplied(w_RD, seen, here, again)
         plain = margin.plain_others and margin.tally is None
         if plain and margin.subcentres == 1:
-            return _Chunk(inverse_R1, product_RB, None, margin.scale)
+            return _Chunk(factor_RD, inverse_R1, product_RB, None, margin.scale)
         level_RB = self._scratch.take("level", product_RB.shape)
         torch.mul(product_RB, inverse_R1, out=level_RB)
         cos_CB, winner_C1B = level_RB, None
@@ -237,14 +236,47 @@ class Chunked:
             cos_CB, winner_CB = level_RB.view(-1, margin.subcentres, len(seen.e_BD)).max(1)
             winner_C1B = winner_CB[:, None]
         if plain:
-            return _Chunk(inverse_R1, level_RB, cos_CB.mul_(margin.scale), margin.scale, winner_C1B)
+            cos_CB.mul_(margin.scale)
+            return _Chunk(factor_RD, inverse_R1, level_RB, cos_CB, margin.scale, winner_C1B)
         if not again:
             margin.observe(cos_CB.T, own)
         with torch.enable_grad():
             leaf_BC = cos_CB.T.detach().requires_grad_()
             out_BC = margin.others(leaf_BC, own)
             (slope_BC,) = torch.autograd.grad(out_BC.sum(), leaf_BC)
-        return _Chunk(inverse_R1, level_RB, out_BC.detach().T, slope_BC.T, winner_C1B)
+        return _Chunk(factor_RD, inverse_R1, level_RB, out_BC.detach().T, slope_BC.T, winner_C1B)
+
+    def _multiplied(self, w_RD: Tensor, seen: Seen, here: slice, again: bool) -> tuple[Tensor, Tensor]:
+        """The rows as factors, and their products (R, B) with the batch, float32."""
+        kept = again and seen.product_NB is not None
+        factor_RD = w_RD if kept else self._factor("rows", w_RD)
+        if seen.product_NB is None:
+            product_RB = self._scratch.take("product", (len(w_RD), len(seen.e_BD)), self._products)
+        else:
+            product_RB = seen.product_NB[here]
+        if not kept:
+            torch.mm(factor_RD, self._factor("batch", seen.e_BD).T, out=product_RB)
+        if self._products is torch.float32:
+            return factor_RD, product_RB
+        return factor_RD, self._scratch.take("product", product_RB.shape).copy_(product_RB)
+
+    def _add_product(self, into_RD: Tensor, weight_RB: Tensor, e_BD: Tensor, factor: float) -> None:
+        """In place ``into <- factor * into + weight @ e``."""
+        if self._products is torch.float32:
+            into_RD.addmm_(weight_RB, e_BD, beta=factor)
+            return
+        product_RD = self._scratch.take("gradient", into_RD.shape, self._products)
+        torch.mm(self._factor("weights", weight_RB), self._factor("batch", e_BD), out=product_RD)
+        if factor:
+            torch.add(product_RD, into_RD, alpha=factor, out=into_RD)
+        else:
+            into_RD.copy_(product_RD)
+
+    def _factor(self, name: str, x: Tensor) -> Tensor:
+        """``x`` as a factor of a product."""
+        if x.dtype is self._products:
+            return x
+        return self._scratch.take(f"{name} to multiply", x.shape, self._products).copy_(x)
 
     def _weights(self, chunk: _Chunk, value_B: Tensor, grad_B: Tensor) -> Tensor:
         """Gradient of the loss by the cosines (C, B), wrong in the cells of own classes."""
