@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from facescale.centres.rows import InitialRows, Plane, Rows, count
+from facescale.centres.rows import InitialRows, Plane, Rows, numbers
 
 # N rows of this process, R rows read at once
 
@@ -106,7 +106,7 @@ class DiskRows:
 
     def read(self, rows: Rows, buffer: dict[str, Tensor], at: Tensor | None = None) -> None:
         """Copy rows, and no others, into ``buffer``: to its first places, or to the places ``at``."""
-        row_R = _numbers(rows)
+        row_R = numbers(rows)
         at_R = np.arange(len(row_R)) if at is None else at.numpy()
         written_R = self._written.get(row_R)
         records = _raw(buffer["record"])
@@ -114,8 +114,8 @@ class DiskRows:
             size = self.record_bytes * len(row_R)
             _read_all(self._file, records[:size], rows.start * self.record_bytes)
             return
-        places, numbers = torch.from_numpy(at_R[~written_R]), torch.from_numpy(row_R[~written_R])
-        for fresh, some in zip(places.split(_BLOCK), numbers.split(_BLOCK), strict=True):
+        places, fresh_R = torch.from_numpy(at_R[~written_R]), torch.from_numpy(row_R[~written_R])
+        for fresh, some in zip(places.split(_BLOCK), fresh_R.split(_BLOCK), strict=True):
             buffer["record"].index_fill_(0, fresh, 0)
             values_RD = self._initial(some + self._first_row)
             buffer[self.planes[0].name][fresh] = values_RD.to(self.planes[0].dtype)
@@ -125,7 +125,7 @@ class DiskRows:
 
     def write(self, rows: Rows, buffer: dict[str, Tensor]) -> None:
         """Copy the first places of ``buffer`` to rows, and to no others."""
-        row_R = _numbers(rows)
+        row_R = numbers(rows)
         records = _raw(buffer["record"])
         size, file = self.record_bytes, self._file
         if isinstance(rows, slice):
@@ -220,12 +220,6 @@ def saved_blocks(folder: Path) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
                         for p, at in zip(planes, start, strict=False)
                     },
                 )
-
-
-def _numbers(rows: Rows) -> np.ndarray:
-    if isinstance(rows, slice):
-        return np.arange(rows.start, rows.start + count(rows))
-    return rows.numpy()
 
 
 def _raw(records: Tensor) -> memoryview:

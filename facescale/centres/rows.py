@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -39,6 +40,11 @@ class Plane:
 def count(rows: Rows) -> int:
     """Number of rows in a selection."""
     return rows.stop - rows.start if isinstance(rows, slice) else len(rows)
+
+
+def numbers(rows: Rows) -> np.ndarray:
+    """Selected rows, int64."""
+    return np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows.numpy()
 
 
 class InitialRows:

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from facescale.centres.rows import Rows, count
+from facescale.centres.rows import Rows, count, numbers
 
 # R rows at hand
 
@@ -31,9 +32,9 @@ class RowSource(Protocol):
 class Stage:
     """Buffers between a slow row source and the computation.
 
-    All reads and writes go through one thread in the order in which they were asked for, so that a row
-    that was written is never read stale, without a lock. Rows fetched ahead and written meanwhile are read
-    again.
+    Reads and writes go through one thread in the order in which they were asked for, so that a row that was
+    written is never read stale, without a lock. Rows fetched ahead and written meanwhile are fetched again:
+    from the buffer that is being written, or else at once, so that nobody waits for a write.
 
     Args:
         source: where the rows are.
@@ -45,7 +46,7 @@ class Stage:
         self._buffers: dict[str, list[Buffer]] = {}
         self._ahead: tuple[Rows, Buffer, Future[None]] | None = None
         self._written: list[np.ndarray] = []  # since the rows ahead were asked for
-        self._writes: list[Future[None]] = []
+        self._writes: list[_Write] = []
 
     def fetch(self, rows: Rows, name: str) -> Buffer:
         """Rows in a buffer that stays valid until the second next call with this name."""
@@ -54,6 +55,10 @@ class Stage:
             self._ahead = None
         else:
             buffer = self._buffer(name, count(rows))
+            if isinstance(rows, Tensor):
+                self._finish(one for one in self._writes if one.buffer is buffer)
+                self._fill(rows.numpy(), buffer, np.arange(len(rows)))
+                return buffer
             done = self._thread.submit(self._source.read, rows, buffer)
         done.result()
         return buffer
@@ -77,9 +82,19 @@ class Stage:
         order[np.flatnonzero(~places)] = old[keep]
         order[holes] = missing
         done.result()
-        at = torch.from_numpy(holes)
-        self._thread.submit(self._source.read, torch.from_numpy(missing), buffer, at).result()
+        self._fill(missing, buffer, holes)
         return torch.from_numpy(order), buffer
+
+    def _fill(self, rows: np.ndarray, buffer: Buffer, at: np.ndarray) -> None:
+        """Rows to places ``at`` of the buffer, beside the writes that are under way."""
+        for write in [one for one in reversed(self._writes) if not one.done.done()]:
+            order = np.argsort(write.rows)
+            theirs = _among(rows, write.rows[order])
+            source = torch.from_numpy(order[np.searchsorted(write.rows[order], rows[theirs])])
+            for name, into in buffer.items():
+                into[torch.from_numpy(at[theirs])] = write.buffer[name][source]
+            rows, at = rows[~theirs], at[~theirs]
+        self._source.read(torch.from_numpy(rows), buffer, torch.from_numpy(at))
 
     def prefetch(self, rows: Rows, name: str) -> None:
         """Start to read rows (ascending) for the next ``fetch`` or ``gather``, if none are on their way."""
@@ -90,8 +105,9 @@ class Stage:
 
     def write(self, rows: Rows, buffer: Buffer) -> None:
         """Write a buffer that ``fetch`` or ``gather`` gave back to its rows, behind the computation."""
-        self._finish(done for done in self._writes if done.done())
-        self._writes.append(self._thread.submit(self._source.write, rows, buffer))
+        self._finish(one for one in self._writes if one.done.done())
+        done = self._thread.submit(self._source.write, rows, buffer)
+        self._writes.append(_Write(done, numbers(rows), buffer))
         if self._ahead and not isinstance(self._ahead[0], slice) and not isinstance(rows, slice):
             self._written.append(np.sort(rows.numpy()))
 
@@ -102,10 +118,10 @@ class Stage:
             self._ahead = None
         self._finish(self._writes)
 
-    def _finish(self, writes: Iterable[Future[None]]) -> None:
-        for done in list(writes):
-            done.result()  # raises here what went wrong there
-            self._writes.remove(done)
+    def _finish(self, writes: Iterable["_Write"]) -> None:
+        for one in list(writes):
+            one.done.result()  # raises here what went wrong there
+            self._writes.remove(one)
 
     def _buffer(self, name: str, size: int) -> Buffer:
         """The one of two buffers that was not given out last; large enough."""
@@ -118,6 +134,15 @@ class Stage:
         else:
             pair.insert(0, self._source.new_buffer(size + size // 16))
         return pair[0]
+
+
+@dataclass(frozen=True, eq=False)
+class _Write:
+    """Rows on their way from a buffer, which keeps them until ``done``."""
+
+    done: Future[None]
+    rows: np.ndarray
+    buffer: Buffer
 
 
 def _among(values: np.ndarray, ascending: np.ndarray) -> np.ndarray:
