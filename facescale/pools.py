@@ -5,13 +5,16 @@ memory follows the number of slots, never the range of the ids. No torch here.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
-from facescale.slot_table import EMPTY, Bools, Ints, SlotTable
+from facescale.slot_table import EMPTY, Bools, Ints, SlotTable, index_type
 
 State = dict[str, Ints]
+_Indices = npt.NDArray[np.signedinteger[Any]]
+_PART = 1 << 16  # entries of the log that are looked through at a time
 
 
 class Pool(Protocol):
@@ -167,9 +170,11 @@ class LruPool:
         self.slot_ids: Ints = ids[:-1]
         self._used = 0  # slots are first given out in order 0, 1, 2, ...
         self._table = SlotTable(ids)
-        self._log: Ints = np.empty(max(64, 3 * capacity), np.int64)
+        self._usual_log = max(64, 3 * capacity)
+        kind = index_type(64 * self._usual_log)  # it grows while tries are open
+        self._log: _Indices = np.empty(self._usual_log, kind)
         self._tail = self._head = 0  # the log's entries are [tail, head)
-        self._last: Ints = np.full(capacity, EMPTY, np.int64)  # index in the log of a slot's last entry
+        self._last: _Indices = np.full(capacity, EMPTY, kind)  # index in the log of a slot's last entry
         self._undo: list[list[_Change]] = []
 
     def __len__(self) -> int:
@@ -321,15 +326,16 @@ class LruPool:
 
     def _oldest(self, count: int) -> tuple[Ints, Ints]:
         """The ``count`` least recently used slots, oldest first, and their places in the log, ascending."""
-        reach = count + count // 8 + 8  # a first guess of how many entries still count
+        # a first guess: entries count as often as on the average of the log, and a few more are old ones
+        reach = count * (self._head - self._tail) // max(self._used, 1) + count // 8 + 8
         while True:
-            slots = self._log[self._tail : min(self._tail + reach, self._head)]
-            live = np.flatnonzero(self._last[slots] == np.arange(self._tail, self._tail + slots.size))
-            if live.size >= count:
+            entries = np.arange(self._tail, min(self._tail + reach, self._head))
+            slots = self._log[self._tail : self._tail + entries.size].astype(np.int64)
+            live = np.flatnonzero(self._last.take(slots) == entries)[:count]
+            if live.size == count:
                 break
             reach *= 2
-        live = live[:count]
-        slots, age = slots[live], live + self._tail
+        slots, age = slots.take(live), live + self._tail
         if live.size and not any(self._undo):  # else a rollback may need what does not count now
             self._tail = int(age[0])
         return slots, age
@@ -348,10 +354,16 @@ class LruPool:
         if any(self._undo):  # a rollback may need all of it
             self._log = np.concatenate([self._log, np.empty_like(self._log)])
             return
-        live = self._oldest(self._used)[0]
-        self._log = np.empty(max(64, 3 * self.capacity), np.int64)
-        self._tail = self._head = 0
-        self._touch(live)
+        kept = 0
+        for start in range(self._tail, self._head, _PART):
+            slots = self._log[start : min(start + _PART, self._head)]
+            live = slots[self._last.take(slots) == np.arange(start, start + slots.size)]
+            self._log[kept : kept + live.size] = live  # never ahead of what is still to be read
+            self._last[live] = np.arange(kept, kept + live.size)
+            kept += live.size
+        self._tail, self._head = 0, kept
+        if self._log.size > self._usual_log:
+            self._log = self._log[: self._usual_log].copy()
 
 
 class _Change(NamedTuple):
@@ -360,7 +372,7 @@ class _Change(NamedTuple):
     used: int  # before
     head: int  # before
     touched: Ints
-    last: Ints  # of the touched slots, before
+    last: _Indices  # of the touched slots, before
     new_slots: Ints  # that have another id now
     victims: Ints  # those of them that had one before
     old_ids: Ints  # of the victims
@@ -397,6 +409,9 @@ def _smaller_before(values: Ints) -> Ints:
     set counts those in front of it without.
     """
     size = values.size
+    if size <= 64:
+        few: Ints = np.tril(values < values[:, None], -1).sum(1)
+        return few
     rank, place = np.empty(size, np.int64), np.arange(size)
     rank[values.argsort()] = place.copy()
     result = np.zeros(size, np.int64)

@@ -11,6 +11,11 @@ _MAX_MOVES = 100  # rounds of moving others, before the table takes another hash
 _NEXT = np.uint64(0x94D049BB133111EB)
 
 
+def index_type(size: int) -> type[np.int32] | type[np.int64]:
+    """The smaller integer type that counts to ``size``: twice as much of it fits into the caches."""
+    return np.int32 if size < 2**31 else np.int64
+
+
 class SlotTable:
     """Cuckoo hash table id -> slot in one NumPy array: an id's slot is written in one of the id's two cells.
 
@@ -24,7 +29,7 @@ class SlotTable:
     def __init__(self, ids: Ints) -> None:
         self._ids = ids
         bits = (8 * ids.size).bit_length()  # 8 to 16 cells a slot, so that few ids meet
-        self._cells: Ints = np.full(1 << bits, ids.size - 1, np.int64)
+        self._cells = np.full(1 << bits, ids.size - 1, index_type(ids.size))
         self._shift = np.uint64(64 - bits)
         self._factors = np.array([0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9], np.uint64)
 
@@ -42,9 +47,12 @@ class SlotTable:
 
     def find(self, ids: Ints) -> Ints:
         """Slot of each id (n,), or EMPTY."""
-        first, second = (self._cells.take(cell) for cell in self._cells_of(ids))
-        found = np.where(self._ids.take(second) == ids, second, EMPTY)
-        return np.where(self._ids.take(first) == ids, first, found)
+        first, second = self._cells_of(ids)
+        found: Ints = self._cells.take(first).astype(np.int64)
+        missed = np.flatnonzero(self._ids.take(found) != ids)  # few look into a second cell
+        slots = self._cells.take(second.take(missed))
+        found[missed] = np.where(self._ids.take(slots) == ids.take(missed), slots, EMPTY)
+        return found
 
     def insert(self, slots: Ints) -> None:
         """Write ``slots`` (n,), whose ids are distinct, where ``find`` will look."""
@@ -65,7 +73,7 @@ class SlotTable:
             spare = np.flatnonzero(taken)
             spare = spare[~self._taken(other.take(spare))]
             cell[spare], taken[spare] = other.take(spare), False
-            there = self._cells.take(cell)
+            there = self._cells.take(cell).astype(np.int64)
             taken &= there != slots
             self._cells[cell] = slots  # of several slots for one cell one wins, the others try again
             lost = self._cells.take(cell) != slots
