@@ -25,9 +25,9 @@ def full_precision(x: Tensor) -> AbstractContextManager[Any]:
 
 
 def in_full_precision(module: nn.Module, x: Tensor) -> Tensor:
-    """Apply ``module`` outside autocast, in the type of its parameters."""
+    """Apply ``module`` outside autocast, in the type of its parameters if it has any."""
     with full_precision(x):
-        return module(x.to(next(module.parameters()).dtype))  # type: ignore[no-any-return]
+        return module(x.to(next(module.parameters(), x).dtype))  # type: ignore[no-any-return]
 
 
 class _PReLUFunction(torch.autograd.Function):

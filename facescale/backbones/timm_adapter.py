@@ -15,7 +15,8 @@ class TimmBackbone(nn.Module):
         embedding_size: width of the embedding.
         pretrained: start from timm's weights (downloads them).
         input_size: side of the (square) image in pixels.
-        checkpointing: compute activations again in the backward pass instead of keeping them.
+        checkpointing: compute activations again in the backward pass instead of keeping them. It is timm's
+            own: running statistics of batch norms move twice a step.
 
     Raises:
         ValueError: timm is not installed, or has no such model.
