@@ -50,10 +50,13 @@ def step(head: ClassHead, q_VBD: Tensor, k_VBD: Tensor | None, rate: float) -> f
     return loss.item()
 
 
+@pytest.mark.parametrize("products", ["float32", "bfloat16"])
 @pytest.mark.parametrize(("loss", "name"), WORKING)
-def test_a_loss_trains_on_every_head_it_works_with(loss: str, name: str) -> None:
+def test_a_loss_trains_in_every_precision_on_every_head_it_works_with(
+    loss: str, name: str, products: str
+) -> None:
     torch.manual_seed(0)
-    head = heads.build(name, NUM_IDS, DIM, loss, **OPTIONS.get(name, {}))
+    head = heads.build(name, NUM_IDS, DIM, loss, products=products, **OPTIONS.get(name, {}))
     q_VBD = embeddings(head.needs.query_views).requires_grad_()
     k_VBD = embeddings(head.needs.key_views, 1) if head.needs.key_views else None
     losses = [step(head, q_VBD, k_VBD, RATES.get(name, 0.1)) for _ in range(12)]
