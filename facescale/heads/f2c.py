@@ -88,6 +88,9 @@ class F2CHead(SlotHead):
     Both passes are computed on top of the pool, which itself changes between steps only. So gradients are
     right in any precision.
 
+    A centre of one image is a noisy one. With ``refresh`` below 1 a known identity's feature is written as
+    unit((1 - refresh) newer row + refresh feature): a moving average over its images (not in the release).
+
     ``compat``, as released: slots that nobody has taken hold random directions and count; see also
     ``plan_writes``. The released losses AM, Arc and SV are the margins cosface, arcface and sv_softmax
     (compat) with scale 32 and m 0.4.
@@ -103,6 +106,7 @@ class F2CHead(SlotHead):
         share: see ``size``.
         hard: nearest slots that an outlier is pushed from; 0 is the release's min(max(size / 5000, 3), 10).
         outlier_weight: of the outliers' term.
+        refresh: weight of a feature against the identity's newer row; 1 is the feature alone, as released.
         products: precision of the matrix products: "auto", "float32" or "bfloat16".
         chunk: slots compared with at a time; 0 is a good size for the device.
         compat: see above.
@@ -123,6 +127,7 @@ class F2CHead(SlotHead):
         share: float = 0.01,
         hard: int = 0,
         outlier_weight: float = 1.0,
+        refresh: float = 1.0,
         products: str = "auto",
         chunk: int = 0,
         compat: bool = False,
@@ -146,6 +151,11 @@ class F2CHead(SlotHead):
             raise ValueError(
                 f"f2c got hard={hard}, outlier_weight={outlier_weight}; give 0 or more (hard = 0: the rule)"
             )
+        if not 0 < refresh <= 1:
+            raise ValueError(
+                f"refresh is {refresh}; it lies above 0 up to 1 (the feature alone, as released)"
+            )
+        self.refresh = refresh
         self.hard = hard or min(max(int(self.size * 0.0002), 3), 10)
         self.outlier_weight, self.compat = outlier_weight, compat
         self.toggles = np.zeros(self.size, np.int64)
@@ -176,6 +186,8 @@ class F2CHead(SlotHead):
         x_VGD = [dist.gather_with_grad(q_BD) for q_BD in q_VBD]
         g_VGD = [dist.all_gather(unit(k_BD).to(q_VBD.dtype)) for k_BD in k_VBD.detach()]
         id_VG = [as_ids(dist.all_gather(id_B.contiguous())) for id_B in id_VB]
+        if self.refresh < 1:
+            g_VGD = [self._refreshed(g_GD, id_G) for g_GD, id_G in zip(g_VGD, id_VG, strict=True)]
         first, _, _ = self._pass(x_VGD[0], id_VG[0], g_VGD[1], id_VG[1])
         self.pool.rollback(1)
         second, writes, stats = self._pass(x_VGD[1], id_VG[1], g_VGD[0], id_VG[0])
@@ -184,6 +196,14 @@ class F2CHead(SlotHead):
         else:
             self.pool.rollback(1)
         return HeadOutput((first + second).float(), stats)
+
+    def _refreshed(self, g_GD: Tensor, id_G: Ints) -> Tensor:
+        """The features, moved from what the pool has of these identities."""
+        slot_G = self.pool.view(id_G)
+        newer_G1 = on(self.toggles[slot_G] == 0, g_GD)[:, None]  # the toggle names the row written next
+        old_GD = torch.where(newer_G1, self.read(1, slot_G), self.read(0, slot_G)).to(g_GD.dtype)
+        known_G1 = on(slot_G != EMPTY, g_GD)[:, None]
+        return torch.where(known_G1, unit(old_GD.lerp(g_GD, self.refresh)), g_GD)
 
     def _pass(
         self, x_GD: Tensor, id_G: Ints, g_GD: Tensor, gallery_id_G: Ints

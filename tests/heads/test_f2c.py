@@ -31,7 +31,7 @@ class Dense:
     """The same head one feature after the other, in float64: two rows and a toggle per slot."""
 
     def __init__(self, head: F2CHead) -> None:
-        self.size, self.hard, self.compat = head.size, head.hard, head.compat
+        self.size, self.hard, self.compat, self.refresh = head.size, head.hard, head.compat, head.refresh
         self.margin = copy.deepcopy(head.margin).double()
         self.rows = head.rows.double().clone()
         self.toggles = [0] * head.size
@@ -73,8 +73,17 @@ class Dense:
                 total = total + cos[outside].topk(min(self.hard, used), 1).values.clamp(min=0).mean()
         return total
 
+    def moved(self, g_D: Tensor, id_: int) -> Tensor:
+        if id_ not in self.slots:
+            return g_D
+        newer_D = self.rows[1 - self.toggles[self.slots[id_]], self.slots[id_]]
+        return F.normalize((1 - self.refresh) * newer_D + self.refresh * g_D, dim=0)
+
     def step(self, q_VBD: Tensor, ids: Tensor, g_VBD: Tensor) -> Tensor:
         g_VBD, id_lists = F.normalize(g_VBD, dim=2), ids.tolist()
+        if self.refresh < 1:
+            views = zip(g_VBD, id_lists, strict=True)
+            g_VBD = torch.stack([torch.stack(list(map(self.moved, *view))) for view in views])
         before = self.rows.clone(), list(self.toggles), dict(self.slots)
         first = self.compare(q_VBD[0], id_lists[0], self.write(g_VBD[1], id_lists[1]))
         self.rows, self.toggles, self.slots = before
@@ -82,11 +91,18 @@ class Dense:
 
 
 # 12 slots hold a batch of 8 identities with some luck; 5 slots lose some of them again within the pass.
-KINDS: list[dict[str, Any]] = [{}, {"size": 5, "hard": 2}, {"compat": True}, {"size": 5, "compat": True}]
+KINDS: dict[str, dict[str, Any]] = {
+    "roomy": {},
+    "tight": {"size": 5, "hard": 2},
+    "roomy compat": {"compat": True},
+    "tight compat": {"size": 5, "compat": True},
+    "tight refresh": {"size": 5, "refresh": 0.3},
+    "roomy refresh": {"refresh": 0.3},
+}
 
 
 @pytest.mark.parametrize("loss", ["cosface", "arcface", "sv_softmax", "curricular", "sphereface2"])
-@pytest.mark.parametrize("kind", KINDS, ids=["roomy", "tight", "roomy compat", "tight compat"])
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 def test_loss_gradients_and_pool_equal_the_plain_loop(loss: str, kind: dict[str, Any]) -> None:
     head = make(loss, **kind)
     dense = Dense(head)
@@ -192,7 +208,7 @@ def test_a_resumed_head_goes_on_bit_for_bit(tmp_path: Path) -> None:
 
 
 def _check_processes(dist: Dist) -> None:
-    for kind in ({}, {"size": 5}, {"compat": True}):
+    for kind in ({}, {"size": 5}, {"compat": True}, {"size": 5, "refresh": 0.5}):
         alone, here = make("adaface", **kind), make("adaface", dist, **kind)
         for seed in range(4):
             q_VBD, ids, k_VBD = draw(seed, 2, 8)
@@ -223,3 +239,5 @@ def test_mistakes_are_told() -> None:
         make()(torch.ones(1, 1, DIM), torch.tensor([0]))
     with pytest.raises(ValueError, match=r"hard=-1, outlier_weight=1\.0; give 0 or more"):
         make(hard=-1)
+    with pytest.raises(ValueError, match=r"refresh is 0; it lies above 0 up to 1"):
+        make(refresh=0)
