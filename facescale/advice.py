@@ -2,17 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from facescale import heads, margins
+from facescale import margins
 from facescale.backbones.describe import describe
-from facescale.config import Config
+from facescale.config import Config, HeadConfig
 from facescale.dist import Dist
-from facescale.estimate import BackboneBytes
-from facescale.heads import Bytes
+from facescale.estimate import BackboneBytes, gb, head_skeleton
+from facescale.heads import Bytes, ClassHead
 from facescale.plan import Plan
+from facescale.task import head_options
 
 PAYS = 0.1  # share of a step's arithmetic from which a cheaper head is worth its approximation
 
@@ -21,7 +23,7 @@ CANDIDATES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("full", {}),
     ("partial_fc", {"rate": 0.1}),
     ("partial_fc", {"rate": 0.1, "placement": "host"}),
-    ("partial_fc", {"num_negatives": 8192, "placement": "disk", "directory": None}),
+    ("partial_fc", {"num_negatives": 8192, "placement": "disk"}),
     ("f2c", {}),
     ("attfc", {}),
 )
@@ -34,8 +36,8 @@ class Candidate:
     Attributes:
         head: its name.
         options: beside the defaults.
-        bytes: of the head, on one process.
-        total: bytes on the device, with the backbone.
+        bytes: of the head, on the process with most classes.
+        total: bytes on the device, with the backbone and the twin.
         fits: whether that is within the device memory (None where none was given).
     """
 
@@ -45,42 +47,66 @@ class Candidate:
     total: int
     fits: bool | None
 
+    @property
+    def words(self) -> str:
+        """Name and options as text."""
+        return " ".join([self.head, *(f"{key}={value}" for key, value in self.options.items())])
+
     def row(self) -> dict[str, Any]:
         """As a row of a table."""
         sizes = {
             f"head on {key}" if key != "transient" else key: gb(n) for key, n in asdict(self.bytes).items()
         }
-        words = " ".join(f"{key}={value}" for key, value in self.options.items() if value is not None)
         fits = "" if self.fits is None else "yes" if self.fits else "no"
-        return {
-            "head": f"{self.head} {words}".strip(),
-            **sizes,
-            "device in all": gb(self.total),
-            "fits": fits,
-        }
+        return {"head": self.words, **sizes, "device in all": gb(self.total), "fits": fits}
 
 
-def gb(num_bytes: int) -> str:
-    """Bytes as text."""
-    return f"{num_bytes / 1e9:.2f} GB"
+def skeleton_of(config: Config, plan: Plan, rank: int = 0) -> ClassHead:
+    """The head of a config without its rows, on one process of the plan.
 
-
-def head_bytes(name: str, options: dict[str, Any], config: Config, plan: Plan, rank: int = 0) -> Bytes:
-    """Bytes of a head on one process, without making its rows (they are built on the meta device)."""
+    Raises:
+        ValueError: as ``heads.build``.
+    """
     margin = margins.build(config.head.margin.name, **config.head.margin.options)
-    nowhere = Dist(rank, plan.world_size, torch.device("meta"))
-    size = config.backbone.embedding_size
-    return heads.build(name, plan.num_ids, size, margin, nowhere, **options).bytes_needed(plan.part_batch)
+    dist = Dist(rank, plan.world_size, torch.device(plan.device))
+    options = head_options(config, Path())
+    return head_skeleton(
+        config.head.name, plan.num_ids, config.backbone.embedding_size, margin, dist, **options
+    )
 
 
 def compare(config: Config, plan: Plan, backbone: BackboneBytes, memory: int | None) -> list[Candidate]:
-    """What each candidate would need for this data, backbone and number of processes."""
-    found = []
+    """What the head of the config needs, and what each candidate would for the same run.
+
+    Candidates that the margin does not work with are left out.
+
+    Args:
+        config: of the run.
+        plan: of the run.
+        backbone: its bytes.
+        memory: of one device, bytes.
+
+    Raises:
+        ValueError: the head of the config cannot be made.
+    """
+    found = [_candidate(config, plan, backbone, memory)]
+    refusing = margins.build(config.head.margin.name, **config.head.margin.options).refuses
     for name, options in CANDIDATES:
-        needed = head_bytes(name, options, config, plan)
-        total = backbone.total + needed.device + needed.transient
-        found.append(Candidate(name, options, needed, total, None if memory is None else total <= memory))
+        if name not in refusing and (name, options) != (found[0].head, found[0].options):
+            head = HeadConfig(name=name, margin=config.head.margin, **options)
+            other = config.model_copy(update={"head": head})
+            found.append(_candidate(other, plan, backbone, memory))
     return found
+
+
+def _candidate(config: Config, plan: Plan, backbone: BackboneBytes, memory: int | None) -> Candidate:
+    head = skeleton_of(config, plan)
+    needed = head.bytes_needed(plan.part_batch)
+    total = backbone.total(head.needs) + needed.device + needed.transient
+    if plan.device == "cpu":
+        total += needed.host
+    fits = None if memory is None else total <= memory
+    return Candidate(config.head.name, config.head.options, needed, total, fits)
 
 
 def head_share(config: Config, plan: Plan) -> float:
@@ -91,25 +117,31 @@ def head_share(config: Config, plan: Plan) -> float:
     return of_head / (of_head + 3 * per_image * plan.process_batch)
 
 
-def advise(share: float, candidates: Sequence[Candidate]) -> list[str]:
-    """Sentences: whether sampling pays, and what to choose."""
+def advise(share: float, configured: Candidate, others: Sequence[Candidate]) -> list[str]:
+    """Sentences: whether sampling pays, whether the head of the config fits, and what to choose.
+
+    Args:
+        share: see ``head_share``.
+        configured: the head of the config.
+        others: what else there is, in the order of preference.
+    """
+    part = f"full softmax is {share:.0%} of the arithmetic of a step"
     if share < PAYS:
-        sentences = [
-            f"full softmax is {share:.0%} of the arithmetic of a step: sampling classes would not pay"
-        ]
+        sentences = [f"{part}: sampling classes would not pay"]
     else:
-        saved = 0.9 * share
-        sentences = [
-            f"full softmax is {share:.0%} of the arithmetic of a step: "
-            f"partial_fc at rate 0.1 would save up to {saved:.0%} of it"
-        ]
-    fitting = [one for one in candidates if one.fits]
-    if any(one.fits is not None for one in candidates):
-        if not fitting:
-            sentences.append(
-                "nothing fits: use a smaller batch, train.accumulate, or backbone.checkpointing=true"
-            )
-        else:
-            pick = fitting[0] if share < PAYS else next((o for o in fitting if o.head != "full"), fitting[0])
-            sentences.append(f"choose {pick.row()['head']}")
+        sentences = [f"{part}: partial_fc at rate 0.1 would save up to {0.9 * share:.0%} of it"]
+    if configured.fits is None:
+        return sentences
+    if configured.fits:
+        sentences.append(f"the head of the config, {configured.words}, fits")
+    fitting = [one for one in (configured, *others) if one.fits]
+    if not fitting:
+        sentences.append(
+            "nothing fits: use a smaller batch, train.accumulate, or backbone.checkpointing=true"
+        )
+    else:
+        exact = [one for one in fitting if one.head == "full"]
+        cheaper = [one for one in fitting if one.head != "full"]
+        pick = (exact + cheaper)[0] if share < PAYS else (cheaper + exact)[0]
+        sentences.append(f"choose {pick.words}")
     return sentences

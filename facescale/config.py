@@ -245,16 +245,20 @@ def _apply(tree: dict[str, Any], setting: str) -> None:
     key, equals, text = setting.partition("=")
     if not equals or not key:
         raise ValueError(f"--set {setting}: write section.key=value, for example train.batch_size=64")
-    try:
-        value = tomllib.loads(f"v = {text}")["v"]
-    except tomllib.TOMLDecodeError:
-        value = text  # a bare word is a string, so that nobody needs quotes inside quotes
     *parents, last = key.strip().split(".")
     for parent in parents:
         tree = tree.setdefault(parent, {})
         if not isinstance(tree, dict):
             raise ValueError(f"--set {setting}: '{parent}' is a value, not a section")
-    tree[last] = value
+    tree[last] = parse_value(text)
+
+
+def parse_value(text: str) -> Any:
+    """A value as TOML writes it; a bare word is a string, so that nobody needs quotes inside quotes."""
+    try:
+        return tomllib.loads(f"v = {text}")["v"]
+    except tomllib.TOMLDecodeError:
+        return text
 
 
 def _sentences(error: ValidationError) -> Iterator[str]:

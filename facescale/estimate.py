@@ -1,16 +1,19 @@
 """What a run will need: bytes, from shapes alone, and time, from two seconds of the real network."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from time import monotonic
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from facescale import backbones
+from facescale import backbones, heads, margins
 from facescale.backbones.describe import skeleton
 from facescale.config import Config
-from facescale.heads import Bytes
+from facescale.dist import Dist
+from facescale.heads import ClassHead, Needs
+from facescale.margins import Margin
 from facescale.plan import Plan
 
 CALIBRATION = 2.0  # seconds
@@ -22,21 +25,37 @@ class BackboneBytes:
     """Memory of the backbone on one process while it trains, in bytes.
 
     Attributes:
-        weights: parameters and buffers, with the moving average where there is one.
+        weights: parameters and buffers.
+        average: their moving average, where there is one.
         gradients: of the parameters.
         optimiser: momentum, or AdamW's two averages.
-        activations: what the forward pass keeps for the backward pass of one part of the batch.
+        activations: what the forward pass keeps for the backward pass of one view of one part of the batch.
     """
 
     weights: int
+    average: int
     gradients: int
     optimiser: int
     activations: int
 
-    @property
-    def total(self) -> int:
-        """All of it."""
-        return self.weights + self.gradients + self.optimiser + self.activations
+    def total(self, needs: Needs) -> int:
+        """All of it, with the twin and the views that a head needs."""
+        twin = self.weights if needs.key_views else 0
+        fixed = self.weights + self.average + self.gradients + self.optimiser + twin
+        return fixed + self.activations * needs.query_views
+
+
+def head_skeleton(
+    name: str, num_ids: int, embedding_size: int, margin: str | Margin, dist: Dist, **options: Any
+) -> ClassHead:
+    """A head without rows, files or memory on the device, to ask what it needs (``bytes_needed``).
+
+    Raises:
+        ValueError: as ``heads.build``.
+    """
+    built = margins.build(margin) if isinstance(margin, str) else margin
+    with torch.device("meta"):
+        return heads.build(name, num_ids, embedding_size, built, dist, **options)
 
 
 def _bytes(tensors: Sequence[Tensor]) -> int:
@@ -49,12 +68,13 @@ def backbone_bytes(config: Config, plan: Plan) -> BackboneBytes:
     Activations are counted as autograd saves them, in the precision of the run; a custom gradient that keeps
     less than torch's own is not known here, so this is what is needed at most.
     """
-    spec, twice = config.backbone, 1 + (config.train.ema > 0)
+    spec = config.backbone
     net = skeleton(spec.name, spec.embedding_size, **spec.options).train()
     parameters = list(net.parameters())
     weights = _bytes([*parameters, *net.buffers()])
     return BackboneBytes(
-        weights=weights * twice,
+        weights=weights,
+        average=weights if config.train.ema else 0,
         gradients=_bytes(parameters),
         optimiser=_bytes(parameters) * (2 if config.optim.name == "adamw" else 1),
         activations=_activations(net, plan),
@@ -62,6 +82,7 @@ def backbone_bytes(config: Config, plan: Plan) -> BackboneBytes:
 
 
 def _activations(net: nn.Module, plan: Plan) -> int:
+    net = net.to(_DTYPES[plan.precision])
     own = {x.untyped_storage()._cdata for x in net.parameters()}
     seen: dict[int, int] = {}
 
@@ -73,8 +94,6 @@ def _activations(net: nn.Module, plan: Plan) -> int:
         return x
 
     kept: list[Tensor] = []
-    net = net.to(_DTYPES[plan.precision])
-    own |= {x.untyped_storage()._cdata for x in net.parameters()}
     side = int(net.input_size)  # type: ignore[arg-type]
     images = torch.empty(plan.part_batch, 3, side, side, device="meta", dtype=_DTYPES[plan.precision])
     with torch.autograd.graph.saved_tensors_hooks(count, lambda x: x):
@@ -82,13 +101,13 @@ def _activations(net: nn.Module, plan: Plan) -> int:
     return sum(seen.values())
 
 
-def step_seconds(config: Config, plan: Plan, step_of_head: Callable[[], None] | None = None) -> float:
-    """Seconds of an optimiser step, from training the real network on noise for about two seconds.
+def backbone_seconds(config: Config, plan: Plan, needs: Needs) -> float:
+    """Seconds that the network takes in an optimiser step, from training it on noise for about two seconds.
 
     Args:
         config: of the run.
         plan: of the run.
-        step_of_head: one step of the head at the run's batch; timed once, after one call to warm it up.
+        needs: of the head; a view through the twin takes a third of one that is trained on.
     """
     device = torch.device(plan.device)
     net = backbones.build(config.backbone.name, config.backbone.embedding_size, **config.backbone.options)
@@ -102,19 +121,16 @@ def step_seconds(config: Config, plan: Plan, step_of_head: Callable[[], None] | 
         with torch.autocast(device.type, dtype, enabled=dtype is not torch.float32):
             embedding = net(images)
         embedding.float().square().sum().backward()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
 
     once()
     start, rounds = monotonic(), 0
     while monotonic() - start < CALIBRATION:
         once()
         rounds += 1
-    seconds = (monotonic() - start) / rounds / batch * plan.process_batch
-    if step_of_head:
-        step_of_head()
-        start = monotonic()
-        step_of_head()
-        seconds += monotonic() - start
-    return seconds
+    one_image = (monotonic() - start) / rounds / batch
+    return one_image * plan.process_batch * (needs.query_views + needs.key_views / 3)
 
 
 def parse_memory(text: str) -> int:
@@ -132,6 +148,6 @@ def parse_memory(text: str) -> int:
         raise ValueError(f"'{text}' is not an amount of memory; write 24GB, 16GiB or 512MB") from None
 
 
-def total(backbone: BackboneBytes, head: Bytes) -> int:
-    """Bytes on the compute device at the peak of a step."""
-    return backbone.total + head.device + head.transient
+def gb(num_bytes: int) -> str:
+    """Bytes as text."""
+    return f"{num_bytes / 1e9:.2f} GB"

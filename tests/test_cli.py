@@ -32,10 +32,14 @@ def test_help_does_not_import_torch() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", sorted(command.name or command.callback.__name__ for command in app.registered_commands)
+    "command",
+    [
+        *sorted(command.name or command.callback.__name__ for command in app.registered_commands),
+        "bench heads",
+    ],
 )
 def test_every_command_has_help(facescale, command: str) -> None:  # type: ignore[no-untyped-def]
-    code, out, _ = facescale(command, "--help")
+    code, out, _ = facescale(*command.split(), "--help")
     assert code == 0 and "Usage" in out
 
 
@@ -171,6 +175,65 @@ def test_the_demo_config_is_valid_and_can_be_shortened(facescale, tmp_path: Path
     code, out, _ = facescale("demo", "--run", str(tmp_path / "demo"), *words)
     assert code == 0 and f"report: {tmp_path / 'demo' / 'report.html'}" in out
     assert (tmp_path / "demo" / "export" / "model.onnx").is_file()
+
+
+def test_plan_says_what_fits_and_what_to_choose(facescale) -> None:  # type: ignore[no-untyped-def]
+    words = ["--set", "data.train=synthetic:ids=100000,images=2", "--set", "backbone.name=mbf_s"]
+    words += ["--processes", "4", "--device-memory", "2GB", "--no-calibrate"]
+    code, out, _ = facescale("plan", *words)
+    assert code == 0
+    rows = out.splitlines()
+    assert "partial_fc num_negatives=8192 placement=disk" in out and "\nchoose " in out
+    assert any(row.split() == ["num_ids", "100000"] for row in rows)
+    assert any(row.startswith("full ") and row.split()[1:3] == ["0.10", "GB"] for row in rows)
+    code, out, _ = facescale("plan", *words, "--json")
+    values = json.loads(out)
+    assert values["heads"][0]["bytes"]["device"] == 25_000 * 512 * 8
+    assert values["plan"]["world_size"] == 4 and "step_seconds" not in values
+
+
+def test_plan_estimates_the_time_of_a_step(facescale) -> None:  # type: ignore[no-untyped-def]
+    data = ["--set", "data.train=synthetic:ids=1000,images=20,size=56", "--set", "train.batch_size=8"]
+    net = ["--set", "backbone.name=mbf_s", "--set", "backbone.input_size=56", "--set", "head.name=attfc"]
+    code, out, _ = facescale("plan", *data, *net, "--json")
+    seconds = json.loads(out)["step_seconds"]
+    assert code == 0 and seconds["backbone"] > 0 and seconds["head"] > 0
+
+
+def test_an_amount_of_memory_that_is_none_is_one_sentence(facescale) -> None:  # type: ignore[no-untyped-def]
+    code, _, err = facescale("plan", "--device-memory", "lots")
+    assert code == 2 and err.startswith("facescale: 'lots' is not an amount of memory")
+
+
+def test_heads_are_measured_line_by_line(facescale) -> None:  # type: ignore[no-untyped-def]
+    words = ["--heads", "full", "--ids", "1k,1000M", "--batch-size", "8", "--seconds", "0", "--device", "cpu"]
+    code, out, err = facescale("bench", "heads", *words)
+    assert code == 0, err
+    header, *rows = out.splitlines()
+    assert header.split() == ["head", "identities", "step", "ms", "images/s", "planned", "peak"]
+    assert [row.split()[:2] for row in rows] == [
+        ["full", "1,000"],
+        ["full", "1,000,000,000"],
+    ]
+    assert float(rows[0].split()[2]) > 0
+    assert "needs 4100.00 GB of memory; the machine has" in rows[1]
+
+
+def test_figures_of_heads_are_one_json_object_a_line(facescale, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    from facescale import bench
+
+    monkeypatch.setattr(bench, "_free_memory", lambda: 0)  # nothing fits: nothing runs
+    code, out, _ = facescale("bench", "heads", "--ids", "1k,2k", "--heads", "full", "--json")
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert code == 0 and [row["num_ids"] for row in rows] == [1000, 2000]
+    assert rows[0]["problem"].startswith("needs") and rows[0]["step_ms"] is None
+
+
+def test_a_wrong_head_to_measure_is_one_sentence(facescale) -> None:  # type: ignore[no-untyped-def]
+    code, out, err = facescale("bench", "heads", "--heads", "full:rate=0.1")
+    assert (code, out) == (2, "") and "head 'full' has no option 'rate'" in err
+    code, _, err = facescale("bench", "heads", "--ids", "many")
+    assert code == 2 and "'many' is not a number of identities" in err
 
 
 @pytest.mark.slow

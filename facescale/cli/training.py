@@ -117,10 +117,14 @@ def plan(
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Say what a training will need and take, what fits, and which head to choose, before it runs."""
+    """Say what a training will need and take, what fits, and which head to choose, before it runs.
+
+    The first row of the table is the head of the config. Bytes are those of one process; on a CPU the device
+    is its memory.
+    """
     from dataclasses import asdict
 
-    from facescale import advice, estimate
+    from facescale import advice, bench, estimate
     from facescale.config import load_config
     from facescale.data import open_reader
     from facescale.dist import Dist, pick_device
@@ -133,19 +137,23 @@ def plan(
     backbone = estimate.backbone_bytes(settled, made)
     found = advice.compare(settled, made, backbone, memory)
     share = advice.head_share(settled, made)
-    seconds = estimate.step_seconds(settled, made) if calibrate else None
-    sentences = advice.advise(share, found)
+    sentences = advice.advise(share, found[0], found[1:])
     values = {
         "plan": made.to_dict(),
         "backbone_bytes": asdict(backbone),
         "heads": [asdict(one) for one in found],
         "head_share": share,
-        "step_seconds": seconds,
         "advice": sentences,
     }
     lines = [f"{key:18}{value}" for key, value in made.to_dict().items()]
-    lines += [f"backbone {key:9}{advice.gb(value)}" for key, value in asdict(backbone).items()]
-    if seconds is not None:
-        hours = seconds * made.total_steps / 3600
-        lines.append(f"about {seconds:.2f} s a step without the head on this machine, {hours:.1f} h in all")
+    lines += [f"backbone {key:12}{estimate.gb(value)}" for key, value in asdict(backbone).items()]
+    if calibrate:
+        needs = advice.skeleton_of(settled, made).needs
+        parts = estimate.backbone_seconds(settled, made, needs), bench.head_seconds(settled, made)
+        values["step_seconds"] = {"backbone": parts[0], "head": parts[1]}
+        hours = sum(parts) * made.total_steps / 3600
+        lines.append(
+            f"about {sum(parts):.2f} s a step on this machine: the network {parts[0]:.2f}, the head "
+            f"{parts[1]:.2f}; {hours:.1f} h in all"
+        )
     show(values, as_json, "\n".join([*lines, "", table([one.row() for one in found]), "", *sentences]))
