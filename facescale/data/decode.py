@@ -57,8 +57,10 @@ def decode_into(out: Pixels, data: bytes | Pixels, *, resize: bool = False) -> N
         BadRecordError: the image cannot be decoded, or has another size and ``resize`` is off.
     """
     if isinstance(data, bytes) and data[:3] == b"\xff\xd8\xff":
-        try:  # the common case: the right size, decoded in place without a look at the header
-            if simplejpeg.decode_jpeg(data, "RGB", buffer=out).shape == out.shape:
+        try:  # the common case: the right size, decoded in place
+            # simplejpeg 1.9 never frees the data of an image that is larger than the buffer
+            fits = not resize or simplejpeg.decode_jpeg_header(data)[:2] == out.shape[:2]
+            if fits and simplejpeg.decode_jpeg(data, "RGB", buffer=out).shape == out.shape:
                 return
         except ValueError:
             pass  # damaged, in CMYK, or larger than the buffer: `decode` finds out

@@ -1,8 +1,10 @@
 """Decoding: exact pixels, strict on damage, within limits."""
 
 import io
+import os
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -151,3 +153,18 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(make_picture, kind
 
 def test_encoding_keeps_the_picture(make_picture):
     assert np.abs(decode(encode_jpeg(make_picture(7))).astype(int) - make_picture(7)).max() < 12
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc")
+def test_scaling_images_keeps_no_memory():
+    noise = np.random.default_rng(0).integers(0, 256, (112, 112, 3), dtype=np.uint8)
+    data, out = encode_jpeg(noise), np.empty((56, 56, 3), np.uint8)
+
+    def used() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    decode_into(out, data, resize=True)
+    before = used()
+    for _ in range(2000):
+        decode_into(out, data, resize=True)
+    assert used() - before < 1000 * len(data)  # the decoder used to keep every file, 2000 times this
