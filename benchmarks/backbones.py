@@ -1,85 +1,119 @@
-"""Training step of every backbone: images/s and memory, ours against plain torch in fp32."""
+"""Training step of every backbone: images/s and memory, ours against plain torch in fp32.
+
+    OMP_NUM_THREADS=1 python benchmarks/backbones.py
+
+Three ways, each in a process of its own. plain: torch's own layers, fp32, contiguous, eager; ours: bf16
+autocast, channels_last; ckpt: ours with gradient checkpointing. A step is forward, backward and SGD. Its
+memory is what it adds at its peak to weights, gradients and libraries, as the system counts it (resident).
+"""
 
 import argparse
+import json
 import multiprocessing
 import os
 import platform
 import resource
 import time
-from typing import Any
+from pathlib import Path
 
 import torch
+from torch import nn
 from train_step import plain
 
 from facescale import backbones
 from facescale.backbones.describe import describe
 
-# Trained with checkpointing only, and several minutes long here.
-TOO_LARGE = ("r2060", "vit_h")
+WAYS = ("plain", "ours", "ckpt")
+TITLES = (
+    "backbone",
+    "parameters",
+    "multiply-adds",
+    "batch",
+    *(f"{way}, images/s" for way in WAYS),
+    "ours / plain",
+    *(f"{way}, MB" for way in WAYS),
+    "ckpt / plain",
+    "ckpt / ours",
+)
 
 
-def measure(name: str, way: str, batch: int, repeats: int) -> tuple[float, float]:
-    """Images per second, and what a step adds to the peak memory of the process (MB)."""
-    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+def peak() -> float:
+    """Largest resident memory of this process until now, MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def measure(name: str, way: str, batch: int, repeats: int, threads: int) -> tuple[float, float]:
+    """Images per second in the best of ``repeats`` steps, and MB that a step adds."""
+    torch.set_num_threads(threads)
+    # Of one thread the processor's time: what else the machine does counts little.
+    clock = time.process_time if threads == 1 else time.perf_counter
     fast = way != "plain"
-    memory = torch.channels_last if fast else torch.contiguous_format
-    options: dict[str, Any] = {"checkpointing": way == "checkpointing"}
-    net = backbones.build(name, **options)
-    net = (net if fast else plain(net)).train().to(memory_format=memory)
-    images = torch.rand(batch, 3, net.input_size, net.input_size).contiguous(memory_format=memory)
-    optimizer = torch.optim.SGD(net.parameters(), lr=1e-4, momentum=0.9)
+    layout = torch.channels_last if fast else torch.contiguous_format
+    net: nn.Module = backbones.build(name, checkpointing=way == "ckpt")
+    net = (net if fast else plain(net)).train().to(memory_format=layout)  # type: ignore[call-overload]
+    images = torch.rand(batch, 3, net.input_size, net.input_size).contiguous(memory_format=layout)
+    direction = torch.randn(batch, 512)  # the gradient of a plain sum would vanish in the last batch norm
+    optimizer = torch.optim.SGD(net.parameters(), lr=1e-4, weight_decay=5e-4)
 
-    def step(part: torch.Tensor) -> float:
-        start = time.perf_counter()
+    def step() -> float:
+        start = clock()
         with torch.autocast("cpu", torch.bfloat16, enabled=fast):
-            embedding = net(part)
-        embedding.sum().backward()
+            embedding = net(images)
+        (embedding * direction).sum().backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=False)
-        return time.perf_counter() - start
+        return clock() - start
 
-    # Libraries, gradients and momentum are in memory before, so that only activations are measured.
-    step(images[:2])
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    best = min(step(images) for _ in range(repeats))
-    return batch / best, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    for parameter in net.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()  # so that gradients are in memory before
+    optimizer.zero_grad(set_to_none=False)
+    before = peak()
+    best = min(step() for _ in range(repeats))  # the first one also chooses kernels
+    return batch / best, peak() - before
+
+
+def default_batch(multiply_adds: int) -> int:
+    """As much work for every network: 16 images of r50; batch norm needs two at least."""
+    return max(2, min(32, int(102e9 / multiply_adds)))
+
+
+def compare(name: str, arguments: argparse.Namespace) -> dict[str, float | str]:
+    """One row of the table."""
+    parameters, multiply_adds = describe(name)
+    batch = arguments.batch or default_batch(multiply_adds)
+    spawn = multiprocessing.get_context("spawn")
+    rates, sizes = [], []
+    for way in WAYS:
+        with spawn.Pool(1) as pool:
+            rate, size = pool.apply(measure, (name, way, batch, arguments.repeats, arguments.threads))
+        rates.append(rate)
+        sizes.append(size)
+    counts = (f"{parameters / 1e6:.1f} M", f"{multiply_adds / 1e9:.2f} G", batch)
+    speed = (*(round(rate, 1) for rate in rates), round(rates[1] / rates[0], 2))
+    memory = (*(round(size) for size in sizes), round(sizes[2] / sizes[0], 2), round(sizes[2] / sizes[1], 2))
+    return dict(zip(TITLES, (name, *counts, *speed, *memory), strict=True))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--names", nargs="+", default=[n for n in backbones.BACKBONES if n not in TOO_LARGE])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--names", nargs="+", default=list(backbones.BACKBONES))
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--batch", type=int, help="by default 2 to 32, less for larger networks")
     parser.add_argument("--repeats", type=int, default=3)
-    args = parser.parse_args()
-    os.environ["OMP_NUM_THREADS"] = str(args.threads)
-    print(f"{platform.machine()}, {args.threads} thread(s), torch {torch.__version__}, batch {args.batch}")
-    print("plain: torch layers, fp32, contiguous; ours: bf16, channels_last; ckpt: ours with checkpointing")
-    print(
-        "images/s, and memory that a step of this batch adds to one of two images; ours / plain, ckpt / ours"
-    )
-    titles = (
-        "backbone",
-        "parameters",
-        "multiply-adds",
-        "plain",
-        "ours",
-        "ckpt",
-        "ours / plain",
-        "ckpt / ours",
-    )
-    print(f"| {' | '.join(titles)} |\n|{'---|' * len(titles)}")
-    spawn = multiprocessing.get_context("spawn")
-    for name in args.names:
-        results = []
-        for way in ("plain", "ours", "checkpointing"):
-            with spawn.Pool(1) as pool:
-                results.append(pool.apply(measure, (name, way, args.batch, args.repeats)))
-        parameters, multiply_adds = describe(name)
-        cells = [f"{rate:.1f} / {mb:.0f} MB" for rate, mb in results]
-        speed, memory = results[1][0] / results[0][0], results[2][1] / results[1][1]
-        size = f"{parameters / 1e6:.1f} M | {multiply_adds / 1e9:.2f} G"
-        print(f"| {name} | {size} | {' | '.join(cells)} | {speed:.2f} | {memory:.2f} |", flush=True)
+    parser.add_argument("--json", type=Path, help="file for the figures")
+    arguments = parser.parse_args()
+    machine = f"{platform.machine()}, {os.cpu_count()} cores"
+    print(f"{machine}, {arguments.threads} thread(s), torch {torch.__version__}")
+    print(f"| {' | '.join(TITLES)} |\n|{'---|' * len(TITLES)}")
+    rows = []
+    for name in arguments.names:
+        rows.append(compare(name, arguments))
+        print(f"| {' | '.join(map(str, rows[-1].values()))} |", flush=True)
+        if arguments.json:
+            arguments.json.write_text(json.dumps(rows, indent=1))
 
 
 if __name__ == "__main__":
