@@ -1,5 +1,7 @@
 """Memory that a head with class centres needs on one process, predicted from its sizes."""
 
+import torch
+
 from facescale.centres.disk import record_bytes
 from facescale.centres.rows import initial_bytes
 from facescale.centres.store import CentreStore
@@ -15,6 +17,7 @@ _THREAD = 8 << 20  # what the thread that stages rows keeps of memory it has fre
 def centre_bytes(
     store: CentreStore,
     margin: Margin,
+    products: torch.dtype,
     chunk: int,
     batch: int,
     num_selected: int | None,
@@ -24,6 +27,7 @@ def centre_bytes(
     Args:
         store: where the centres are.
         margin: the margin.
+        products: precision of matrix products.
         chunk: classes evaluated at a time.
         batch: images of all processes.
         num_selected: classes looked at in a step (None: all).
@@ -46,7 +50,7 @@ def centre_bytes(
     host = disk = device = 0
     resident = store.num_rows * record
     if num_selected is not None:
-        work += selected * (batch + 1) * _FLOAT + 100 * num_selected
+        work += selected * (2 * batch * products.itemsize + _FLOAT) + 100 * num_selected
     if store.placement == "device":
         device = resident
         if num_selected is not None or narrow:

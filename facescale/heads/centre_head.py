@@ -129,6 +129,7 @@ class CentreHead(ClassHead):
         unknown_G = torch.zeros(len(id_G), device=id_G.device)
         seen = Seen(
             e_GD.detach().float(),
+            e_GD.detach().to(self.products),
             Own(own.cos_B.detach(), {name: x.detach() for name, x in own.extra.items()}),
             local_G if classes is None else _places(local_G, classes),
             *(unknown_G, unknown_G, unknown_G),
@@ -220,17 +221,26 @@ class CentreHead(ClassHead):
             member_C = torch.isin(classes, old).to(column_B.device)
             column_B = _places(own_B, classes)
             batches.append(
-                replace(looked.seen, column_B=column_B, inverse_N1=None, product_NB=None, member_C=member_C)
+                replace(
+                    looked.seen,
+                    column_B=column_B,
+                    inverse_N1=None,
+                    product_NB=None,
+                    exp_NB=None,
+                    member_C=member_C,
+                )
             )
         return classes, work, batches
 
-    def _room(self, classes: Tensor | None, batch: int) -> tuple[Tensor, Tensor | None]:
-        """Room for the norms of all rows looked at, and for the products of sampled ones with the batch."""
+    def _room(self, classes: Tensor | None, batch: int) -> tuple[Tensor | None, ...]:
+        """Room for the norms of all rows looked at; for products and exponentials of sampled ones."""
         take = self.store.scratch.take
         if classes is None:
-            return take("all_norms", (self.store.num_rows, 1)), None
+            return take("all_norms", (self.store.num_rows, 1)), None, None
         num_rows = len(classes) * self.store.rows_per_id
-        return take("all_norms", (num_rows, 1)), take("products", (num_rows, batch), self.products)
+        product_NB = take("products", (num_rows, batch), self.products)
+        exp_NB = take("exps", (len(classes), batch), self.products) if self._chunked.keeps_exp else None
+        return take("all_norms", (num_rows, 1)), product_NB, exp_NB
 
     def _open(self, classes: Tensor | None) -> tuple[Tensor | None, Work | None]:
         """Open the rows of ascending classes for the whole step; the classes come in the order of rows."""
@@ -238,7 +248,7 @@ class CentreHead(ClassHead):
             return None, None
         order, work = self.store.gather(self.store.rows_of(classes))
         per_id = self.store.rows_per_id
-        return order[::per_id] // per_id, work
+        return order if per_id == 1 else order[::per_id] // per_id, work
 
     def _chunks(
         self, classes: Tensor | None, work: Work | None, only_rows: bool
@@ -277,6 +287,7 @@ class CentreHead(ClassHead):
         return centre_bytes(
             self.store,
             self.margin,
+            self.products,
             self.chunk,
             batch_size * self.dist.world_size,
             self.num_selected(batch_size * self.dist.world_size),
@@ -394,7 +405,9 @@ def default_chunk(width: int, device: torch.device) -> int:
 
 def _places(class_G: Tensor, classes: Tensor) -> Tensor:
     """Positions of classes in a list (any order), -1 where they are not in it."""
-    wanted = class_G.cpu()
-    ascending, order = classes.sort()
-    place = torch.searchsorted(ascending, wanted).clamp(max=len(classes) - 1)
-    return torch.where(ascending[place] == wanted, order[place], -1).to(class_G.device)
+    wanted, order = class_G.cpu(), None
+    if (classes[1:] < classes[:-1]).any():  # rows that were staged come in another order
+        classes, order = classes.sort()
+    place = torch.searchsorted(classes, wanted).clamp(max=len(classes) - 1)
+    found = place if order is None else order[place]
+    return torch.where(classes[place] == wanted, found, -1).to(class_G.device)

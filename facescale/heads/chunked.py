@@ -21,6 +21,7 @@ class Seen:
 
     Attributes:
         e_BD: unit embeddings, float32.
+        factor_BD: these in the precision of products.
         own: what the margin knows of the batch, without gradient.
         column_B: position of the own class among the classes looked at; negative where it is not there.
         value_B: log-sum-exp (or sum, for margins that sum) over the other classes of all processes.
@@ -29,10 +30,12 @@ class Seen:
         inverse_N1: room for 1 / |w| of all rows looked at, which are needed twice; None where they are not
             kept.
         product_NB: room for the products of all rows looked at with the batch, where these are few.
+        exp_NB: room for exp(l) of all rows looked at, where these are few and l needs no shift.
         member_C: which classes this batch looked at, where rows of several batches move together.
     """
 
     e_BD: Tensor
+    factor_BD: Tensor
     own: Own
     column_B: Tensor
     value_B: Tensor
@@ -40,6 +43,7 @@ class Seen:
     grad_own_B: Tensor
     inverse_N1: Tensor | None = None
     product_NB: Tensor | None = None
+    exp_NB: Tensor | None = None
     member_C: Tensor | None = None
 
     def __post_init__(self) -> None:
@@ -101,6 +105,11 @@ class Chunked:
         self._bounded = margin.plain_others and margin.scale < 64.1
         self._absent = -torch.inf if self._softmax else 0.0
 
+    @property
+    def keeps_exp(self) -> bool:
+        """Whether ``Seen.exp_NB`` can be used."""
+        return self._softmax and self._bounded and self.margin.tally is None
+
     def look(
         self, seen: Seen, chunks: Iterable[tuple[int, Tensor]], with_pull: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
@@ -138,6 +147,8 @@ class Chunked:
                 out_CB.sub_(top_B)
             if self._softmax:
                 out_CB.exp_()
+            if seen.exp_NB is not None:
+                seen.exp_NB[first : first + len(out_CB)] = out_CB
             sum_B += out_CB.sum(0)
             if with_pull:
                 weight_CB = out_CB.mul_(slope) if self._softmax else torch.zeros_like(out_CB).add_(slope)
@@ -177,7 +188,7 @@ class Chunked:
         for number, seen in enumerate(batches):
             chunk = self._evaluate(w_RD, first, seen, again=True)
             inverse_R1, grad_B = chunk.inverse_R1, seen.grad_value_B / loss_scale
-            weight_CB = self._weights(chunk, seen.value_B, grad_B)
+            weight_CB = self._weights(chunk, first, seen, grad_B)
             if seen.member_C is not None:
                 weight_CB.mul_(seen.member_C[first : first + len(weight_CB), None])
             if cells := seen.own_cells(first, len(weight_CB)):
@@ -186,7 +197,7 @@ class Chunked:
             along_R1 = torch.linalg.vecdot(weight_RB, chunk.level_RB)[:, None]
             cosine_R1 = inverse_R1 if chunk.out_CB is None else 1.0
             radial_R1 = radial_R1 - along_R1 * cosine_R1 * inverse_R1.square()
-            self._add_product(grad_RD, weight_RB.mul_(inverse_R1), seen.e_BD, 1.0 if number else factor)
+            self._add_product(grad_RD, weight_RB.mul_(inverse_R1), seen.factor_BD, 1.0 if number else factor)
         return grad_RD.addcmul_(w_RD, torch.as_tensor(radial_R1))
 
     def parameter_gradients(
@@ -255,7 +266,7 @@ class Chunked:
         else:
             product_RB = seen.product_NB[here]
         if not kept:
-            torch.mm(factor_RD, self._factor("batch", seen.e_BD).T, out=product_RB)
+            torch.mm(factor_RD, seen.factor_BD.T, out=product_RB)
         if self._products is torch.float32:
             return factor_RD, product_RB
         return factor_RD, self._scratch.take("product", product_RB.shape).copy_(product_RB)
@@ -266,7 +277,7 @@ class Chunked:
             into_RD.addmm_(weight_RB, e_BD, beta=factor)
             return
         product_RD = self._scratch.take("gradient", into_RD.shape, self._products)
-        torch.mm(self._factor("weights", weight_RB), self._factor("batch", e_BD), out=product_RD)
+        torch.mm(self._factor("weights", weight_RB), e_BD, out=product_RD)
         if factor:
             torch.add(product_RD, into_RD, alpha=factor, out=into_RD)
         else:
@@ -278,7 +289,7 @@ class Chunked:
             return x
         return self._scratch.take(f"{name} to multiply", x.shape, self._products).copy_(x)
 
-    def _weights(self, chunk: _Chunk, value_B: Tensor, grad_B: Tensor) -> Tensor:
+    def _weights(self, chunk: _Chunk, first: int, seen: Seen, grad_B: Tensor) -> Tensor:
         """Gradient of the loss by the cosines (C, B), wrong in the cells of own classes."""
         if not self._softmax:
             assert isinstance(chunk.slope, Tensor)
@@ -286,10 +297,13 @@ class Chunked:
         weight_CB = self._scratch.take(
             "logits", (chunk.level_RB if chunk.out_CB is None else chunk.out_CB).shape
         )
+        if seen.exp_NB is not None:
+            exp_CB, factor_B = seen.exp_NB[first : first + len(weight_CB)], seen.value_B.neg().exp_()
+            return torch.mul(exp_CB, factor_B * grad_B * chunk.slope, out=weight_CB)
         if chunk.out_CB is None:
-            torch.addcmul(-value_B, chunk.level_RB, chunk.inverse_R1 * self.margin.scale, out=weight_CB)
+            torch.addcmul(-seen.value_B, chunk.level_RB, chunk.inverse_R1 * self.margin.scale, out=weight_CB)
         else:
-            torch.sub(chunk.out_CB, value_B, out=weight_CB)
+            torch.sub(chunk.out_CB, seen.value_B, out=weight_CB)
         weight_CB.exp_()
         if isinstance(chunk.slope, Tensor):
             return weight_CB.mul_(chunk.slope).mul_(grad_B)
