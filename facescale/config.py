@@ -167,6 +167,9 @@ class TrainConfig(Section):
     """Length, batch, precision and safety of the training."""
 
     duration: Duration = Field("20 epochs", description="length of the run")
+    init: str = Field(
+        "", description="run or weights to start from: its network, a run's class centres by identity name"
+    )
     batch_size: int = Field(128, ge=2, description="TOTAL images per optimiser step, over all processes")
     accumulate: int = Field(1, ge=1, description="parts that a step's batch is computed in, in turn")
     precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(

@@ -109,6 +109,11 @@ def _start_line(v: dict[str, Any], plan: Plan) -> str:
             if (singles := v.get("single_image_identities"))
             else ""
         )
+        + (
+            f"; {known} identities have their centre from train.init"
+            if (known := v.get("known_identities"))
+            else ""
+        )
     )
 
 

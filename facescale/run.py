@@ -22,7 +22,8 @@ def write_atomically(path: Path, text: str) -> None:
 class RunDir:
     """Paths of a run.
 
-    ``config.toml`` (what the user wrote), ``plan.json`` (what was derived from it), ``metrics.jsonl``,
+    ``config.toml`` (what the user wrote), ``plan.json`` (what was derived from it), ``identities.json`` (who
+    the identities are), ``metrics.jsonl``,
     ``checkpoints/step_N/``, ``centres/`` (those placed on disk), ``tensorboard/``,
     ``eval/step_N.json``, ``report.html``, ``export/``, ``bad_records.txt``.
     """
@@ -31,6 +32,7 @@ class RunDir:
         self.path = Path(path)
         self.config = self.path / "config.toml"
         self.plan = self.path / "plan.json"
+        self.identities = self.path / "identities.json"
         self.metrics = self.path / "metrics.jsonl"
         self.checkpoints = self.path / "checkpoints"
         self.best_file = self.checkpoints / "best.json"

@@ -1,7 +1,7 @@
 """Backbone, head and whatever follows them, as one thing that turns a batch into a loss."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,6 +117,12 @@ class RecognitionTask(nn.Module):
     def input_size(self) -> int:
         """Height and width of the images, pixels."""
         return int(self.backbone.input_size)  # type: ignore[arg-type]
+
+    def start_with(self, state_dict: Mapping[str, Tensor]) -> None:
+        """Give the network, and all that follow it, these weights."""
+        for net in (self.backbone, self.average, self.twin.net if self.twin else None):
+            if net is not None:
+                net.load_state_dict(state_dict)
 
     def begin_step(self, progress: float) -> None:
         """What comes before a step's forward passes: the twin follows, statistics are remembered.

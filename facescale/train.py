@@ -24,6 +24,7 @@ from facescale.data.reader import Reader
 from facescale.dist import Dist, pick_device
 from facescale.evaluate.verification import open_protocol
 from facescale.health import diagnose
+from facescale.inherit import check_identities, inherit, write_identities
 from facescale.meter import Meter
 from facescale.optim import make_optimizer, make_schedule
 from facescale.plan import Plan, make_plan
@@ -85,18 +86,20 @@ def train(
     dist = dist or Dist(device=pick_device())
     reader = open_reader(config.data.train, min_images=config.data.min_images)
     plan = make_plan(config, dist, reader)
-    run = _open_run(config, plan, run_path, dist, resume)
+    run = _open_run(config, plan, reader, run_path, dist, resume)
     task = RecognitionTask(config, plan, dist, run.centres)
     optimizer = make_optimizer(config.optim, task.backbone, task.head)
     scaler = torch.amp.GradScaler(dist.device.type, enabled=plan.precision == "fp16")
     schedule = make_schedule(config.optim, config.train.batch_size, plan.steps_per_epoch, plan.total_steps)
-    state, metrics = TrainState(), dict[str, float]()
+    state, metrics, started = TrainState(), dict[str, float](), dict[str, Any]()
     if run.steps():
         folder = run.snapshot(run.steps()[-1])
         state, saved = checkpoint.load(folder, dist)
         task.load_state(saved["task"], folder)
         optimizer.load_state_dict(saved["optimizer"])
         scaler.load_state_dict(saved["scaler"])
+    elif config.train.init:
+        started["known_identities"] = inherit(config, task, reader)
     if dist.is_main:
         run.truncate_metrics(state.step)
     loader = _make_loader(config, plan, reader, task, run)
@@ -115,7 +118,8 @@ def train(
             if on_log:
                 on_log(line, plan)
 
-    log("start", **plan.to_dict(), single_image_identities=getattr(loader.sampler, "num_single", 0))
+    singles = getattr(loader.sampler, "num_single", 0)
+    log("start", **plan.to_dict(), **started, single_image_identities=singles)
     task.train()
     stopping, warning = False, None
     with _stop_signals() as stop_asked, closing(_batches(loader, plan, state.step)) as batches:
@@ -223,8 +227,10 @@ def _make_loader(
     )
 
 
-def _open_run(config: Config, plan: Plan, path: str | Path, dist: Dist, resume: bool) -> RunDir:
-    """Make the run folder, or check that the one there belongs to this config.
+def _open_run(
+    config: Config, plan: Plan, reader: Reader, path: str | Path, dist: Dist, resume: bool
+) -> RunDir:
+    """Make the run folder, or check that the one there belongs to this config and these people.
 
     Raises:
         ValueError: the folder holds another run.
@@ -239,9 +245,12 @@ def _open_run(config: Config, plan: Plan, path: str | Path, dist: Dist, resume: 
                 f"the run {path} was started with other values of {', '.join(changed)}; "
                 "use another --run folder, or the same values to continue"
             )
+    if run.steps() and run.identities.is_file():
+        check_identities(run.identities, config, reader)
     dist.barrier()
     if dist.is_main:
         run.create()
+        write_identities(run.identities, config, reader)
         write_atomically(run.config, config.to_toml())
         write_atomically(run.plan, json.dumps(plan.to_dict(), indent=1))
     dist.barrier()

@@ -23,7 +23,7 @@ LAYERS = [
         "swap_test",
     },
     {"advice", "board", "task", "export", "embed", "checkpoint", "gallery", "components"},
-    {"train", "display", "bench"},
+    {"train", "display", "bench", "inherit"},
     {"demo"},
     {"cli", "__main__"},
 ]
