@@ -172,8 +172,8 @@ def test_checkpointing_keeps_less_in_memory() -> None:
 def test_an_exported_graph_gives_the_same_embeddings(name: str, tmp_path: Path) -> None:
     net = build(name)
     for module in net.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.momentum = 1.0  # statistics of the batch; with the initial ones deep networks overflow
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0  # the statistics of the batch: with the initial ones deep networks overflow
     with torch.no_grad():
         net(images(net, 8))
     side = int(net.input_size)  # type: ignore[arg-type]
