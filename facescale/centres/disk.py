@@ -11,12 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from facescale.centres.rows import InitialRows, Plane, Rows, numbers
+from facescale.centres.rows import BLOCK, InitialRows, Plane, Rows, numbers
 
 # N rows of this process, R rows read at once
 
 _ALIGN = 16  # bytes; every record starts at a multiple
-_BLOCK = 2048  # rows handled at once
 
 
 class _Bits:
@@ -115,7 +114,7 @@ class DiskRows:
             _read_all(self._file, records[:size], rows.start * self.record_bytes)
             return
         places, fresh_R = torch.from_numpy(at_R[~written_R]), torch.from_numpy(row_R[~written_R])
-        for fresh, some in zip(places.split(_BLOCK), fresh_R.split(_BLOCK), strict=True):
+        for fresh, some in zip(places.split(BLOCK), fresh_R.split(BLOCK), strict=True):
             buffer["record"].index_fill_(0, fresh, 0)
             values_RD = self._initial(some + self._first_row)
             buffer[self.planes[0].name][fresh] = values_RD.to(self.planes[0].dtype)
@@ -153,9 +152,9 @@ class DiskRows:
         if compact:
             self._drop_saved()
         path = self._links / f"disk-{self._sequence:06d}-{rank:05d}.npy"
-        buffer = self.new_buffer(min(len(row_R), _BLOCK))
+        buffer = self.new_buffer(min(len(row_R), BLOCK))
         with path.with_suffix(".records").open("wb") as file:
-            for part in np.array_split(row_R, max(1, -(-len(row_R) // _BLOCK))):
+            for part in np.array_split(row_R, max(1, -(-len(row_R) // BLOCK))):
                 self.read(torch.from_numpy(part), buffer)
                 file.write(_raw(buffer["record"][: len(part)]))
             file.flush()
@@ -209,8 +208,8 @@ def saved_blocks(folder: Path) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
     for path in sorted(folder.glob("disk-*.npy")):
         row_N = np.load(path)
         with path.with_suffix(".records").open("rb") as file:
-            for first in range(0, len(row_N), _BLOCK):
-                row_R = torch.from_numpy(row_N[first : first + _BLOCK])
+            for first in range(0, len(row_N), BLOCK):
+                row_R = torch.from_numpy(row_N[first : first + BLOCK])
                 record_RX = torch.frombuffer(bytearray(file.read(size * len(row_R))), dtype=torch.uint8)
                 record_RX = record_RX.view(len(row_R), size)
                 yield (

@@ -9,6 +9,7 @@ from torch import Tensor
 
 # N rows of this process, R rows read at once, D embedding size
 
+BLOCK = 2048  # rows handled at once where all are; small, as what is freed is not always given back
 _POOL = 4096  # rows drawn from a generator; all others are made of them by signs
 
 Rows = slice | Tensor
@@ -127,7 +128,8 @@ class MemoryRows:
             if isinstance(rows, slice):
                 into[: count(rows)].copy_(tensor[rows])
             elif at is not None:
-                into.index_copy_(0, at, tensor.index_select(0, rows))
+                for places, some in zip(at.split(BLOCK), rows.split(BLOCK), strict=True):
+                    into.index_copy_(0, places, tensor.index_select(0, some))
             else:
                 torch.index_select(tensor, 0, rows, out=into[: len(rows)])
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from facescale.centres.rows import Rows, count, numbers
+from facescale.centres.rows import BLOCK, Rows, count, numbers
 
 # R rows at hand
 
@@ -91,8 +91,11 @@ class Stage:
             order = np.argsort(write.rows)
             theirs = _among(rows, write.rows[order])
             source = torch.from_numpy(order[np.searchsorted(write.rows[order], rows[theirs])])
-            for name, into in buffer.items():
-                into[torch.from_numpy(at[theirs])] = write.buffer[name][source]
+            names = ("record",) if "record" in buffer else tuple(buffer)  # the others are views of it
+            into = torch.from_numpy(at[theirs])
+            for here, there in zip(into.split(BLOCK), source.split(BLOCK), strict=True):
+                for name in names:
+                    buffer[name][here] = write.buffer[name][there]
             rows, at = rows[~theirs], at[~theirs]
         self._source.read(torch.from_numpy(rows), buffer, torch.from_numpy(at))
 

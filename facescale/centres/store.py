@@ -8,7 +8,7 @@ from torch import Tensor
 
 from facescale.centres.disk import DiskRows
 from facescale.centres.optim import DenseSteps, RowAdamW, RowRule, RowSGD
-from facescale.centres.rows import InitialRows, MemoryRows, Plane, Rows, count
+from facescale.centres.rows import BLOCK, InitialRows, MemoryRows, Plane, Rows, count
 from facescale.centres.stage import Buffer, Stage
 from facescale.dist import Dist
 from facescale.ops import Scratch, StochasticRounding
@@ -17,7 +17,6 @@ from facescale.ops import Scratch, StochasticRounding
 
 PLACEMENTS = ("device", "host", "disk")
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_BLOCK = 2048  # rows handled at once where all are; small, as what is freed is not always given back
 
 
 @dataclass
@@ -130,9 +129,9 @@ class CentreStore:
         where = dist.device if self.placement == "device" else torch.device("cpu")
         pinned = self.placement == "host" and dist.device.type == "cuda"
         self.memory = MemoryRows(self.num_rows, self.planes, where, pinned)
-        for start in range(0, self.num_rows, _BLOCK):
-            numbers = torch.arange(start, min(start + _BLOCK, self.num_rows))
-            into = self.memory.tensors["rows"][start : start + _BLOCK]
+        for start in range(0, self.num_rows, BLOCK):
+            numbers = torch.arange(start, min(start + BLOCK, self.num_rows))
+            into = self.memory.tensors["rows"][start : start + BLOCK]
             into.copy_(initial(numbers + self.first_row))
         if self.placement == "host":
             self._stage = Stage(self.memory)
@@ -215,8 +214,8 @@ class CentreStore:
     def settle(self) -> None:
         """Make what is stored final: catch up every row, wait for writes."""
         if self._dense and self._dense.now:
-            for start in range(0, self.num_rows, _BLOCK):
-                rows = slice(start, min(start + _BLOCK, self.num_rows))
+            for start in range(0, self.num_rows, BLOCK):
+                rows = slice(start, min(start + BLOCK, self.num_rows))
                 work = self.open(rows, name="settle")
                 work.planes["last"].zero_()
                 self.put(rows, work)
