@@ -17,12 +17,11 @@ import argparse
 import json
 import os
 import platform
-import subprocess
-import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
+
+from training import train_recipe
 
 TWIN = ("twin.momentum=0.99", "twin.schedule=warmup")
 
@@ -70,29 +69,13 @@ def train(name: str, seed: int, arguments: argparse.Namespace) -> dict[str, floa
         f"train.seed={seed}",
         *arguments.settings,
     ]
-    words = [part for setting in settings for part in ("--set", setting)]
-    command = [sys.executable, "-m", "facescale", "train", str(arguments.config), "--run", str(run)]
-    start = time.monotonic()
-    with (arguments.out / f"{name}_seed{seed}.log").open("w") as log:
-        process = subprocess.Popen([*command, "--threads", str(arguments.threads), *words], stdout=log)
-        _, status, usage = os.wait4(process.pid, 0)
-    minutes = (time.monotonic() - start) / 60
-    if status:
-        raise RuntimeError(f"the training of {name} failed; see {log.name}")
-    (result,) = json.loads(sorted((run / "eval").iterdir())[-1].read_text())
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    rows = [line for line in lines if line["kind"] == "train"]
+    figures = train_recipe(arguments.config, run, settings, arguments.threads)
     return {
-        "accuracy": result["accuracy"]["mean"],
-        "auc": result["auc"],
+        **figures,
         "trained": steps * variant.trained,
         "drawn": steps * variant.drawn,
         "passes": steps * variant.passes,
-        "minutes": minutes,
-        "cpu_minutes": (usage.ru_utime + usage.ru_stime) / 60,
-        "images_per_s": mean(row["images_per_s"] for row in rows) * variant.trained / variant.items,
-        "waiting": mean(row["wait_share"] for row in rows),
-        "peak_gib": usage.ru_maxrss / 2**20,
+        "images_per_s": figures["images_per_s"] * variant.trained / variant.items,
     }
 
 

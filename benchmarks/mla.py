@@ -33,11 +33,18 @@ def steps_to_reach(curve: Curve, accuracy: float) -> float | None:
     return None
 
 
+def _window(size: int) -> list[str]:
+    """Settings with which the network sees the part of the face that the recipe shows, at another size."""
+    scale = size / 56
+    whole, left, top = (round(pixels * scale) for pixels in (75, 9, 17))
+    return [f"backbone.input_size={whole}", f"backbone.crop=[{left}, {top}, {size}]"]
+
+
 def train(arguments: argparse.Namespace, net: str, seed: int) -> dict[str, Any]:
     """One training through the command line; its accuracy at every evaluation."""
     settings = [
         f"backbone.name={net}",
-        f"backbone.input_size={arguments.size}",
+        *_window(arguments.size),
         f"train.duration={arguments.steps} steps",
         f"eval.every={100 / arguments.evaluations} %",
         "eval.flip=false",
@@ -88,7 +95,7 @@ def main() -> None:
     parser.add_argument("--train", type=Path, nargs="+", required=True)
     parser.add_argument("--lfw", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=320, help="of each training")
-    parser.add_argument("--size", type=int, default=64, help="side of the images, a multiple of 16")
+    parser.add_argument("--size", type=int, default=64, help="side of what the network sees, a multiple of 16")
     parser.add_argument("--evaluations", type=int, default=6, help="on LFW, evenly spread over a training")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--set", dest="settings", action="append", default=[])

@@ -10,14 +10,12 @@ import argparse
 import json
 import os
 import platform
-import resource
-import subprocess
-import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
+
+from training import train_recipe
 
 
 def one(arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
@@ -29,24 +27,7 @@ def one(arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
         f"train.seed={seed}",
         *arguments.settings,
     ]
-    words = [part for setting in settings for part in ("--set", setting)]
-    start = time.monotonic()
-    command = [sys.executable, "-m", "facescale", "train", str(arguments.config), "--run", str(run)]
-    with (arguments.out / f"seed{seed}.log").open("w") as log:
-        subprocess.run([*command, "--threads", str(arguments.threads), *words], check=True, stdout=log)
-    wall = time.monotonic() - start
-    (result,) = json.loads(sorted((run / "eval").iterdir())[-1].read_text())
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    rates = [row["images_per_s"] for row in rows if row["kind"] == "train"]
-    return {
-        "seed": seed,
-        "accuracy": result["accuracy"]["mean"],
-        "fold_std": result["accuracy"]["std"],
-        "auc": result["auc"],
-        "eer": result["eer"],
-        "minutes": wall / 60,
-        "images_per_s": mean(rates),
-    }
+    return {"seed": seed, **train_recipe(arguments.config, run, settings, arguments.threads)}
 
 
 def main() -> None:
@@ -66,16 +47,17 @@ def main() -> None:
     with ThreadPoolExecutor(arguments.parallel) as pool:
         rows = list(pool.map(lambda seed: one(arguments, seed), arguments.seeds))
     print(f"{platform.machine()}, {os.cpu_count()} cores, {arguments.threads} thread(s) a training")
-    print("| seed | LFW | fold std | AUC | EER | minutes | images/s |\n|---|---|---|---|---|---|---|")
+    print("| seed | LFW | fold std | AUC | EER | minutes (CPU) | images/s | peak GiB |")
+    print("|---|---|---|---|---|---|---|---|")
     for row in rows:
+        minutes = f"{row['minutes']:.1f} ({row['cpu_minutes']:.1f})"
         print(
             f"| {row['seed']} | {row['accuracy']:.2%} | {row['fold_std']:.2%} | {row['auc']:.4f} | "
-            f"{row['eer']:.2%} | {row['minutes']:.1f} | {row['images_per_s']:.0f} |"
+            f"{row['eer']:.2%} | {minutes} | {row['images_per_s']:.0f} | {row['peak_gib']:.2f} |"
         )
     accuracies = [row["accuracy"] for row in rows]
     spread = stdev(accuracies) if len(accuracies) > 1 else 0.0
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
-    print(f"mean {mean(accuracies):.2%} +- {spread:.2%} over seeds; peak memory of a training {peak:.2f} GiB")
+    print(f"mean {mean(accuracies):.2%} +- {spread:.2%} over seeds")
     (arguments.out / "study.json").write_text(
         json.dumps({"rows": rows, "settings": arguments.settings}, indent=1)
     )
