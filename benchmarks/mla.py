@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument("--train", type=Path, nargs="+", required=True)
     parser.add_argument("--lfw", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=320, help="of each training")
-    parser.add_argument("--size", type=int, default=64, help="side of what the network sees, a multiple of 16")
+    parser.add_argument("--size", type=int, default=64, help="side that the network sees, a multiple of 16")
     parser.add_argument("--evaluations", type=int, default=6, help="on LFW, evenly spread over a training")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--set", dest="settings", action="append", default=[])
