@@ -223,7 +223,9 @@ def test_figures_of_heads_are_one_json_object_a_line(facescale, monkeypatch) -> 
     from facescale import bench
 
     monkeypatch.setattr(bench, "_free_memory", lambda: 0)  # nothing fits: nothing runs
-    code, out, _ = facescale("bench", "heads", "--ids", "1k,2k", "--heads", "full", "--json")
+    code, out, _ = facescale(
+        "bench", "heads", "--ids", "1k,2k", "--heads", "full", "--json", "--device", "cpu"
+    )
     rows = [json.loads(line) for line in out.splitlines()]
     assert code == 0 and [row["num_ids"] for row in rows] == [1000, 2000]
     assert rows[0]["problem"].startswith("needs") and rows[0]["step_ms"] is None

@@ -246,7 +246,10 @@ def test_a_checkpoint_of_an_unknown_network_is_refused(tmp_path):
         (Card(backbone={"name": "mbf_s"}), "its card names no backbone"),
         (Card(backbone={**SPEC, "name": "mbf_x"}), "unknown backbone 'mbf_x'"),
         (Card(backbone={**SPEC, "embedding_size": 32}), "size mismatch"),
-        (Card(backbone={**SPEC, "embedding_size": "many"}), "must be tuple of ints"),
+        (
+            Card(backbone={**SPEC, "embedding_size": "many"}),
+            "embedding_size is 'many'; it must be a positive whole number",
+        ),
     ],
 )
 def test_weights_that_do_not_fit_their_card_are_refused(weights, tmp_path, card, message):

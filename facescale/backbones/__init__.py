@@ -69,6 +69,8 @@ def build(name: str, embedding_size: int = 512, **options: Any) -> nn.Module:
     ``croppable``.
 
     Raises:
-        ValueError: unknown name, or an option that the backbone does not have.
+        ValueError: unknown name, an option that the backbone does not have, or a size that is not positive.
     """
+    if not isinstance(embedding_size, int) or embedding_size < 1:
+        raise ValueError(f"embedding_size is {embedding_size!r}; it must be a positive whole number")
     return registry.build("backbone", {name: factory(name)}, name, embedding_size, **options)

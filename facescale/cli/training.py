@@ -24,7 +24,7 @@ def train(
     """Train a model, or continue an interrupted training.
 
     Ctrl-C and SIGTERM write a checkpoint; the same command continues from it. Several processes:
-    torchrun --nproc-per-node N -m facescale train ...
+    torchrun --nproc-per-node N -m -- facescale train ...
     """
     from facescale.config import load_config
 

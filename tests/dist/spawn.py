@@ -26,5 +26,7 @@ def run_processes(world_size: int, check: Callable[..., None], *args: Any) -> No
     """Call ``check(dist, *args)`` on every process; an error on one of them is raised here."""
     with tempfile.TemporaryDirectory() as folder:
         arguments = (world_size, f"{folder}/store", check, args)
-        # forked, as importing torch in every process would take longer than most checks
-        mp.start_processes(_entry, arguments, nprocs=world_size, start_method="fork")
+        # Forked, as importing torch in every process would take longer than most checks; a process that has
+        # used a GPU cannot be forked.
+        method = "spawn" if torch.cuda.is_available() else "fork"
+        mp.start_processes(_entry, arguments, nprocs=world_size, start_method=method)

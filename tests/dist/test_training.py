@@ -17,7 +17,7 @@ def train(run: Path, processes: int, *settings: str) -> None:
     subprocess.run(
         [
             *(sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"),
-            *("-m", "facescale", "train", "--device", "cpu", "--threads", "1", "--run", str(run), *words),
+            *("-m", "--", "facescale", "train", "--device", "cpu", "--threads", "1", "--run", str(run), *words),
         ],
         check=True,
         timeout=180,
