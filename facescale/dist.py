@@ -29,6 +29,11 @@ class Dist:
     world_size: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
+    def __post_init__(self) -> None:
+        """Number the device: tensors on "cuda" say that they are on "cuda:0"."""
+        if self.device == torch.device("cuda"):
+            object.__setattr__(self, "device", torch.device("cuda", torch.cuda.current_device()))
+
     @property
     def is_main(self) -> bool:
         """True on the one process that prints and writes reports."""

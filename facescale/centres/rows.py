@@ -48,6 +48,16 @@ def numbers(rows: Rows) -> np.ndarray:
     return np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows.numpy()
 
 
+def scatter_(into_NW: Tensor, rows: Tensor, values_RW: Tensor) -> None:
+    """In place ``into[rows] <- values``, both contiguous and of one type.
+
+    torch copies value by value; where two or more of them are 8 bytes it copies these.
+    """
+    if into_NW.shape[1] * into_NW.dtype.itemsize % 8 == 0:
+        into_NW, values_RW = into_NW.view(torch.float64), values_RW.view(torch.float64)
+    into_NW.index_copy_(0, rows, values_RW)
+
+
 class InitialRows:
     """Row values at the start, N(0, 0.01): a function of (seed, row) alone, at the cost of a copy.
 
@@ -139,4 +149,4 @@ class MemoryRows:
             if isinstance(rows, slice):
                 self.tensors[name][rows] = values[: count(rows)]
             else:
-                self.tensors[name].index_copy_(0, rows, values[: len(rows)])
+                scatter_(self.tensors[name], rows, values[: len(rows)])

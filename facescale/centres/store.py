@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from facescale.centres.disk import DiskRows
+from facescale.centres.fused import FusedSGD, available
 from facescale.centres.optim import DenseSteps, RowAdamW, RowRule, RowSGD
-from facescale.centres.rows import BLOCK, InitialRows, MemoryRows, Plane, Rows, count
+from facescale.centres.rows import BLOCK, InitialRows, MemoryRows, Plane, Rows, count, scatter_
 from facescale.centres.stage import Buffer, Stage
 from facescale.dist import Dist
 from facescale.ops import Scratch, StochasticRounding
@@ -111,6 +112,7 @@ class CentreStore:
         self.scratch = Scratch(dist.device)
         self.memory: MemoryRows | None = None
         self.disk: DiskRows | None = None
+        self.fused: FusedSGD | None = None
         self._stage: Stage | None = None
         self._rounding: StochasticRounding | None = None
         if torch.get_default_device().type != "meta":
@@ -135,6 +137,17 @@ class CentreStore:
             into.copy_(initial(numbers + self.first_row))
         if self.placement == "host":
             self._stage = Stage(self.memory)
+        elif self.fuses:
+            assert isinstance(self.rule, RowSGD)
+            self.fused = FusedSGD(self.rule, *(self.memory.tensors[plane.name] for plane in self.planes))
+
+    @property
+    def fuses(self) -> bool:
+        """Whether rows are moved where they are (``FusedSGD``): float32 with momentum in CPU memory."""
+        kinds = [(plane.name, plane.dtype) for plane in self.planes]
+        wanted = [("rows", torch.float32), ("momentum", torch.float32)]
+        here = self.placement == "device" and self.dist.device.type == "cpu"
+        return here and kinds == wanted and available()
 
     def open(self, rows: Rows, only_rows: bool = False, name: str = "open") -> Work:
         """Working copies of rows (the rows themselves where no copy is needed), valid until the next call.
@@ -200,7 +213,7 @@ class CentreStore:
         for name, value in work.planes.items():
             tensor = self.memory.tensors[name]
             if not isinstance(rows, slice):
-                tensor.index_copy_(0, rows.to(tensor.device), self._narrowed(value, tensor.dtype))
+                scatter_(tensor, rows.to(tensor.device), self._narrowed(value, tensor.dtype))
             elif tensor[rows].data_ptr() != value.data_ptr():
                 tensor[rows] = self._narrowed(value, tensor.dtype)
 

@@ -38,11 +38,11 @@ def centre_bytes(
     looked = store.num_rows if num_selected is None else num_selected * per_id
     rows = min(chunk * per_id, looked)
     work = _of_chunk(margin, products, rows, batch, store.dim, sampled)
+    if products is torch.float32 or not store.fuses:
+        work += rows * store.dim * _FLOAT  # the gradient of the rows
     work += looked * _FLOAT + batch * store.dim * _FLOAT * (6 + per_id)  # norms; embeddings and own rows
     if num_selected is not None:
         work += _of_sample(margin, products, looked, batch, per_id) + 100 * num_selected
-    if store.rule.coupled_decay == 0 or len(store.planes) == 1:
-        work += rows * store.dim * _FLOAT  # the gradient, where no momentum takes it up
     staged = rows if not sampled else looked
     work += _of_copies(store, rows, staged, sampled)
     block = BLOCK * store.dim * _FLOAT
@@ -96,7 +96,9 @@ def _of_copies(store: CentreStore, rows: int, staged: int, sampled: bool) -> int
     work = 0
     if store.placement == "device":
         staged = rows
-        if sampled or narrow:
+        if store.fuses:
+            work += rows * values if sampled else 0
+        elif sampled or narrow:
             work += rows * (wide + (values // 2 if narrow and sampled else 0))
     elif narrow or store.dist.device.type == "cuda":
         work += staged * wide

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from facescale.centres import saved as centres_saved
-from facescale.centres.rows import Rows
+from facescale.centres.fused import FusedSGD
+from facescale.centres.rows import Rows, count
 from facescale.centres.store import CentreStore, Work
 from facescale.dist import Dist
 from facescale.heads.base import Bytes, ClassHead, HeadOutput
@@ -22,7 +23,7 @@ from facescale.ops import as_float, product_dtype, unit
 # V views, B batch of this process, G batch of all processes, C classes, D embedding size
 
 _FLOOR = 1e-30  # least probability of the own class under compat
-_CHUNK_BYTES = {"cpu": 4 << 20, "cuda": 64 << 20}  # of float32 rows: what stays in a cache, or fills a GPU
+_CHUNK_BYTES = {"cpu": 8 << 20, "cuda": 64 << 20}  # of float32 rows: what stays in a cache, or fills a GPU
 
 
 class CentreHead(ClassHead):
@@ -191,6 +192,9 @@ class CentreHead(ClassHead):
     def _move(self, lr: float) -> None:
         store = self.store
         classes, work, batches = self._moving()
+        if store.fused is not None:
+            self._move_fused(store.fused, lr, classes, batches)
+            return
         for first, rows, part in self._chunks(classes, work, only_rows=False):
             grad_RD = self._chunked.row_gradient(
                 part.rows_RD,
@@ -203,6 +207,14 @@ class CentreHead(ClassHead):
             store.update(rows, part, grad_RD, lr)
         if classes is not None and work is not None:
             store.put(store.rows_of(classes), work)
+
+    def _move_fused(self, fused: FusedSGD, lr: float, classes: Tensor | None, batches: list[Seen]) -> None:
+        """The same where rows need not be copied to be moved, nor to be looked at if products were kept."""
+        decay, kept = self.store.rule.coupled_decay, all(seen.product_NB is not None for seen in batches)
+        for first, rows in self._pieces(classes):
+            w_RD = None if kept else self.store.open(rows, only_rows=True).rows_RD
+            parts = self._chunked.gradient_parts(w_RD, count(rows), first, batches, decay, self.loss_scale)
+            fused.step(rows, *parts, lr)
 
     def _moving(self) -> tuple[Tensor | None, Work | None, list[Seen]]:
         """Classes that move in this step, their rows, and the batches as they look from there."""
@@ -255,22 +267,22 @@ class CentreHead(ClassHead):
     ) -> Iterator[tuple[int, Rows, Work]]:
         """(position of the first class, rows, their work) of one chunk after the other."""
         store, per_id = self.store, self.store.rows_per_id
-        if classes is None:
-            slices = [
-                slice(start, min(start + self.chunk * per_id, store.num_rows))
-                for start in range(0, store.num_rows, self.chunk * per_id)
-            ]
-            for here, following in zip(slices, [*slices[1:], None], strict=True):
-                part = store.open(here, only_rows)
-                if following:
-                    store.prefetch(following)
-                yield here.start // per_id, here, part
-            return
-        rows = store.rows_of(classes)
-        for start in range(0, len(rows), self.chunk * per_id):
-            stop = min(start + self.chunk * per_id, len(rows))
-            some = rows[start:stop]
-            yield start // per_id, some, work.part(start, stop) if work else store.open(some, only_rows)
+        pieces = list(self._pieces(classes))
+        for (first, here), following in zip(pieces, [*pieces[1:], None], strict=True):
+            start = first * per_id
+            part = work.part(start, start + count(here)) if work else store.open(here, only_rows)
+            if classes is None and following:
+                store.prefetch(following[1])
+            yield first, here, part
+
+    def _pieces(self, classes: Tensor | None) -> Iterator[tuple[int, Rows]]:
+        """(position of the first class, rows) of one chunk after the other."""
+        store, size = self.store, self.chunk * self.store.rows_per_id
+        rows = None if classes is None else store.rows_of(classes)
+        total = store.num_rows if rows is None else len(rows)
+        for start in range(0, total, size):
+            here = slice(start, min(start + size, total))
+            yield start // store.rows_per_id, here if rows is None else rows[here]
 
     def _check_ids(self, id_G: Tensor) -> None:
         if id_G.device.type != "cpu":  # reading them would stall the device; a wrong one fails in indexing

@@ -64,7 +64,7 @@ class _Chunk:
     """A chunk under the margin: l = others(cos).
 
     Attributes:
-        factor_RD: the rows in the precision of products.
+        factor_RD: the rows in the precision of products, where these were not kept.
         inverse_R1: 1 / |w|.
         level_RB: cosines; products with the unit embeddings where ``out_CB`` is None.
         out_CB: l, or None where it is the cosine times the scale.
@@ -72,7 +72,7 @@ class _Chunk:
         winner_C1B: which sub-centre of a class is nearest, if it has several.
     """
 
-    factor_RD: Tensor
+    factor_RD: Tensor | None
     inverse_R1: Tensor
     level_RB: Tensor
     out_CB: Tensor | None
@@ -130,7 +130,7 @@ class Chunked:
         sum_B = torch.zeros_like(top_B)
         pull_BD = torch.zeros_like(seen.e_BD, dtype=torch.float32)
         for first, w_RD in chunks:
-            chunk = self._evaluate(w_RD, first, seen, again=False)
+            chunk = self._evaluate(w_RD, len(w_RD), first, seen, again=False)
             inverse_R1, out_CB, slope = chunk.inverse_R1, chunk.out_CB, chunk.slope
             if out_CB is None:
                 out_CB = self._scratch.take("logits", chunk.level_RB.shape)
@@ -149,13 +149,18 @@ class Chunked:
                 out_CB.exp_()
             if seen.exp_NB is not None:
                 seen.exp_NB[first : first + len(out_CB)] = out_CB
-            sum_B += out_CB.sum(0)
+            ones_C = self._scratch.take("ones", (len(out_CB),)).fill_(1)
+            sum_B.addmv_(out_CB.T, ones_C)  # sum(0) takes twice the memory of the chunk on CUDA
             if with_pull:
-                weight_CB = out_CB.mul_(slope) if self._softmax else torch.zeros_like(out_CB).add_(slope)
-                if cells and not self._softmax:
-                    weight_CB[cells] = 0.0
-                weight_RB = _to_rows(weight_CB, chunk).mul_(inverse_R1)
+                if self._softmax and chunk.winner_C1B is None and isinstance(slope, float):
+                    weight_RB = out_CB.mul_(inverse_R1 * slope)  # one pass instead of two
+                else:
+                    weight_CB = out_CB.mul_(slope) if self._softmax else torch.zeros_like(out_CB).add_(slope)
+                    if cells and not self._softmax:
+                        weight_CB[cells] = 0.0
+                    weight_RB = _to_rows(weight_CB, chunk).mul_(inverse_R1)
                 # faster than addmm_
+                assert chunk.factor_RD is not None
                 pull_BD += torch.mm(self._factor("weights", weight_RB).T, chunk.factor_RD)
         return top_B, sum_B, pull_BD
 
@@ -183,10 +188,42 @@ class Chunked:
         Returns:
             ``into_RD``, or the buffer, valid until the next call.
         """
-        grad_RD = self._scratch.take("gradient", w_RD.shape) if into_RD is None else into_RD
-        radial_R1: Tensor | float = decay
-        for number, seen in enumerate(batches):
-            chunk = self._evaluate(w_RD, first, seen, again=True)
+        into_RD = self._scratch.take("wide gradient", w_RD.shape) if into_RD is None else into_RD
+        grad_RD, radial_R = self.gradient_parts(w_RD, len(w_RD), first, batches, decay, loss_scale)
+        if grad_RD.dtype is not into_RD.dtype:  # torch would allocate it
+            grad_RD = self._scratch.take("wide gradient", grad_RD.shape).copy_(grad_RD)
+        if factor:
+            torch.add(grad_RD, into_RD, alpha=factor, out=into_RD)
+        elif into_RD.data_ptr() != grad_RD.data_ptr():
+            into_RD.copy_(grad_RD)
+        return into_RD.addcmul_(w_RD, radial_R[:, None])
+
+    def gradient_parts(
+        self,
+        w_RD: Tensor | None,
+        num_rows: int,
+        first: int,
+        batches: Sequence[Seen],
+        decay: float,
+        loss_scale: float,
+    ) -> tuple[Tensor, Tensor]:
+        """The gradient of the rows of one chunk as grad + radial * row.
+
+        Args:
+            w_RD: the rows, or None where the products with all batches were kept.
+            num_rows: how many.
+            first: see ``row_gradient``.
+            batches: see there.
+            decay: see there.
+            loss_scale: see there.
+
+        Returns:
+            grad (R, D) in the precision of products or float32, and radial (R,), valid until the next call.
+        """
+        grad_RD: Tensor | None = None
+        radial_R = torch.full((num_rows,), decay, device=batches[0].e_BD.device)
+        for seen in batches:
+            chunk = self._evaluate(w_RD, num_rows, first, seen, again=True)
             inverse_R1, grad_B = chunk.inverse_R1, seen.grad_value_B / loss_scale
             weight_CB = self._weights(chunk, first, seen, grad_B)
             if seen.member_C is not None:
@@ -194,11 +231,12 @@ class Chunked:
             if cells := seen.own_cells(first, len(weight_CB)):
                 weight_CB[cells] = seen.grad_own_B[cells[1]] / loss_scale
             weight_RB = _to_rows(weight_CB, chunk)
-            along_R1 = torch.linalg.vecdot(weight_RB, chunk.level_RB)[:, None]
             cosine_R1 = inverse_R1 if chunk.out_CB is None else 1.0
-            radial_R1 = radial_R1 - along_R1 * cosine_R1 * inverse_R1.square()
-            self._add_product(grad_RD, weight_RB.mul_(inverse_R1), seen.factor_BD, 1.0 if number else factor)
-        return grad_RD.addcmul_(w_RD, torch.as_tensor(radial_R1))
+            along_R = torch.linalg.vecdot(weight_RB, chunk.level_RB)
+            radial_R -= along_R * (cosine_R1 * inverse_R1.square())[:, 0]
+            grad_RD = self._product(weight_RB.mul_(inverse_R1), seen.factor_BD, grad_RD)
+        assert grad_RD is not None
+        return grad_RD, radial_R
 
     def parameter_gradients(
         self, seen: Seen, chunks: Iterable[tuple[int, Tensor]], parameters: Sequence[Tensor]
@@ -206,7 +244,7 @@ class Chunked:
         """Gradients of the loss by learned scalars of the margin that the other classes depend on."""
         totals = [torch.zeros_like(p) for p in parameters]
         for first, w_RD in chunks:
-            chunk = self._evaluate(w_RD, first, seen, again=True)
+            chunk = self._evaluate(w_RD, len(w_RD), first, seen, again=True)
             level_RB = chunk.level_RB * chunk.inverse_R1 if chunk.out_CB is None else chunk.level_RB
             level_CKB = level_RB.view(-1, self.margin.subcentres, len(seen.e_BD))
             with torch.enable_grad():
@@ -224,16 +262,16 @@ class Chunked:
                     total += grad
         return totals
 
-    def _evaluate(self, w_RD: Tensor, first: int, seen: Seen, again: bool) -> _Chunk:
+    def _evaluate(self, w_RD: Tensor | None, num_rows: int, first: int, seen: Seen, again: bool) -> _Chunk:
         """A chunk under the margin; ``again`` takes products and norms from the first time."""
         margin, own = self.margin, seen.own
         start = first * margin.subcentres
-        here = slice(start, start + len(w_RD))
+        here = slice(start, start + num_rows)
         if seen.inverse_N1 is None:
-            inverse_R1 = self._scratch.take("norms", (len(w_RD), 1))
+            inverse_R1 = self._scratch.take("norms", (num_rows, 1))
         else:
             inverse_R1 = seen.inverse_N1[here]
-        if seen.inverse_N1 is None or not again:
+        if w_RD is not None and (seen.inverse_N1 is None or not again):
             torch.linalg.vector_norm(w_RD, dim=1, keepdim=True, out=inverse_R1)
             inverse_R1.clamp_min_(1e-12).reciprocal_()
         factor_RD, product_RB = self._multiplied(w_RD, seen, here, again)
@@ -257,31 +295,36 @@ class Chunked:
             (slope_BC,) = torch.autograd.grad(out_BC.sum(), leaf_BC)
         return _Chunk(factor_RD, inverse_R1, level_RB, out_BC.detach().T, slope_BC.T, winner_C1B)
 
-    def _multiplied(self, w_RD: Tensor, seen: Seen, here: slice, again: bool) -> tuple[Tensor, Tensor]:
-        """The rows as factors, and their products (R, B) with the batch, float32."""
-        kept = again and seen.product_NB is not None
-        factor_RD = w_RD if kept else self._factor("rows", w_RD)
+    def _multiplied(
+        self, w_RD: Tensor | None, seen: Seen, here: slice, again: bool
+    ) -> tuple[Tensor | None, Tensor]:
+        """The rows as factors (None where not needed), and their products (R, B) with the batch, float32."""
         if seen.product_NB is None:
-            product_RB = self._scratch.take("product", (len(w_RD), len(seen.e_BD)), self._products)
+            num_rows = here.stop - here.start
+            product_RB = self._scratch.take("product", (num_rows, len(seen.e_BD)), self._products)
         else:
             product_RB = seen.product_NB[here]
-        if not kept:
+        factor_RD = None
+        if not again or seen.product_NB is None:
+            assert w_RD is not None
+            factor_RD = self._factor("rows", w_RD)
             torch.mm(factor_RD, seen.factor_BD.T, out=product_RB)
         if self._products is torch.float32:
             return factor_RD, product_RB
         return factor_RD, self._scratch.take("product", product_RB.shape).copy_(product_RB)
 
-    def _add_product(self, into_RD: Tensor, weight_RB: Tensor, e_BD: Tensor, factor: float) -> None:
-        """In place ``into <- factor * into + weight @ e``."""
+    def _product(self, weight_RB: Tensor, e_BD: Tensor, before_RD: Tensor | None) -> Tensor:
+        """``weight @ e``, in the precision of products; float32 with what was ``before`` added to it."""
+        shape = (len(weight_RB), e_BD.shape[1])
         if self._products is torch.float32:
-            into_RD.addmm_(weight_RB, e_BD, beta=factor)
-            return
-        product_RD = self._scratch.take("gradient", into_RD.shape, self._products)
+            if before_RD is not None:
+                return before_RD.addmm_(weight_RB, e_BD)
+            return torch.mm(weight_RB, e_BD, out=self._scratch.take("wide gradient", shape))
+        if before_RD is not None:
+            before_RD = self._scratch.take("sum of gradients", shape).copy_(before_RD)
+        product_RD = self._scratch.take("gradient", shape, self._products)
         torch.mm(self._factor("weights", weight_RB), e_BD, out=product_RD)
-        if factor:
-            torch.add(product_RD, into_RD, alpha=factor, out=into_RD)
-        else:
-            into_RD.copy_(product_RD)
+        return product_RD if before_RD is None else before_RD.add_(product_RD)
 
     def _factor(self, name: str, x: Tensor) -> Tensor:
         """``x`` as a factor of a product."""
@@ -299,7 +342,7 @@ class Chunked:
         )
         if seen.exp_NB is not None:
             exp_CB, factor_B = seen.exp_NB[first : first + len(weight_CB)], seen.value_B.neg().exp_()
-            return torch.mul(exp_CB, factor_B * grad_B * chunk.slope, out=weight_CB)
+            return weight_CB.copy_(exp_CB).mul_(factor_B * grad_B * chunk.slope)
         if chunk.out_CB is None:
             torch.addcmul(-seen.value_B, chunk.level_RB, chunk.inverse_R1 * self.margin.scale, out=weight_CB)
         else:

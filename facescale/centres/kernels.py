@@ -1,0 +1,46 @@
+"""Compiled loops over rows; importing this needs numba."""
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+# N rows of the store, R rows that move, D embedding size
+
+_BITS = np.uint32(16)
+
+
+@numba.njit(nogil=True, cache=True, fastmath={"contract"})
+def move(
+    w_ND: NDArray[np.float32],
+    m_ND: NDArray[np.float32],
+    row_R: NDArray[np.int64],
+    grad_RD: NDArray[np.float32],
+    radial_R: NDArray[np.float32],
+    momentum: np.float32,
+    lr: np.float32,
+) -> None:
+    """In place for every row: m <- momentum m + grad + radial w, w <- w - lr m."""
+    for r in range(len(row_R)):
+        w, m, grad, radial = w_ND[row_R[r]], m_ND[row_R[r]], grad_RD[r], radial_R[r]
+        for d in range(w.shape[0]):
+            m[d] = momentum * m[d] + grad[d] + radial * w[d]
+            w[d] -= lr * m[d]
+
+
+@numba.njit(nogil=True, cache=True, fastmath={"contract"})
+def move_half(
+    w_ND: NDArray[np.float32],
+    m_ND: NDArray[np.float32],
+    row_R: NDArray[np.int64],
+    grad_RD: NDArray[np.uint16],
+    radial_R: NDArray[np.float32],
+    momentum: np.float32,
+    lr: np.float32,
+) -> None:
+    """The same with a gradient in bfloat16, given as its bits."""
+    for r in range(len(row_R)):
+        w, m, grad, radial = w_ND[row_R[r]], m_ND[row_R[r]], grad_RD[r], radial_R[r]
+        for d in range(w.shape[0]):
+            wide = np.uint32(np.uint32(grad[d]) << _BITS).view(np.float32)
+            m[d] = momentum * m[d] + wide + radial * w[d]
+            w[d] -= lr * m[d]
