@@ -144,7 +144,6 @@ def partial_fc(clock: Callable[[], float], num_ids: int = 1_000_000) -> dict[str
     extra = extra_mb(num_ids, ours)
     times = measure({"ours": ours, "roofline": Roofline(num_ids, D, sampled)}, num_ids, D, 8, clock)
     del ours
-
     reference = {"reference": DenseReference(num_ids, D, 0.1)}
     times |= measure(reference, num_ids, D, 2, clock)
     times["reference / ours"] = times["reference"] / times["ours"]

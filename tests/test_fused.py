@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 import torch
 
-from facescale import heads, margins
-from facescale.centres import fused, store
+from facescale import compiled, heads, margins
+from facescale.centres import store
 from facescale.dist import Dist
 from facescale.heads.centre_head import CentreHead
 
@@ -78,5 +78,5 @@ def test_several_threads_move_what_one_moves() -> None:
 
 
 def test_numba_is_looked_for_without_being_imported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fused.importlib.util, "find_spec", lambda name: None)
-    assert not fused.available()
+    monkeypatch.setattr(compiled.importlib.util, "find_spec", lambda name: None)
+    assert not compiled.available()

@@ -1,6 +1,5 @@
 """SGD on rows in memory in one pass, without copies of them, where numba is installed (facescale[fast])."""
 
-import importlib.util
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -26,9 +25,9 @@ class FusedSGD:
     """
 
     def __init__(self, rule: RowSGD, w_ND: Tensor, m_ND: Tensor) -> None:
-        from facescale.centres import kernels
+        from facescale.compiled import rows
 
-        self._kernels = kernels
+        self._kernels = rows
         self._momentum = np.float32(rule.momentum)
         self._w_ND, self._m_ND = w_ND.numpy(), m_ND.numpy()
         self._pool: ThreadPoolExecutor | None = None
@@ -61,8 +60,3 @@ class FusedSGD:
         if self._pool is None:
             self._pool = ThreadPoolExecutor(parts, "rows")
         list(self._pool.map(run, bounds[:-1], bounds[1:]))
-
-
-def available() -> bool:
-    """Whether numba is installed."""
-    return importlib.util.find_spec("numba") is not None

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from facescale.centres.disk import DiskRows
-from facescale.centres.fused import FusedSGD, available
+from facescale.centres.fused import FusedSGD
 from facescale.centres.optim import DenseSteps, RowAdamW, RowRule, RowSGD
 from facescale.centres.rows import BLOCK, InitialRows, MemoryRows, Plane, Rows, count, scatter_
 from facescale.centres.stage import Buffer, Stage
+from facescale.compiled import available
 from facescale.dist import Dist
 from facescale.ops import Scratch, StochasticRounding
 

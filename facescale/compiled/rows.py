@@ -1,4 +1,4 @@
-"""Compiled loops over rows; importing this needs numba."""
+"""Moving rows of class centres; importing this needs numba."""
 
 import numba
 import numpy as np
