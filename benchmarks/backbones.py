@@ -74,8 +74,8 @@ def measure(name: str, way: str, batch: int, repeats: int, threads: int) -> tupl
 
 
 def default_batch(multiply_adds: int) -> int:
-    """As much work for every network: 16 images of r50; batch norm needs two at least."""
-    return max(2, min(32, int(102e9 / multiply_adds)))
+    """As much work for every network: 8 images of r50; batch norm needs two at least."""
+    return max(2, min(32, int(51e9 / multiply_adds)))
 
 
 def compare(name: str, arguments: argparse.Namespace) -> dict[str, float | str]:
