@@ -77,7 +77,7 @@ class SlotHead(ClassHead):
         self.pool: Pool = (LruPool if unique else RingPool)(self.size)
         self.first, self.stop = dist.shard(self.size)
         self.products = product_dtype(products, dist.device)
-        # Tensors of a chunk are fresh ones: on a CPU large ones cost page faults, and memory that stays taken.
+        # Tensors of a chunk are fresh ones: on a CPU large ones cost page faults and memory that stays taken
         width = embedding_size * (8 if dist.device.type == "cpu" else 1)
         self.chunk = chunk or default_chunk(width, dist.device)
         self._random = random
