@@ -103,5 +103,5 @@ def _of_copies(store: CentreStore, rows: int, staged: int, sampled: bool) -> int
     elif narrow or store.dist.device.type == "cuda":
         work += staged * wide
     if narrow:
-        work += StochasticRounding.bytes * 3 // 2 + staged * values * 5 // 2  # random bits; rounded copies
+        work += StochasticRounding.bytes * 3 // 2 + staged * values * 3 // 2 + rows * values  # bits; copies
     return work + (staged * values if decays else 0)
