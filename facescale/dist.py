@@ -32,7 +32,8 @@ class Dist:
     def __post_init__(self) -> None:
         """Number the device: tensors on "cuda" say that they are on "cuda:0"."""
         if self.device == torch.device("cuda"):
-            object.__setattr__(self, "device", torch.device("cuda", torch.cuda.current_device()))
+            current = torch.cuda.current_device() if torch.cuda.is_available() else 0
+            object.__setattr__(self, "device", torch.device("cuda", current))
 
     @property
     def is_main(self) -> bool:

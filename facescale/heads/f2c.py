@@ -90,7 +90,6 @@ class F2CHead(SlotHead):
 
     A centre of one image is a noisy one. With ``refresh`` below 1 a known identity's feature is written as
     unit((1 - refresh) newer row + refresh feature): a moving average over its images (not in the release).
-    With ``both`` the features of y stay behind those of x, so that centres are twice as young (nor that).
 
     ``compat``, as released: slots that nobody has taken hold random directions and count; see also
     ``plan_writes``. The released losses AM, Arc and SV are the margins cosface, arcface and sv_softmax
@@ -108,7 +107,6 @@ class F2CHead(SlotHead):
         hard: nearest slots that an outlier is pushed from; 0 is the release's min(max(size / 5000, 3), 10).
         outlier_weight: of the outliers' term.
         refresh: weight of a feature against the identity's newer row; 1 is the feature alone, as released.
-        both: after a step the features of both views stay; as released only those of x do.
         products: precision of the matrix products: "auto", "float32" or "bfloat16".
         chunk: slots compared with at a time; 0 is a good size for the device.
         compat: see above.
@@ -130,7 +128,6 @@ class F2CHead(SlotHead):
         hard: int = 0,
         outlier_weight: float = 1.0,
         refresh: float = 1.0,
-        both: bool = False,
         products: str = "auto",
         chunk: int = 0,
         compat: bool = False,
@@ -158,12 +155,11 @@ class F2CHead(SlotHead):
             raise ValueError(
                 f"refresh is {refresh}; it lies above 0 up to 1 (the feature alone, as released)"
             )
-        self.refresh, self.both = refresh, both
+        self.refresh = refresh
         self.hard = hard or min(max(int(self.size * 0.0002), 3), 10)
         self.outlier_weight, self.compat = outlier_weight, compat
         self.toggles = np.zeros(self.size, np.int64)
-        # Of the last part of a step, not yet in the rows: what x does, and features and identities of y.
-        self._waiting: tuple[Writes, Tensor, Tensor, Ints] | None = None
+        self._waiting: tuple[Writes, Tensor] | None = None  # of the last part of a step, not yet in the rows
         self._undo: list[tuple[int, Tensor, Tensor]] = []  # rows that earlier parts of the step replaced
         self._old_toggles: list[tuple[Ints, Ints]] = []
 
@@ -190,21 +186,19 @@ class F2CHead(SlotHead):
         x_VGD = [dist.gather_with_grad(q_BD) for q_BD in q_VBD]
         g_VGD = [dist.all_gather(unit(k_BD).to(q_VBD.dtype)) for k_BD in k_VBD.detach()]
         id_VG = [as_ids(dist.all_gather(id_B.contiguous())) for id_B in id_VB]
-        raw_GD = g_VGD[1]
-        g_VGD = [self._refreshed(g_GD, id_G) for g_GD, id_G in zip(g_VGD, id_VG, strict=True)]
+        if self.refresh < 1:
+            g_VGD = [self._refreshed(g_GD, id_G) for g_GD, id_G in zip(g_VGD, id_VG, strict=True)]
         first, _, _ = self._pass(x_VGD[0], id_VG[0], g_VGD[1], id_VG[1])
         self.pool.rollback(1)
         second, writes, stats = self._pass(x_VGD[1], id_VG[1], g_VGD[0], id_VG[0])
         if self.training:
-            self._waiting = writes, g_VGD[0], raw_GD, id_VG[1]
+            self._waiting = writes, g_VGD[0]
         else:
             self.pool.rollback(1)
         return HeadOutput((first + second).float(), stats)
 
     def _refreshed(self, g_GD: Tensor, id_G: Ints) -> Tensor:
         """The features, moved from what the pool has of these identities."""
-        if self.refresh == 1:
-            return g_GD
         slot_G = self.pool.view(id_G)
         newer_G1 = on(self.toggles[slot_G] == 0, g_GD)[:, None]  # the toggle names the row written next
         old_GD = torch.where(newer_G1, self.read(1, slot_G), self.read(0, slot_G)).to(g_GD.dtype)
@@ -279,17 +273,8 @@ class F2CHead(SlotHead):
         """Put the waiting features into the rows."""
         if self._waiting is None:
             return
-        writes, g_GD, other_GD, other_id_G = self._waiting
+        writes, g_GD = self._waiting
         self._waiting = None
-        self._write(writes, g_GD)
-        if self.both:
-            other_GD = self._refreshed(other_GD, other_id_G)
-            before = self.pool.view(other_id_G)
-            slots = self.pool.try_get(other_id_G)
-            self._write(plan_writes(other_id_G, before, slots, self.toggles, self.compat), other_GD)
-
-    def _write(self, writes: Writes, g_GD: Tensor) -> None:
-        """Put features into the rows, so that it can be undone."""
         for plane, (slots, sources) in enumerate(zip(writes.slots, writes.sources, strict=True)):
             place_M = on(slots[self.mine(slots)] - self.first, self.rows)
             self._undo.append((plane, place_M, self.rows[plane, place_M]))

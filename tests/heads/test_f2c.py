@@ -32,7 +32,6 @@ class Dense:
 
     def __init__(self, head: F2CHead) -> None:
         self.size, self.hard, self.compat, self.refresh = head.size, head.hard, head.compat, head.refresh
-        self.both = head.both
         self.margin = copy.deepcopy(head.margin).double()
         self.rows = head.rows.double().clone()
         self.toggles = [0] * head.size
@@ -81,21 +80,14 @@ class Dense:
         return F.normalize((1 - self.refresh) * newer_D + self.refresh * g_D, dim=0)
 
     def step(self, q_VBD: Tensor, ids: Tensor, g_VBD: Tensor) -> Tensor:
-        raw_VBD, id_lists = F.normalize(g_VBD, dim=2), ids.tolist()
-
-        def features(view: int) -> Tensor:
-            if self.refresh == 1:
-                return raw_VBD[view]
-            return torch.stack(list(map(self.moved, raw_VBD[view], id_lists[view])))
-
-        g_VBD = torch.stack([features(0), features(1)])
+        g_VBD, id_lists = F.normalize(g_VBD, dim=2), ids.tolist()
+        if self.refresh < 1:
+            views = zip(g_VBD, id_lists, strict=True)
+            g_VBD = torch.stack([torch.stack(list(map(self.moved, *view))) for view in views])
         before = self.rows.clone(), list(self.toggles), dict(self.slots)
         first = self.compare(q_VBD[0], id_lists[0], self.write(g_VBD[1], id_lists[1]))
         self.rows, self.toggles, self.slots = before
-        second = self.compare(q_VBD[1], id_lists[1], self.write(g_VBD[0], id_lists[0]))
-        if self.both:
-            self.write(features(1), id_lists[1])
-        return first + second
+        return first + self.compare(q_VBD[1], id_lists[1], self.write(g_VBD[0], id_lists[0]))
 
 
 # 12 slots hold a batch of 8 identities with some luck; 5 slots lose some of them again within the pass.
@@ -106,8 +98,6 @@ KINDS: dict[str, dict[str, Any]] = {
     "tight compat": {"size": 5, "compat": True},
     "tight refresh": {"size": 5, "refresh": 0.3},
     "roomy refresh": {"refresh": 0.3},
-    "tight both": {"size": 5, "both": True},
-    "roomy both": {"refresh": 0.3, "both": True},
 }
 
 
@@ -218,7 +208,7 @@ def test_a_resumed_head_goes_on_bit_for_bit(tmp_path: Path) -> None:
 
 
 def _check_processes(dist: Dist) -> None:
-    for kind in ({}, {"size": 5}, {"compat": True}, {"size": 5, "refresh": 0.5, "both": True}):
+    for kind in ({}, {"size": 5}, {"compat": True}, {"size": 5, "refresh": 0.5}):
         alone, here = make("adaface", **kind), make("adaface", dist, **kind)
         for seed in range(4):
             q_VBD, ids, k_VBD = draw(seed, 2, 8)
