@@ -73,9 +73,8 @@ def _of_chunk(margin: Margin, products: torch.dtype, rows: int, batch: int, dim:
         work += cells * _FLOAT  # the cosines beside the products
     if bent:
         work += _TEMPORARIES * classes * _FLOAT
-    if (
-        margin.subcentres > 1
-    ):  # weights of all rows, nearest ones and which they are; made anew for each chunk
+    if margin.subcentres > 1:
+        # weights of all rows, nearest ones and which they are; made anew for each chunk
         work += 3 * cells * _FLOAT + classes * (_FLOAT + 8)
     return work
 
