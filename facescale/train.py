@@ -41,6 +41,9 @@ _FREE = (
     "train.max_bad_steps",
 )
 
+# First factor of the loss in fp16 (times 64, torch's own, makes six steps of every training overflow).
+_LOSS_SCALE = 1024.0
+
 
 class TrainingError(RuntimeError):
     """The training cannot go on; the message says why and what to do. The last checkpoint stays usable."""
@@ -89,7 +92,7 @@ def train(
     run = _open_run(config, plan, reader, run_path, dist, resume)
     task = RecognitionTask(config, plan, dist, run.centres)
     optimizer = make_optimizer(config.optim, task.backbone, task.head)
-    scaler = torch.amp.GradScaler(dist.device.type, enabled=plan.precision == "fp16")
+    scaler = torch.amp.GradScaler(dist.device.type, _LOSS_SCALE, enabled=plan.precision == "fp16")
     schedule = make_schedule(config.optim, config.train.batch_size, plan.steps_per_epoch, plan.total_steps)
     state, metrics, started = TrainState(), dict[str, float](), dict[str, Any]()
     if run.steps():

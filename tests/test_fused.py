@@ -1,12 +1,15 @@
-"""Rows that a compiled loop moves in place are the rows that torch's operators make."""
+"""Rows that compiled loops move, read and write are those that torch's and Python's make."""
 
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from facescale import compiled, heads, margins
-from facescale.centres import store
+from facescale.centres import disk, store
+from facescale.centres.store import CentreStore
 from facescale.dist import Dist
 from facescale.heads.centre_head import CentreHead
 
@@ -38,31 +41,42 @@ def learn(head: CentreHead, parts: int) -> torch.Tensor:
             q_VBD = torch.randn(1, B, D, generator=generator).requires_grad_()
             (4 * head(q_VBD, torch.randint(0, C, (B,), generator=generator)).loss).backward()
         head.after_step(0.01)
-    assert head.store.memory is not None
-    return torch.stack([head.store.memory.tensors[name] for name in ("rows", "momentum")])
+    head.store.settle()
+    planes = head.store.open(torch.arange(head.store.num_rows)).planes
+    return torch.stack([planes[name] for name in ("rows", "momentum")])
 
 
+@pytest.mark.parametrize("placement", ["device", "host", "disk"])
 @pytest.mark.parametrize("parts", [1, 2])
 @pytest.mark.parametrize(("name", "margin", "options"), CASES)
-def test_moved_in_place_or_copied_rows_are_the_same(
-    monkeypatch: pytest.MonkeyPatch, name: str, margin: str, options: dict[str, Any], parts: int
+def test_rows_moved_by_either_are_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    name: str,
+    margin: str,
+    options: dict[str, Any],
+    parts: int,
+    placement: str,
 ) -> None:
-    ours = make(name, margin, **options)
-    assert ours.store.fused is not None
+    where = (
+        {"placement": placement, "directory": tmp_path} if placement == "disk" else {"placement": placement}
+    )
+    ours = make(name, margin, **options, **where)
+    assert ours.store.fused is not None and ours.store.in_place == (placement == "device")
     monkeypatch.setattr(store, "available", lambda: False)  # as where numba is not installed
     plain = make(name, margin, **options)
     assert plain.store.fused is None
     expected, rows = learn(plain, parts), learn(ours, parts)
     loose = 2e-2 if options["products"] == "bfloat16" else 2e-5
     torch.testing.assert_close(rows, expected, rtol=0, atol=loose * float(expected[1].abs().max()))
-    assert not torch.equal(rows[0], make(name, margin, **options).store.memory.tensors["rows"])  # type: ignore[union-attr]
+    assert not torch.equal(rows[0], make(name, margin, **options).read_rows(torch.arange(C)))
 
 
 @pytest.mark.parametrize(
     "options",
-    [{"momentum": 0.0}, {"optimiser": "adamw"}, {"store_dtype": "bfloat16"}, {"placement": "host"}],
+    [{"momentum": 0.0}, {"optimiser": "adamw"}, {"store_dtype": "bfloat16"}],
 )
-def test_other_optimisers_types_and_places_copy_rows(options: dict[str, Any]) -> None:
+def test_other_optimisers_and_types_use_torch(options: dict[str, Any]) -> None:
     head = make("full", "cosface", **options)
     assert head.store.fused is None and not head.store.fuses
 
@@ -75,6 +89,36 @@ def test_several_threads_move_what_one_moves() -> None:
     finally:
         torch.set_num_threads(1)
     torch.testing.assert_close(three, one, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("num_ids", [3000, 5_000_000])  # without masks, and with one
+def test_records_read_and_written_by_either_are_the_same(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, num_ids: int
+) -> None:
+    def make_store(folder: str) -> CentreStore:
+        return CentreStore(num_ids, 5, Dist(), placement="disk", directory=tmp_path / folder, seed=3)
+
+    ours = make_store("ours")
+    monkeypatch.setattr(disk.compiled, "available", lambda: False)
+    plain = make_store("plain")
+    some = torch.tensor([2, 999, num_ids - 1, 0])
+    for step in range(3):
+        for one in (ours, plain):
+            work = one.open(some + (step if step < 2 else 0) * torch.tensor([1, 1, -1, 0]))
+            one.update(some, work, torch.full((4, 5), 1.0 + step), 0.1)
+            one.settle()
+    wanted = torch.tensor([0, 1, 2, 3, 999, 1000, num_ids - 2, num_ids - 1])
+    for name, plane in ours.open(wanted).planes.items():
+        assert torch.equal(plane, plain.open(wanted).planes[name]), name
+
+
+def test_a_file_that_is_too_short_is_noticed(tmp_path: Path) -> None:
+    store = CentreStore(100, 8, Dist(), placement="disk", directory=tmp_path)
+    store.update(rows := torch.tensor([1, 99]), store.open(rows), torch.ones(2, 8), 0.1)
+    store.settle()
+    os.truncate(tmp_path / "process_0" / "rows.bin", 500)
+    with pytest.raises(ValueError, match="shorter than it should be"):
+        store.open(rows)
 
 
 def test_numba_is_looked_for_without_being_imported(monkeypatch: pytest.MonkeyPatch) -> None:

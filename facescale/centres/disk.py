@@ -6,11 +6,13 @@ import shutil
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from facescale import compiled
 from facescale.centres.rows import BLOCK, InitialRows, Plane, Rows, numbers
 
 # N rows of this process, R rows read at once
@@ -89,6 +91,7 @@ class DiskRows:
         self._links.mkdir(parents=True)
         self._file = os.open(directory / "rows.bin", os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
         os.ftruncate(self._file, num_rows * self.record_bytes)
+        self._loops = _compiled()
 
     def close(self) -> None:
         """Give the file back; the rows are lost unless they were saved."""
@@ -113,14 +116,25 @@ class DiskRows:
             size = self.record_bytes * len(row_R)
             _read_all(self._file, records[:size], rows.start * self.record_bytes)
             return
-        places, fresh_R = torch.from_numpy(at_R[~written_R]), torch.from_numpy(row_R[~written_R])
-        for fresh, some in zip(places.split(BLOCK), fresh_R.split(BLOCK), strict=True):
-            buffer["record"].index_fill_(0, fresh, 0)
-            values_RD = self._initial(some + self._first_row)
-            buffer[self.planes[0].name][fresh] = values_RD.to(self.planes[0].dtype)
-        size, file = self.record_bytes, self._file
-        for row, place in zip(row_R[written_R].tolist(), at_R[written_R].tolist(), strict=True):
-            _read_all(file, records[place * size : (place + 1) * size], row * size)
+        self._begin(row_R[~written_R], at_R[~written_R], buffer)
+        row_R, at_R = row_R[written_R], at_R[written_R]
+        done = self._loops.read(self._file, row_R, at_R, buffer["record"].numpy()) if self._loops else 0
+        size = self.record_bytes
+        for row, place in zip(row_R[done:].tolist(), at_R[done:].tolist(), strict=True):
+            _read_all(self._file, records[place * size : (place + 1) * size], row * size)
+
+    def _begin(self, row_R: np.ndarray, at_R: np.ndarray, buffer: dict[str, Tensor]) -> None:
+        """First records of rows that were never written, to places ``at_R``."""
+        record_RX, first = buffer["record"], self.planes[0]
+        row_R = row_R + self._first_row
+        if self._loops and first.dtype is torch.float32:
+            self._loops.begin(row_R, at_R, *self._initial.tables, record_RX.numpy())
+            return
+        for start in range(0, len(row_R), BLOCK):
+            at = torch.from_numpy(at_R[start : start + BLOCK])
+            record_RX.index_fill_(0, at, 0)
+            values_RD = self._initial(torch.from_numpy(row_R[start : start + BLOCK]))
+            buffer[first.name][at] = values_RD.to(first.dtype)
 
     def write(self, rows: Rows, buffer: dict[str, Tensor]) -> None:
         """Copy the first places of ``buffer`` to rows, and to no others."""
@@ -130,7 +144,8 @@ class DiskRows:
         if isinstance(rows, slice):
             _write_all(file, records[: size * len(row_R)], rows.start * size)
         else:
-            for place, row in enumerate(row_R.tolist()):
+            done = self._loops.write(file, row_R, buffer["record"].numpy()) if self._loops else 0
+            for place, row in enumerate(row_R[done:].tolist(), done):
                 _write_all(file, records[place * size : (place + 1) * size], row * size)
         self._written.set(row_R)
         self._changed.set(row_R)
@@ -219,6 +234,15 @@ def saved_blocks(folder: Path) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
                         for p, at in zip(planes, start, strict=False)
                     },
                 )
+
+
+def _compiled() -> Any:
+    """Loops that read and write many records, or None without numba; what they leave Python's loops do."""
+    if not compiled.available():
+        return None
+    from facescale.compiled import records
+
+    return records
 
 
 def _raw(records: Tensor) -> memoryview:

@@ -1,5 +1,6 @@
-"""SGD on rows in memory in one pass, without copies of them, where numba is installed (facescale[fast])."""
+"""SGD on rows in CPU memory in one pass over them, where numba is installed (facescale[fast])."""
 
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -20,27 +21,28 @@ class FusedSGD:
 
     Args:
         rule: momentum.
-        w_ND: rows, float32 in CPU memory.
-        m_ND: their momentum, likewise.
     """
 
-    def __init__(self, rule: RowSGD, w_ND: Tensor, m_ND: Tensor) -> None:
+    def __init__(self, rule: RowSGD) -> None:
         from facescale.compiled import rows
 
         self._kernels = rows
         self._momentum = np.float32(rule.momentum)
-        self._w_ND, self._m_ND = w_ND.numpy(), m_ND.numpy()
         self._pool: ThreadPoolExecutor | None = None
 
-    def step(self, rows: Rows, grad_RD: Tensor, radial_R: Tensor, lr: float) -> None:
+    def step(
+        self, planes: Mapping[str, Tensor], rows: Rows, grad_RD: Tensor, radial_R: Tensor, lr: float
+    ) -> None:
         """Move rows; each thread of torch takes a part of them.
 
         Args:
+            planes: "rows" and "momentum", float32 (N, D) in CPU memory.
             rows: distinct ones.
             grad_RD: g, float32 or bfloat16.
             radial_R: a factor a row, float32.
             lr: rate.
         """
+        w_ND, m_ND = planes["rows"].numpy(), planes["momentum"].numpy()
         half = grad_RD.dtype is torch.bfloat16
         kernel = self._kernels.move_half if half else self._kernels.move
         grad = grad_RD.view(torch.uint16).numpy() if half else grad_RD.numpy()
@@ -50,9 +52,7 @@ class FusedSGD:
 
         def run(start: int, stop: int) -> None:
             part = slice(start, stop)
-            kernel(
-                self._w_ND, self._m_ND, row[part], grad[part], radial[part], self._momentum, np.float32(lr)
-            )
+            kernel(w_ND, m_ND, row[part], grad[part], radial[part], self._momentum, np.float32(lr))
 
         if parts == 1:
             run(0, len(row))

@@ -76,18 +76,24 @@ class InitialRows:
         generator = torch.Generator().manual_seed(seed)
         pool_rows, *mask_rows = _initial_tables(num_rows)
         self._pool = torch.empty(pool_rows, dim).normal_(0, 0.01, generator=generator)
-        self._masks: list[Tensor] = []
-        for size in mask_rows:
+        self._num_masks = len(mask_rows)
+        self._masks = torch.empty(sum(mask_rows), dim, dtype=torch.int32)  # all but the last have 4096 rows
+        for mask, size in zip(self._masks.split(mask_rows), mask_rows, strict=True):
             bits = torch.randint(0, 2, (size, dim), dtype=torch.int32, generator=generator)
-            self._masks.append(bits.mul_(-(2**31)))
+            mask.copy_(bits.mul_(-(2**31)))
+
+    @property
+    def tables(self) -> tuple[np.ndarray, np.ndarray, int]:
+        """Pool, masks and how many these are, as bits of float32, for ``compiled.records.begin``."""
+        return self._pool.view(torch.int32).numpy(), self._masks.numpy(), self._num_masks
 
     def __call__(self, row_R: Tensor) -> Tensor:
         """Values (R, D), float32, of global rows."""
         out = self._pool[row_R % _POOL]
         bits = out.view(torch.int32)
-        for mask in self._masks:
+        for number in range(self._num_masks):
             row_R = row_R // _POOL
-            bits.bitwise_xor_(mask[row_R % _POOL])
+            bits.bitwise_xor_(self._masks[row_R % _POOL + number * _POOL])
         return out
 
 

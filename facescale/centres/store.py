@@ -120,6 +120,8 @@ class CentreStore:
             if dtype is not torch.float32:
                 self._rounding = StochasticRounding(dist.device, seed)
             self._make_rows(InitialRows(dim, num_ids * rows_per_id, seed), directory)
+            if self.fuses and isinstance(self.rule, RowSGD):
+                self.fused = FusedSGD(self.rule)
 
     def _make_rows(self, initial: InitialRows, directory: str | Path | None) -> None:
         dist = self.dist
@@ -138,17 +140,18 @@ class CentreStore:
             into.copy_(initial(numbers + self.first_row))
         if self.placement == "host":
             self._stage = Stage(self.memory)
-        elif self.fuses:
-            assert isinstance(self.rule, RowSGD)
-            self.fused = FusedSGD(self.rule, *(self.memory.tensors[plane.name] for plane in self.planes))
 
     @property
     def fuses(self) -> bool:
-        """Whether rows are moved where they are (``FusedSGD``): float32 with momentum in CPU memory."""
+        """Whether ``FusedSGD`` moves the rows: float32 with momentum, on a CPU."""
         kinds = [(plane.name, plane.dtype) for plane in self.planes]
         wanted = [("rows", torch.float32), ("momentum", torch.float32)]
-        here = self.placement == "device" and self.dist.device.type == "cpu"
-        return here and kinds == wanted and available()
+        return self.dist.device.type == "cpu" and kinds == wanted and available()
+
+    @property
+    def in_place(self) -> bool:
+        """Whether that moves them in the store itself, not in a work."""
+        return self.fused is not None and self._stage is None
 
     def open(self, rows: Rows, only_rows: bool = False, name: str = "open") -> Work:
         """Working copies of rows (the rows themselves where no copy is needed), valid until the next call.
@@ -189,6 +192,25 @@ class CentreStore:
         if self._dense:
             work.planes["last"].fill_(self._dense.now + 1)
         if self._stage is None or work.buffer is not None:
+            self.put(rows, work)
+
+    def move(self, rows: Rows, work: Work, grad_RD: Tensor, radial_R: Tensor, lr: float) -> None:
+        """What ``update`` does, by ``fused``, with the gradient grad + radial * row.
+
+        Args:
+            rows: local rows.
+            work: as ``open`` or ``gather`` gave them; not looked at if they are moved ``in_place``.
+            grad_RD: see ``FusedSGD.step``.
+            radial_R: see there.
+            lr: rate.
+        """
+        assert self.fused is not None
+        if self.in_place:
+            assert self.memory is not None
+            self.fused.step(self.memory.tensors, rows, grad_RD, radial_R, lr)
+            return
+        self.fused.step(work.planes, slice(0, count(rows)), grad_RD, radial_R, lr)
+        if work.buffer is not None:
             self.put(rows, work)
 
     def filled(self, rows: Tensor, planes: dict[str, Tensor]) -> Work:

@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from facescale.centres import saved as centres_saved
-from facescale.centres.fused import FusedSGD
 from facescale.centres.rows import Rows, count
 from facescale.centres.store import CentreStore, Work
 from facescale.dist import Dist
@@ -192,29 +191,24 @@ class CentreHead(ClassHead):
     def _move(self, lr: float) -> None:
         store = self.store
         classes, work, batches = self._moving()
-        if store.fused is not None:
-            self._move_fused(store.fused, lr, classes, batches)
-            return
-        for first, rows, part in self._chunks(classes, work, only_rows=False):
-            grad_RD = self._chunked.row_gradient(
-                part.rows_RD,
-                first,
-                batches,
-                store.rule.coupled_decay,
-                self.loss_scale,
-                *store.rule.gradient_into(part.planes),
-            )
+        decay, scale = store.rule.coupled_decay, self.loss_scale
+        # Rows that move where they are need not be copied, nor looked at if the products with them were kept.
+        unseen = store.in_place and all(seen.product_NB is not None for seen in batches)
+        for first, rows, part in self._chunks(classes, work, only_rows=store.in_place, unseen=unseen):
+            if store.fused:
+                w_RD = None if unseen else part.rows_RD
+                store.move(
+                    rows,
+                    part,
+                    *self._chunked.gradient_parts(w_RD, count(rows), first, batches, decay, scale),
+                    lr,
+                )
+                continue
+            into = store.rule.gradient_into(part.planes)
+            grad_RD = self._chunked.row_gradient(part.rows_RD, first, batches, decay, scale, *into)
             store.update(rows, part, grad_RD, lr)
         if classes is not None and work is not None:
             store.put(store.rows_of(classes), work)
-
-    def _move_fused(self, fused: FusedSGD, lr: float, classes: Tensor | None, batches: list[Seen]) -> None:
-        """The same where rows need not be copied to be moved, nor to be looked at if products were kept."""
-        decay, kept = self.store.rule.coupled_decay, all(seen.product_NB is not None for seen in batches)
-        for first, rows in self._pieces(classes):
-            w_RD = None if kept else self.store.open(rows, only_rows=True).rows_RD
-            parts = self._chunked.gradient_parts(w_RD, count(rows), first, batches, decay, self.loss_scale)
-            fused.step(rows, *parts, lr)
 
     def _moving(self) -> tuple[Tensor | None, Work | None, list[Seen]]:
         """Classes that move in this step, their rows, and the batches as they look from there."""
@@ -263,14 +257,17 @@ class CentreHead(ClassHead):
         return order if per_id == 1 else order[::per_id] // per_id, work
 
     def _chunks(
-        self, classes: Tensor | None, work: Work | None, only_rows: bool
+        self, classes: Tensor | None, work: Work | None, only_rows: bool, unseen: bool = False
     ) -> Iterator[tuple[int, Rows, Work]]:
-        """(position of the first class, rows, their work) of one chunk after the other."""
+        """(position of the first class, rows, their work or an empty one) of one chunk after the other."""
         store, per_id = self.store, self.store.rows_per_id
         pieces = list(self._pieces(classes))
         for (first, here), following in zip(pieces, [*pieces[1:], None], strict=True):
             start = first * per_id
-            part = work.part(start, start + count(here)) if work else store.open(here, only_rows)
+            if work:
+                part = work.part(start, start + count(here))
+            else:
+                part = Work({}) if unseen else store.open(here, only_rows)
             if classes is None and following:
                 store.prefetch(following[1])
             yield first, here, part
