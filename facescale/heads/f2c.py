@@ -26,25 +26,28 @@ class Writes:
     """What a batch of gallery features does to the pool.
 
     Attributes:
-        slots: for both rows of a slot, the distinct slots in which that row is written, ascending.
-        sources: for both rows, the place in the batch of the feature that is written last.
+        slots: for each row of a slot, the distinct slots in which that row is written, ascending.
+        sources: for each row, the place in the batch of the feature that is written last.
         double: slots whose second row counts in the mixed comparison, ascending.
         turned: slots whose toggle is set.
         toggles: to what.
     """
 
-    slots: tuple[Ints, Ints]
-    sources: tuple[Ints, Ints]
+    slots: tuple[Ints, ...]
+    sources: tuple[Ints, ...]
     double: Ints
     turned: Ints
     toggles: Ints
 
 
-def plan_writes(ids: Ints, before: Ints, slots: Ints, toggles: Ints, compat: bool = False) -> Writes:
+def plan_writes(
+    ids: Ints, before: Ints, slots: Ints, toggles: Ints, compat: bool = False, rows_per_id: int = 2
+) -> Writes:
     """What follows from writing a batch of features one after the other.
 
     A feature of a new identity goes to row 0 of its slot, and the toggle is set to 1. One of a known identity
-    goes to the row that the toggle names, which then flips, and the slot counts as double.
+    goes to the row that the toggle names, which then flips, and the slot counts as double. If slots have one
+    row, all features go there.
 
     Args:
         ids: of the features, (N,).
@@ -52,6 +55,7 @@ def plan_writes(ids: Ints, before: Ints, slots: Ints, toggles: Ints, compat: boo
         slots: slot that the pool gave each.
         toggles: of all slots.
         compat: a slot stays double if its identity is evicted and replaced within the batch, as released.
+        rows_per_id: rows of a slot, 2 or 1.
     """
     order = slots.argsort(kind="stable")
     slot, id_, place = slots[order], ids[order], np.arange(slots.size)
@@ -59,14 +63,14 @@ def plan_writes(ids: Ints, before: Ints, slots: Ints, toggles: Ints, compat: boo
     same = np.concatenate([[False], id_[1:] == id_[:-1]])[: slots.size]
     known = np.where(starts, before[order] == slot, same)
     begin = np.maximum.accumulate(np.where(starts | ~known, place, 0))  # of this identity's stay in the slot
-    row = (place - begin + np.where(known[begin], toggles[slot], 0)) % 2
+    row = (place - begin + np.where(known[begin], toggles[slot], 0)) % rows_per_id
     last = last_of(slot)
     stays = slice(None) if compat else begin == begin[last].repeat(np.diff(last, prepend=-1))
-    written = [np.flatnonzero(row == plane) for plane in (0, 1)]
+    written = [np.flatnonzero(row == plane) for plane in range(rows_per_id)]
     kept = [places[last_of(slot[places])] for places in written]
     return Writes(
-        slots=(slot[kept[0]], slot[kept[1]]),
-        sources=(order[kept[0]], order[kept[1]]),
+        slots=tuple(slot[places] for places in kept),
+        sources=tuple(order[places] for places in kept),
         double=np.unique(slot[stays][known[stays]]),
         turned=slot[last],
         toggles=1 - row[last],
@@ -88,8 +92,10 @@ class F2CHead(SlotHead):
     Both passes are computed on top of the pool, which itself changes between steps only. So gradients are
     right in any precision.
 
-    A centre of one image is a noisy one. With ``refresh`` below 1 a known identity's feature is written as
-    unit((1 - refresh) newer row + refresh feature): a moving average over its images (not in the release).
+    What the release does not have: a centre of one image is a noisy one, so with ``refresh`` below 1 a known
+    identity's feature is written as unit((1 - refresh) newer row + refresh feature), a moving average over
+    its images. With ``both`` the features of y stay behind those of x, so that the average goes over twice
+    as many. With ``rows_per_id`` = 1 there is no second, older row and no second comparison.
 
     ``compat``, as released: slots that nobody has taken hold random directions and count; see also
     ``plan_writes``. The released losses AM, Arc and SV are the margins cosface, arcface and sv_softmax
@@ -107,6 +113,8 @@ class F2CHead(SlotHead):
         hard: nearest slots that an outlier is pushed from; 0 is the release's min(max(size / 5000, 3), 10).
         outlier_weight: of the outliers' term.
         refresh: weight of a feature against the identity's newer row; 1 is the feature alone, as released.
+        both: after a step the features of both views stay; as released only those of x do.
+        rows_per_id: rows of a slot, 2 or 1.
         products: precision of the matrix products: "auto", "float32" or "bfloat16".
         chunk: slots compared with at a time; 0 is a good size for the device.
         compat: see above.
@@ -128,11 +136,15 @@ class F2CHead(SlotHead):
         hard: int = 0,
         outlier_weight: float = 1.0,
         refresh: float = 1.0,
+        both: bool = False,
+        rows_per_id: int = 2,
         products: str = "auto",
         chunk: int = 0,
         compat: bool = False,
         seed: int = 0,
     ) -> None:
+        if rows_per_id not in (1, 2):
+            raise ValueError(f"rows_per_id of f2c is {rows_per_id}; it is 2, as released, or 1")
         super().__init__(
             num_ids,
             embedding_size,
@@ -140,7 +152,7 @@ class F2CHead(SlotHead):
             dist,
             size=size,
             share=share,
-            planes=2,
+            planes=rows_per_id,
             unique=True,
             random=compat,
             products=products,
@@ -155,16 +167,17 @@ class F2CHead(SlotHead):
             raise ValueError(
                 f"refresh is {refresh}; it lies above 0 up to 1 (the feature alone, as released)"
             )
-        self.refresh = refresh
+        self.refresh, self.both, self.rows_per_id = refresh, both, rows_per_id
         self.hard = hard or min(max(int(self.size * 0.0002), 3), 10)
         self.outlier_weight, self.compat = outlier_weight, compat
         self.toggles = np.zeros(self.size, np.int64)
-        self._waiting: tuple[Writes, Tensor] | None = None  # of the last part of a step, not yet in the rows
+        # Of the last part of a step, not yet in the rows: what x does, and features and identities of y.
+        self._waiting: tuple[Writes, Tensor, Tensor, Ints] | None = None
         self._undo: list[tuple[int, Tensor, Tensor]] = []  # rows that earlier parts of the step replaced
         self._old_toggles: list[tuple[Ints, Ints]] = []
 
     def forward(self, q_VBD: Tensor, id_B: Tensor, k_VBD: Tensor | None = None) -> HeadOutput:
-        """Sum of four mean losses over the global batch; see ``ClassHead.forward``.
+        """Sum of four mean losses over the global batch (two with one row); see ``ClassHead.forward``.
 
         Args:
             q_VBD: probe features of x and y.
@@ -186,22 +199,26 @@ class F2CHead(SlotHead):
         x_VGD = [dist.gather_with_grad(q_BD) for q_BD in q_VBD]
         g_VGD = [dist.all_gather(unit(k_BD).to(q_VBD.dtype)) for k_BD in k_VBD.detach()]
         id_VG = [as_ids(dist.all_gather(id_B.contiguous())) for id_B in id_VB]
-        if self.refresh < 1:
-            g_VGD = [self._refreshed(g_GD, id_G) for g_GD, id_G in zip(g_VGD, id_VG, strict=True)]
+        raw_GD = g_VGD[1]
+        g_VGD = [self._refreshed(g_GD, id_G) for g_GD, id_G in zip(g_VGD, id_VG, strict=True)]
         first, _, _ = self._pass(x_VGD[0], id_VG[0], g_VGD[1], id_VG[1])
         self.pool.rollback(1)
         second, writes, stats = self._pass(x_VGD[1], id_VG[1], g_VGD[0], id_VG[0])
         if self.training:
-            self._waiting = writes, g_VGD[0]
+            self._waiting = writes, g_VGD[0], raw_GD, id_VG[1]
         else:
             self.pool.rollback(1)
         return HeadOutput((first + second).float(), stats)
 
     def _refreshed(self, g_GD: Tensor, id_G: Ints) -> Tensor:
         """The features, moved from what the pool has of these identities."""
+        if self.refresh == 1:
+            return g_GD
         slot_G = self.pool.view(id_G)
-        newer_G1 = on(self.toggles[slot_G] == 0, g_GD)[:, None]  # the toggle names the row written next
-        old_GD = torch.where(newer_G1, self.read(1, slot_G), self.read(0, slot_G)).to(g_GD.dtype)
+        old_GD = self.read(0, slot_G)
+        if self.rows_per_id == 2:  # the toggle names the row written next
+            old_GD = torch.where(on(self.toggles[slot_G] == 0, g_GD)[:, None], self.read(1, slot_G), old_GD)
+        old_GD = old_GD.to(g_GD.dtype)
         known_G1 = on(slot_G != EMPTY, g_GD)[:, None]
         return torch.where(known_G1, unit(old_GD.lerp(g_GD, self.refresh)), g_GD)
 
@@ -211,7 +228,7 @@ class F2CHead(SlotHead):
         """Put the gallery features into the pool (in thought) and compare the probes with it."""
         before = self.pool.view(gallery_id_G)
         slots = self.pool.try_get(gallery_id_G)
-        writes = plan_writes(gallery_id_G, before, slots, self.toggles, self.compat)
+        writes = self._planned(gallery_id_G, before, slots)
         slot_G = self.pool.view(id_G)
         shared_GD = self.dist.shared(x_GD)
         norm_G = shared_GD.norm(dim=1)
@@ -235,6 +252,9 @@ class F2CHead(SlotHead):
         }
         return loss, writes, stats
 
+    def _planned(self, id_G: Ints, before: Ints, slots: Ints) -> Writes:
+        return plan_writes(id_G, before, slots, self.toggles, self.compat, self.rows_per_id)
+
     def _nearest(self, e_OD: Tensor, view: "_PoolView") -> Tensor:
         """Mean cosine of outliers to their nearest slots, below 0 cut to 0."""
         most = min(self.hard, self.size if self.compat else len(self.pool))
@@ -254,13 +274,15 @@ class F2CHead(SlotHead):
         return cos_ON.topk(most, 1).values.clamp_min(0).mean()
 
     def _views(self, writes: Writes, g_GD: Tensor) -> Iterator["_PoolView"]:
-        """The pool after the writes: first rows; then with the second rows of refreshed slots."""
+        """The pool after the writes: first rows; then (of two) with the second ones of refreshed slots."""
         places, new = [], []
         for slots, sources in zip(writes.slots, writes.sources, strict=True):
             mine = self.mine(slots)
             places.append(slots[mine] - self.first)
             new.append(g_GD[on(sources[mine], g_GD)])
         yield _PoolView(self.rows[0], places[0], new[0], self.num_counting)
+        if self.rows_per_id == 1:
+            return
         double = writes.double[self.mine(writes.double)] - self.first
         second = _PoolView(self.rows[1], places[1], new[1], self.num_counting)
         single = ~np.isin(places[0], double)
@@ -273,8 +295,16 @@ class F2CHead(SlotHead):
         """Put the waiting features into the rows."""
         if self._waiting is None:
             return
-        writes, g_GD = self._waiting
+        writes, g_GD, other_GD, other_id_G = self._waiting
         self._waiting = None
+        self._write(writes, g_GD)
+        if self.both:
+            other_GD = self._refreshed(other_GD, other_id_G)
+            before = self.pool.view(other_id_G)
+            self._write(self._planned(other_id_G, before, self.pool.try_get(other_id_G)), other_GD)
+
+    def _write(self, writes: Writes, g_GD: Tensor) -> None:
+        """Put features into the rows, so that it can be undone."""
         for plane, (slots, sources) in enumerate(zip(writes.slots, writes.sources, strict=True)):
             place_M = on(slots[self.mine(slots)] - self.first, self.rows)
             self._undo.append((plane, place_M, self.rows[plane, place_M]))

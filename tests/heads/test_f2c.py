@@ -28,10 +28,11 @@ def make(loss: str = "cosface", dist: Dist | None = None, **options: Any) -> F2C
 
 
 class Dense:
-    """The same head one feature after the other, in float64: two rows and a toggle per slot."""
+    """The same head one feature after the other, in float64: two rows (or one) and a toggle per slot."""
 
     def __init__(self, head: F2CHead) -> None:
         self.size, self.hard, self.compat, self.refresh = head.size, head.hard, head.compat, head.refresh
+        self.both, self.planes = head.both, head.rows_per_id
         self.margin = copy.deepcopy(head.margin).double()
         self.rows = head.rows.double().clone()
         self.toggles = [0] * head.size
@@ -42,8 +43,9 @@ class Dense:
         for g_D, id_ in zip(g_BD, ids, strict=True):
             if id_ in self.slots:
                 slot = self.slots.pop(id_)
-                self.rows[self.toggles[slot], slot] = g_D
-                self.toggles[slot] = 1 - self.toggles[slot]
+                row = self.toggles[slot] if self.planes == 2 else 0
+                self.rows[row, slot] = g_D
+                self.toggles[slot] = 1 - row
                 double.add(slot)
             else:
                 slot = len(self.slots)
@@ -63,7 +65,7 @@ class Dense:
         target = torch.tensor([self.slots[ids[place]] for place in inside], dtype=torch.int64)
         outside = [place for place, id_ in enumerate(ids) if id_ not in self.slots]
         total = torch.zeros((), dtype=torch.float64)
-        for mixed in (False, True):
+        for mixed in (False, True)[: self.planes]:
             rows = torch.stack([self.rows[int(mixed and s in double), s] for s in range(used)])
             cos = e_BD @ rows.T
             out = self.margin(cos[inside], target, q_BD[inside].norm(dim=1))
@@ -80,14 +82,21 @@ class Dense:
         return F.normalize((1 - self.refresh) * newer_D + self.refresh * g_D, dim=0)
 
     def step(self, q_VBD: Tensor, ids: Tensor, g_VBD: Tensor) -> Tensor:
-        g_VBD, id_lists = F.normalize(g_VBD, dim=2), ids.tolist()
-        if self.refresh < 1:
-            views = zip(g_VBD, id_lists, strict=True)
-            g_VBD = torch.stack([torch.stack(list(map(self.moved, *view))) for view in views])
+        raw_VBD, id_lists = F.normalize(g_VBD, dim=2), ids.tolist()
+
+        def features(view: int) -> Tensor:
+            if self.refresh == 1:
+                return raw_VBD[view]
+            return torch.stack(list(map(self.moved, raw_VBD[view], id_lists[view])))
+
+        g_VBD = torch.stack([features(0), features(1)])
         before = self.rows.clone(), list(self.toggles), dict(self.slots)
         first = self.compare(q_VBD[0], id_lists[0], self.write(g_VBD[1], id_lists[1]))
         self.rows, self.toggles, self.slots = before
-        return first + self.compare(q_VBD[1], id_lists[1], self.write(g_VBD[0], id_lists[0]))
+        second = self.compare(q_VBD[1], id_lists[1], self.write(g_VBD[0], id_lists[0]))
+        if self.both:
+            self.write(features(1), id_lists[1])
+        return first + second
 
 
 # 12 slots hold a batch of 8 identities with some luck; 5 slots lose some of them again within the pass.
@@ -98,6 +107,9 @@ KINDS: dict[str, dict[str, Any]] = {
     "tight compat": {"size": 5, "compat": True},
     "tight refresh": {"size": 5, "refresh": 0.3},
     "roomy refresh": {"refresh": 0.3},
+    "tight both": {"size": 5, "both": True},
+    "tight single": {"size": 5, "rows_per_id": 1},
+    "roomy single both": {"refresh": 0.3, "both": True, "rows_per_id": 1},
 }
 
 
@@ -128,12 +140,13 @@ def test_loss_gradients_and_pool_equal_the_plain_loop(loss: str, kind: dict[str,
 @given(
     capacity=st.integers(1, 8),
     compat=st.booleans(),
+    rows_per_id=st.integers(1, 2),
     batches=st.lists(st.lists(st.integers(0, 12), max_size=16), min_size=1, max_size=4),
 )
 def test_writes_are_what_one_feature_after_the_other_does(
-    capacity: int, compat: bool, batches: list[list[int]]
+    capacity: int, compat: bool, rows_per_id: int, batches: list[list[int]]
 ) -> None:
-    head = make(size=capacity, compat=compat)
+    head = make(size=capacity, compat=compat, rows_per_id=rows_per_id)
     dense = Dense(head)
     pool, toggles = LruPool(capacity), np.zeros(capacity, np.int64)
     rows = dense.rows.clone()
@@ -142,8 +155,8 @@ def test_writes_are_what_one_feature_after_the_other_does(
         double = dense.write(features, batch)
         ids = np.array(batch, np.int64)
         before = pool.view(ids)
-        writes = plan_writes(ids, before, pool.get(ids), toggles, compat)
-        for plane in (0, 1):
+        writes = plan_writes(ids, before, pool.get(ids), toggles, compat, rows_per_id)
+        for plane in range(rows_per_id):
             rows[plane, writes.slots[plane]] = features[writes.sources[plane]]
         toggles[writes.turned] = writes.toggles
         assert torch.equal(rows, dense.rows)
@@ -156,8 +169,12 @@ def state_of(head: F2CHead) -> list[Any]:
     return [pool["ids"].tolist(), pool["slots"].tolist(), head.toggles.tolist(), head.rows.tolist()]
 
 
-def test_a_skipped_step_of_several_parts_leaves_all_as_it_was() -> None:
-    head = make(size=6)
+SINGLE: dict[str, Any] = {"size": 5, "refresh": 0.5, "both": True, "rows_per_id": 1}
+
+
+@pytest.mark.parametrize("kind", [{"size": 6}, SINGLE])
+def test_a_skipped_step_of_several_parts_leaves_all_as_it_was(kind: dict[str, Any]) -> None:
+    head = make(**kind)
     for seed in range(3):
         step(head, *draw(seed, 2, 8))
     before = state_of(head)
@@ -194,8 +211,9 @@ def test_one_list_of_identities_stands_for_both_views() -> None:
     assert once(q_VBD, ids[0], k_VBD).loss == twice(q_VBD, torch.stack([ids[0], ids[0]]), k_VBD).loss
 
 
-def test_a_resumed_head_goes_on_bit_for_bit(tmp_path: Path) -> None:
-    head, other = make(size=7), make(size=7, seed=9)
+@pytest.mark.parametrize("kind", [{"size": 7}, SINGLE])
+def test_a_resumed_head_goes_on_bit_for_bit(kind: dict[str, Any], tmp_path: Path) -> None:
+    head, other = make(**kind), make(**kind, seed=9)
     for seed in range(4):
         step(head, *draw(seed, 2, 8))
     through_disk(head, other, tmp_path)
@@ -208,7 +226,7 @@ def test_a_resumed_head_goes_on_bit_for_bit(tmp_path: Path) -> None:
 
 
 def _check_processes(dist: Dist) -> None:
-    for kind in ({}, {"size": 5}, {"compat": True}, {"size": 5, "refresh": 0.5}):
+    for kind in ({}, {"size": 5}, {"compat": True}, SINGLE):
         alone, here = make("adaface", **kind), make("adaface", dist, **kind)
         for seed in range(4):
             q_VBD, ids, k_VBD = draw(seed, 2, 8)
@@ -239,5 +257,7 @@ def test_mistakes_are_told() -> None:
         make()(torch.ones(1, 1, DIM), torch.tensor([0]))
     with pytest.raises(ValueError, match=r"hard=-1, outlier_weight=1\.0; give 0 or more"):
         make(hard=-1)
+    with pytest.raises(ValueError, match=r"rows_per_id of f2c is 3; it is 2, as released, or 1"):
+        make(rows_per_id=3)
     with pytest.raises(ValueError, match=r"refresh is 0; it lies above 0 up to 1"):
         make(refresh=0)
