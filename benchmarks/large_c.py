@@ -54,7 +54,7 @@ VARIANTS = {
     "partial_fc": Variant(("head.name=partial_fc", "head.rate=0.1"), 1, 1, 1),
     "attfc": Variant((*ATTFC, "head.keys=2", *TWIN), 1, 3, 3),
     "attfc_1key": Variant((*ATTFC, "head.keys=1", *TWIN), 1, 2, 2),
-    "f2c": Variant(("head.name=f2c", "head.share=0.01", *TWIN), 0.5, 1, 2),
+    "f2c": Variant(("head.name=f2c", "head.share=0.01", "head.rows_per_id=1", *TWIN), 0.5, 1, 2),
 }
 
 

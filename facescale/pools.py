@@ -5,6 +5,7 @@ memory follows the number of slots, never the range of the ids. No torch here.
 """
 
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -156,7 +157,8 @@ class RingPool:
 class LruPool:
     """Least recently used out: every id in the pool has one slot, a new one takes the oldest id's.
 
-    ``get`` of a batch does exactly what taking its ids one by one would do, in a fixed number of NumPy calls.
+    ``get`` of a batch does exactly what taking its ids one by one would do: in a fixed number of NumPy calls,
+    or one by one where numba is installed (``compiled.slots``).
     The order of use is a log of slots: an entry counts while it is the last one of its slot, so a touch is an
     append, and the least recent slots are the first entries that count.
 
@@ -259,6 +261,8 @@ class LruPool:
     def _take(self, ids: Ints, changes: list["_Change"]) -> Ints:
         """``get`` for at most ``capacity`` ids; appends what it changes."""
         self._make_room(ids.size)
+        if self._table.loops:
+            return self._take_compiled(self._table.loops, ids, changes)
         used, head = self._used, self._head
         slots = self._table.find(ids)
         new = np.flatnonzero(slots == EMPTY)
@@ -282,6 +286,27 @@ class LruPool:
             self._table.insert(new_slots)
         changes.append(_Change(used, head, slots, self._last.take(slots), new_slots, victims, old_ids))
         self._touch(slots)
+        return slots
+
+    def _take_compiled(self, loops: ModuleType, ids: Ints, changes: list["_Change"]) -> Ints:
+        """The same id by id."""
+        used, head, nothing_open = self._used, self._head, not any(self._undo)
+        slots, last, old_ids = np.empty_like(ids), np.empty(ids.size, self._last.dtype), np.empty_like(ids)
+        start = 0
+        while start < ids.size:
+            start, placed, self._used, self._head, tail = loops.take(
+                *(ids, start, *self._table.arrays, self._table.max_moves, self._log, self._last),
+                *(self._used, self._tail, self._head, slots, last, old_ids),
+            )
+            if nothing_open:  # else a rollback may need what does not count now
+                self._tail, nothing_open = tail, False
+            if not placed:
+                self._table.rebuild()
+        had = old_ids >= 0
+        new_slots = slots[old_ids != loops.UNTOUCHED]
+        # Of a slot that was touched twice the first touch is undone last.
+        touched = _Change(used, head, slots[::-1], last[::-1], new_slots, slots[had], old_ids[had])
+        changes.append(touched)
         return slots
 
     def _evict(self, slots: Ints, first: Ints, free: int) -> tuple[Ints, Ints]:

@@ -1,7 +1,12 @@
-"""Hash table from identities to slots, in NumPy, for whole batches."""
+"""Hash table from identities to slots, for whole batches."""
+
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from facescale import compiled
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -19,6 +24,9 @@ def index_type(size: int) -> type[np.int32] | type[np.int64]:
 class SlotTable:
     """Cuckoo hash table id -> slot in one NumPy array: an id's slot is written in one of the id's two cells.
 
+    Where numba is installed, compiled loops take the place of NumPy calls. Which of its two cells an id is in
+    may differ then; what is found does not.
+
     Cells hold slots only; whose they are is looked up in ``ids``. So nothing is ever removed: when a slot
     gets another id, cells that point to it no longer match and count as free.
 
@@ -32,6 +40,13 @@ class SlotTable:
         self._cells = np.full(1 << bits, ids.size - 1, index_type(ids.size))
         self._shift = np.uint64(64 - bits)
         self._factors = np.array([0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9], np.uint64)
+        self.max_moves = _MAX_MOVES
+        self.loops = _compiled()
+
+    @property
+    def arrays(self) -> tuple[npt.NDArray[Any], Ints, npt.NDArray[np.uint64], np.uint64]:
+        """Cells, ids, factors and shift, as the compiled loops take them."""
+        return self._cells, self._ids, self._factors, self._shift
 
     @property
     def bytes(self) -> int:
@@ -47,8 +62,12 @@ class SlotTable:
 
     def find(self, ids: Ints) -> Ints:
         """Slot of each id (n,), or EMPTY."""
+        if self.loops:
+            found = np.empty(ids.size, np.int64)
+            self.loops.find(ids, *self.arrays, found)
+            return found
         first, second = self._cells_of(ids)
-        found: Ints = self._cells.take(first).astype(np.int64)
+        found = self._cells.take(first).astype(np.int64)
         missed = np.flatnonzero(self._ids.take(found) != ids)  # few look into a second cell
         slots = self._cells.take(second.take(missed))
         found[missed] = np.where(self._ids.take(slots) == ids.take(missed), slots, EMPTY)
@@ -56,14 +75,23 @@ class SlotTable:
 
     def insert(self, slots: Ints) -> None:
         """Write ``slots`` (n,), whose ids are distinct, where ``find`` will look."""
-        while not self._place(slots):  # ids that chase each other in a circle, once in many billions of calls
-            self._factors *= _NEXT  # odd times odd is odd: another hash
+        if not self._place(slots):  # ids that chase each other in a circle, once in many billions of calls
+            self.rebuild()
+
+    def rebuild(self) -> None:
+        """Place everybody anew by another hash."""
+        while True:
+            self._factors *= _NEXT  # odd times odd is odd
             self._cells.fill(self._ids.size - 1)
-            slots = np.flatnonzero(self._ids != EMPTY)
+            if self._place(np.flatnonzero(self._ids != EMPTY)):
+                return
 
     def _place(self, slots: Ints) -> bool:
+        """Write slots into cells, moving others; whether that came to an end."""
+        if self.loops:
+            return bool(self.loops.place(slots, *self.arrays, self.max_moves))
         left = np.full(slots.size, EMPTY)  # the cell that a slot was moved out of
-        for _ in range(_MAX_MOVES):
+        for _ in range(self.max_moves):
             if not slots.size:
                 break
             first, second = self._cells_of(self._ids.take(slots))
@@ -88,3 +116,12 @@ class SlotTable:
         first, second = self._cells_of(ids)
         taken: Bools = (ids != EMPTY) & ((first == cell) | (second == cell))
         return taken
+
+
+def _compiled() -> ModuleType | None:
+    """The compiled loops, or None."""
+    if not compiled.available():
+        return None
+    from facescale.compiled import slots
+
+    return slots

@@ -34,6 +34,16 @@ class Oracle:
         return list(reversed(self.slots.items()))
 
 
+def make_pool(capacity: int, numba: bool = True) -> LruPool:
+    """With compiled loops, or as where numba is not installed."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not numba:
+            patch.setattr(slot_table.compiled, "available", lambda: False)
+        pool = LruPool(capacity)
+    assert (pool._table.loops is not None) == numba
+    return pool
+
+
 def items(pool: LruPool) -> Items:
     """(id, slot), most recent first."""
     state = pool.state()
@@ -46,9 +56,11 @@ BATCHES = st.lists(st.lists(st.integers(0, 60), max_size=40), max_size=6)
 
 
 @settings(max_examples=150, deadline=None)
-@given(capacity=st.integers(1, 30), batches=BATCHES, spread=SPREADS)
-def test_a_batch_equals_its_ids_one_by_one(capacity: int, batches: list[list[int]], spread: int) -> None:
-    pool, oracle = LruPool(capacity), Oracle(capacity)
+@given(capacity=st.integers(1, 30), batches=BATCHES, spread=SPREADS, numba=st.booleans())
+def test_a_batch_equals_its_ids_one_by_one(
+    capacity: int, batches: list[list[int]], spread: int, numba: bool
+) -> None:
+    pool, oracle = make_pool(capacity, numba), Oracle(capacity)
     for batch in batches:
         ids = np.array(batch, np.int64) * spread
         assert pool.get(ids).tolist() == [oracle.get(i) for i in ids.tolist()]
@@ -61,11 +73,13 @@ def test_a_batch_equals_its_ids_one_by_one(capacity: int, batches: list[list[int
 
 
 @settings(max_examples=100, deadline=None)
-@given(capacity=st.integers(1, 20), before=BATCHES, tried=BATCHES, count=st.integers(0, 7))
+@given(
+    capacity=st.integers(1, 20), before=BATCHES, tried=BATCHES, count=st.integers(0, 7), numba=st.booleans()
+)
 def test_rollback_undoes_exactly(
-    capacity: int, before: list[list[int]], tried: list[list[int]], count: int
+    capacity: int, before: list[list[int]], tried: list[list[int]], count: int, numba: bool
 ) -> None:
-    pool, oracle = LruPool(capacity), Oracle(capacity)
+    pool, oracle = make_pool(capacity, numba), Oracle(capacity)
     for batch in before:
         pool.get(np.array(batch, np.int64))
     for batch in before + tried[: max(0, len(tried) - count)]:
@@ -80,9 +94,10 @@ def test_rollback_undoes_exactly(
     assert items(pool) == oracle.items()
 
 
-def test_long_use_keeps_the_order_and_the_memory() -> None:
+@pytest.mark.parametrize("numba", [True, False])
+def test_long_use_keeps_the_order_and_the_memory(numba: bool) -> None:
     rng = np.random.default_rng(0)
-    pool, oracle = LruPool(50), Oracle(50)
+    pool, oracle = make_pool(50, numba), Oracle(50)
     log = pool._log.size
     for _ in range(300):
         ids = rng.integers(0, 80, 40)
@@ -93,8 +108,9 @@ def test_long_use_keeps_the_order_and_the_memory() -> None:
     assert pool._log.size == log
 
 
-def test_many_open_tries_outgrow_the_log_and_can_still_be_undone() -> None:
-    pool = LruPool(10)
+@pytest.mark.parametrize("numba", [True, False])
+def test_many_open_tries_outgrow_the_log_and_can_still_be_undone(numba: bool) -> None:
+    pool = make_pool(10, numba)
     pool.get(np.arange(10))
     before = items(pool)
     for start in range(100):
@@ -103,9 +119,12 @@ def test_many_open_tries_outgrow_the_log_and_can_still_be_undone() -> None:
     assert items(pool) == before
 
 
-def test_a_table_whose_ids_chase_each_other_takes_another_hash(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("numba", [True, False])
+def test_a_table_whose_ids_chase_each_other_takes_another_hash(
+    monkeypatch: pytest.MonkeyPatch, numba: bool
+) -> None:
     monkeypatch.setattr(slot_table, "_MAX_MOVES", 2)  # in earnest 100 rounds, which hardly ever fail
-    pool, oracle = LruPool(100), Oracle(100)
+    pool, oracle = make_pool(100, numba), Oracle(100)
     factors = pool._table._factors.copy()
     rng = np.random.default_rng(1)
     for _ in range(20):

@@ -2,6 +2,7 @@
 
 import torch
 
+from facescale import compiled
 from facescale.centres.disk import record_bytes
 from facescale.centres.rows import BLOCK, initial_bytes
 from facescale.centres.store import CentreStore
@@ -12,7 +13,8 @@ from facescale.ops import StochasticRounding
 # R rows of a chunk, N rows that a step looks at, B batch of all processes, D embedding size
 
 _FLOAT = 4
-_TEMPORARIES = 16  # (C, B) float32 tensors alive at once while autograd differentiates a margin
+# (C, B) float32 tensors while autograd differentiates a margin: about 16 at once, the rest is freed in pieces
+_TEMPORARIES = 22
 _THREAD = 8 << 20  # what the thread that reads rows from disk keeps of memory it has freed
 
 
@@ -55,7 +57,8 @@ def centre_bytes(
     if store.placement == "host":
         return Bytes(host=resident + max(first, buffers * resident // max(1, store.num_rows)), transient=work)
     record = record_bytes(store.planes)
-    host = buffers * record + first + block + _THREAD + store.num_rows // 4
+    spare = 0 if compiled.available() else block + _THREAD  # compiled loops take nothing
+    host = buffers * record + first + spare + store.num_rows // 4
     return Bytes(host=host, disk=store.num_rows * record, transient=work)
 
 
