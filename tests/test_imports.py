@@ -9,7 +9,7 @@ ROOT = Path(facescale.__file__).parent
 
 # From the ground up; a module may import from its own layer's room and from lower layers.
 LAYERS = [
-    {"registry", "files", "config", "pools", "slot_table", "card", "compiled"},
+    {"registry", "files", "config", "pools", "card", "compiled"},
     {"dist", "run", "ops", "optim", "health", "meter"},
     {"margins", "centres", "twin"},
     {"heads", "backbones", "data"},
@@ -30,8 +30,11 @@ LAYERS = [
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 WITHOUT_TORCH = [
     "evaluate/metrics.py",
-    "pools.py",
-    "slot_table.py",
+    "pools/__init__.py",
+    "pools/base.py",
+    "pools/ring.py",
+    "pools/lru.py",
+    "pools/table.py",
     "compiled/__init__.py",
     "config.py",
     "registry.py",

@@ -7,9 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from facescale import slot_table
-from facescale.pools import LruPool, RingPool
-from facescale.slot_table import EMPTY
+from facescale.pools import EMPTY, LruPool, RingPool, table
 
 Items = list[tuple[int, int]]
 
@@ -38,7 +36,7 @@ def make_pool(capacity: int, numba: bool = True) -> LruPool:
     """With compiled loops, or as where numba is not installed."""
     with pytest.MonkeyPatch.context() as patch:
         if not numba:
-            patch.setattr(slot_table.compiled, "available", lambda: False)
+            patch.setattr(table.compiled, "available", lambda: False)
         pool = LruPool(capacity)
     assert (pool._table.loops is not None) == numba
     return pool
@@ -123,7 +121,7 @@ def test_many_open_tries_outgrow_the_log_and_can_still_be_undone(numba: bool) ->
 def test_a_table_whose_ids_chase_each_other_takes_another_hash(
     monkeypatch: pytest.MonkeyPatch, numba: bool
 ) -> None:
-    monkeypatch.setattr(slot_table, "_MAX_MOVES", 2)  # in earnest 100 rounds, which hardly ever fail
+    monkeypatch.setattr(table, "_MAX_MOVES", 2)  # in earnest 100 rounds, which hardly ever fail
     pool, oracle = make_pool(100, numba), Oracle(100)
     factors = pool._table._factors.copy()
     rng = np.random.default_rng(1)

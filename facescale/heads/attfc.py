@@ -12,7 +12,7 @@ from facescale.heads.base import Bytes, HeadOutput, Needs
 from facescale.heads.slots import SlotHead, as_ids, concatenated, last_of, on
 from facescale.margins import Margin, Own
 from facescale.ops import as_float, unit
-from facescale.slot_table import EMPTY
+from facescale.pools import EMPTY
 
 # V views, B batch of this process, G batch of all processes, S slots of this process, D embedding size
 

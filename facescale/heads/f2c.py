@@ -14,8 +14,7 @@ from facescale.heads.base import Bytes, HeadOutput, Needs
 from facescale.heads.slots import SlotHead, as_ids, last_of, on
 from facescale.margins import Margin
 from facescale.ops import as_float, unit
-from facescale.pools import LruPool
-from facescale.slot_table import EMPTY, Ints
+from facescale.pools import EMPTY, Ints, LruPool
 
 # V views, B batch of this process, G batch of all processes, O outliers, S slots of this process,
 # N slots or places given, D embedding size

@@ -17,8 +17,7 @@ from facescale.heads.centre_head import default_chunk
 from facescale.heads.frozen import Chunks, others_value
 from facescale.margins import Margin, Own
 from facescale.ops import product_dtype, unit
-from facescale.pools import LruPool, Pool, RingPool
-from facescale.slot_table import Bools, Ints
+from facescale.pools import Bools, Ints, LruPool, Pool, RingPool
 
 # P planes (rows that a slot holds), S slots of this process, N slots given, G batch of all processes,
 # D embedding size

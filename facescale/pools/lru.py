@@ -1,157 +1,16 @@
-"""Which identity sits in which slot: a ring and a least-recently-used pool that take whole batches at once.
+"""Least recently used out."""
 
-Only bookkeeping: the rows of a container or pool belong to the heads. Ids are int64 from 0 to 2^63 - 1, and
-memory follows the number of slots, never the range of the ids. No torch here.
-"""
-
-from collections.abc import Sequence
 from types import ModuleType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from facescale.slot_table import EMPTY, Bools, Ints, SlotTable, index_type
+from facescale.pools.base import State, as_ids, check_capacity, check_settled
+from facescale.pools.table import EMPTY, Bools, Ints, SlotTable, index_type
 
-State = dict[str, Ints]
 _Indices = npt.NDArray[np.signedinteger[Any]]
 _PART = 1 << 16  # entries of the log that are looked through at a time
-
-
-class Pool(Protocol):
-    """What heads ask of a pool.
-
-    Attributes:
-        slot_ids: int64 (capacity,), who sits in each slot, or EMPTY.
-    """
-
-    slot_ids: Ints
-
-    @property
-    def bytes(self) -> int:
-        """Memory of the bookkeeping."""
-
-    def __len__(self) -> int:
-        """Slots that somebody sits in; they are the first ones."""
-
-    def get(self, ids: Ints) -> Ints:
-        """Give every id of a batch, one after the other, a slot; returns int64 (B,)."""
-
-    def try_get(self, ids: Ints) -> Ints:
-        """Like ``get``, to be confirmed by ``commit`` or undone by ``rollback``."""
-
-    def commit(self) -> None:
-        """Confirm all ``try_get`` calls so far."""
-
-    def rollback(self, count: int | None = None) -> None:
-        """Undo the last ``count`` ``try_get`` calls (all by default) exactly."""
-
-    def view(self, ids: Ints) -> Ints:
-        """A slot of each id, or EMPTY."""
-
-    def state(self) -> State:
-        """Everything that ``restore`` needs."""
-
-    def restore(self, state: State) -> None:
-        """Continue from a ``state``."""
-
-
-def _as_ids(ids: Ints) -> Ints:
-    ids = np.asarray(ids, dtype=np.int64).reshape(-1)
-    if ids.size and ids.min() < 0:
-        raise ValueError(f"ids must be 0 or larger, got {ids.min()}; map labels to 0..num_ids-1 first")
-    return ids
-
-
-def _check_capacity(capacity: int) -> int:
-    if capacity < 1:
-        raise ValueError(
-            f"a pool needs at least 1 slot, got {capacity}; raise its size or its share of the ids"
-        )
-    return capacity
-
-
-class RingPool:
-    """First in, first out: a batch takes the next slots, whoever sits there; an id may sit in several.
-
-    Args:
-        size: number of slots.
-    """
-
-    def __init__(self, size: int) -> None:
-        self.size = _check_capacity(size)
-        self.slot_ids: Ints = np.full(size, EMPTY, np.int64)
-        self.pointer = 0
-        self._filled = 0
-        self._undo: list[tuple[int, int, Ints, Ints]] = []
-
-    def __len__(self) -> int:
-        return self._filled
-
-    @property
-    def bytes(self) -> int:
-        """Memory of the bookkeeping."""
-        return self.slot_ids.nbytes
-
-    def get(self, ids: Ints) -> Ints:
-        """Put ``ids`` (B,) into the next slots and return these (of more ids than slots the last ones stay).
-
-        Raises:
-            ValueError: negative ids, or ``try_get`` calls are neither committed nor rolled back.
-        """
-        _check_settled(self._undo)
-        slots = self.try_get(ids)
-        self.commit()
-        return slots
-
-    def try_get(self, ids: Ints) -> Ints:
-        """Like ``get``, until ``commit`` or ``rollback``."""
-        ids = _as_ids(ids)
-        slots = (self.pointer + np.arange(ids.size)) % self.size
-        self._undo.append((self.pointer, self._filled, slots, self.slot_ids[slots]))
-        self.slot_ids[slots] = ids  # of a repeated slot NumPy keeps the last
-        self._filled = min(self.size, max(self._filled, self.pointer + ids.size))
-        self.pointer = (self.pointer + ids.size) % self.size
-        return slots
-
-    def commit(self) -> None:
-        """Confirm all ``try_get`` calls."""
-        self._undo.clear()
-
-    def rollback(self, count: int | None = None) -> None:
-        """Undo the last ``count`` ``try_get`` calls, all by default."""
-        for _ in range(len(self._undo) if count is None else min(count, len(self._undo))):
-            self.pointer, self._filled, slots, ids = self._undo.pop()
-            self.slot_ids[slots] = ids
-
-    def view(self, ids: Ints) -> Ints:
-        """Some slot of each id (B,), or EMPTY; sorts the ring, so not for every step."""
-        order = self.slot_ids.argsort()
-        found = order[np.searchsorted(self.slot_ids, ids, sorter=order).clip(max=self.size - 1)]
-        return np.where(self.slot_ids[found] == ids, found, EMPTY)
-
-    def contains(self, ids: Ints) -> Bools:
-        """Whether each id (B,) is in the ring."""
-        return np.not_equal(self.view(ids), EMPTY)
-
-    def state(self) -> State:
-        """``slot_ids`` (size,) and ``pointer`` (1,)."""
-        return {"slot_ids": self.slot_ids.copy(), "pointer": np.array([self.pointer], np.int64)}
-
-    def restore(self, state: State) -> None:
-        """Continue from a ``state`` of a ring of the same size.
-
-        Raises:
-            ValueError: another size.
-        """
-        if state["slot_ids"].shape != (self.size,):
-            raise ValueError(
-                f"the saved ring has {state['slot_ids'].size} slots, this one {self.size}; set the same size"
-            )
-        self.slot_ids[:] = state["slot_ids"]
-        self.pointer = int(state["pointer"][0])
-        self._filled = int(np.count_nonzero(self.slot_ids != EMPTY))
-        self._undo.clear()
 
 
 class LruPool:
@@ -167,7 +26,7 @@ class LruPool:
     """
 
     def __init__(self, capacity: int) -> None:
-        self.capacity = _check_capacity(capacity)
+        self.capacity = check_capacity(capacity)
         ids: Ints = np.full(capacity + 1, EMPTY, np.int64)
         self.slot_ids: Ints = ids[:-1]
         self._used = 0  # slots are first given out in order 0, 1, 2, ...
@@ -189,7 +48,7 @@ class LruPool:
 
     def view(self, ids: Ints) -> Ints:
         """Slot of each id (B,), or EMPTY; the order of use stays."""
-        return self._table.find(_as_ids(ids))
+        return self._table.find(as_ids(ids))
 
     def contains(self, ids: Ints) -> Bools:
         """Whether each id (B,) is in the pool; the order of use stays."""
@@ -201,14 +60,14 @@ class LruPool:
         Raises:
             ValueError: negative ids, or ``try_get`` calls are neither committed nor rolled back.
         """
-        _check_settled(self._undo)
+        check_settled(self._undo)
         slots = self.try_get(ids)
         self.commit()
         return slots
 
     def try_get(self, ids: Ints) -> Ints:
         """Like ``get``, until ``commit`` or ``rollback``."""
-        ids = _as_ids(ids)
+        ids = as_ids(ids)
         changes: list[_Change] = []
         self._undo.append(changes)  # filled part by part: once it is not empty, the log keeps what has been
         # A part of at most `capacity` ids cannot evict an id that it has used itself.
@@ -243,7 +102,7 @@ class LruPool:
         Raises:
             ValueError: more ids than slots, ids twice, or slots that are not 0, 1, ... in some order.
         """
-        ids, slots = _as_ids(state["ids"]), np.asarray(state["slots"], np.int64)
+        ids, slots = as_ids(state["ids"]), np.asarray(state["slots"], np.int64)
         if ids.size > self.capacity:
             raise ValueError(
                 f"the saved pool holds {ids.size} ids, this one has {self.capacity} slots; enlarge it"
@@ -401,11 +260,6 @@ class _Change(NamedTuple):
     new_slots: Ints  # that have another id now
     victims: Ints  # those of them that had one before
     old_ids: Ints  # of the victims
-
-
-def _check_settled(undo: Sequence[object]) -> None:
-    if undo:
-        raise ValueError(f"{len(undo)} try_get calls are open; commit or roll them back before get")
 
 
 def _distinct(ids: Ints) -> tuple[Ints, Ints, Ints]:
