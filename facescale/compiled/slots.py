@@ -45,6 +45,17 @@ def find(
     return missing
 
 
+@numba.njit(nogil=True, cache=True, inline="always")
+def _slot_of(
+    id_: int, cells: NDArray[Any], owners: NDArray[np.int64], factors: NDArray[np.uint64], shift: np.uint64
+) -> int:
+    """Slot of one id, or -1."""
+    first, second = _cells_of(id_, factors, shift)
+    if owners[cells[first]] == id_:
+        return int(cells[first])
+    return int(cells[second]) if owners[cells[second]] == id_ else -1
+
+
 @numba.njit(nogil=True, cache=True)
 def _free(
     cell: int,
@@ -163,8 +174,7 @@ def take(
         id_ = id_N[n]
         slot = slot_N[n]
         if slot < 0 or owners[slot] != id_:  # it may have come or gone since
-            find(id_N[n : n + 1], cells, owners, factors, shift, slot_N[n : n + 1])
-            slot = slot_N[n]
+            slot = _slot_of(id_, cells, owners, factors, shift)
         old_id_N[n] = UNTOUCHED
         if slot < 0:
             if used < len(last):
@@ -176,8 +186,8 @@ def take(
                 slot = int(log[oldest])
                 old_id_N[n] = owners[slot]
             owners[slot] = id_
-            slot_N[n] = slot
             placed = _place(slot, cells, owners, factors, shift, max_moves)
+        slot_N[n] = slot
         last_N[n] = last[slot]
         last[slot] = head
         log[head] = slot
