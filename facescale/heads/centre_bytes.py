@@ -57,7 +57,8 @@ def centre_bytes(
     if store.placement == "host":
         return Bytes(host=resident + max(first, buffers * resident // max(1, store.num_rows)), transient=work)
     record = record_bytes(store.planes)
-    spare = 0 if compiled.available() else block + _THREAD  # compiled loops take nothing
+    loops = compiled.available() and store.planes[0].dtype is torch.float32  # compiled ones keep nothing
+    spare = 0 if loops else block + _THREAD
     host = buffers * record + first + spare + store.num_rows // 4
     return Bytes(host=host, disk=store.num_rows * record, transient=work)
 
