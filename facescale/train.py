@@ -41,7 +41,7 @@ _FREE = (
     "train.max_bad_steps",
 )
 
-# First factor of the loss in fp16 (times 64, torch's own, makes six steps of every training overflow).
+# First factor of the loss in fp16 (from torch's own, 64 times that, most trainings lose six steps).
 _LOSS_SCALE = 1024.0
 
 

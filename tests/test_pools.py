@@ -38,7 +38,7 @@ def make_pool(capacity: int, numba: bool = True) -> LruPool:
         if not numba:
             patch.setattr(table.compiled, "available", lambda: False)
         pool = LruPool(capacity)
-    assert (pool._table.loops is not None) == numba
+        assert (pool._table.loops is not None) == numba
     return pool
 
 

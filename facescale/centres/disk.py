@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -43,6 +42,11 @@ class _Bits:
 def record_bytes(planes: Sequence[Plane]) -> int:
     """Bytes that all planes of one row take in the file."""
     return -(-_starts(planes)[-1] // _ALIGN) * _ALIGN
+
+
+def begins_compiled(planes: Sequence[Plane]) -> bool:
+    """Whether a compiled loop makes the first records of rows."""
+    return compiled.available() and planes[0].dtype is torch.float32
 
 
 def _starts(planes: Sequence[Plane]) -> list[int]:
@@ -91,7 +95,8 @@ class DiskRows:
         self._links.mkdir(parents=True)
         self._file = os.open(directory / "rows.bin", os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
         os.ftruncate(self._file, num_rows * self.record_bytes)
-        self._loops = _compiled()
+        self._loops = compiled.loops("records")  # what they leave undone is done in Python
+        self._begins_compiled = begins_compiled(planes)
 
     def close(self) -> None:
         """Give the file back; the rows are lost unless they were saved."""
@@ -127,7 +132,7 @@ class DiskRows:
         """First records of rows that were never written, to places ``at_R``."""
         record_RX, first = buffer["record"], self.planes[0]
         row_R = row_R + self._first_row
-        if self._loops and first.dtype is torch.float32:
+        if self._loops and self._begins_compiled:
             self._loops.begin(row_R, at_R, *self._initial.tables, record_RX.numpy())
             return
         for start in range(0, len(row_R), BLOCK):
@@ -234,15 +239,6 @@ def saved_blocks(folder: Path) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
                         for p, at in zip(planes, start, strict=False)
                     },
                 )
-
-
-def _compiled() -> Any:
-    """Loops that read and write many records, or None without numba; what they leave Python's loops do."""
-    if not compiled.available():
-        return None
-    from facescale.compiled import records
-
-    return records
 
 
 def _raw(records: Tensor) -> memoryview:

@@ -1,8 +1,15 @@
-"""Loops that numba compiles, where it is installed (facescale[fast]); without it torch does the same."""
+"""Loops that numba compiles, where it is installed (facescale[fast]); else torch or NumPy does the same."""
 
+import importlib
 import importlib.util
+from types import ModuleType
 
 
 def available() -> bool:
     """Whether numba is installed."""
     return importlib.util.find_spec("numba") is not None
+
+
+def loops(name: str) -> ModuleType | None:
+    """The module ``name`` of this package, or None without numba; the first call imports numba."""
+    return importlib.import_module(f"{__name__}.{name}") if available() else None

@@ -2,8 +2,7 @@
 
 import torch
 
-from facescale import compiled
-from facescale.centres.disk import record_bytes
+from facescale.centres.disk import begins_compiled, record_bytes
 from facescale.centres.rows import BLOCK, initial_bytes
 from facescale.centres.store import CentreStore
 from facescale.heads.base import Bytes
@@ -57,8 +56,7 @@ def centre_bytes(
     if store.placement == "host":
         return Bytes(host=resident + max(first, buffers * resident // max(1, store.num_rows)), transient=work)
     record = record_bytes(store.planes)
-    loops = compiled.available() and store.planes[0].dtype is torch.float32  # compiled ones keep nothing
-    spare = 0 if loops else block + _THREAD
+    spare = 0 if begins_compiled(store.planes) else block + _THREAD
     host = buffers * record + first + spare + store.num_rows // 4
     return Bytes(host=host, disk=store.num_rows * record, transient=work)
 

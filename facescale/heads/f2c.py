@@ -225,9 +225,7 @@ class F2CHead(SlotHead):
         self, x_GD: Tensor, id_G: Ints, g_GD: Tensor, gallery_id_G: Ints
     ) -> tuple[Tensor, Writes, dict[str, Tensor]]:
         """Put the gallery features into the pool (in thought) and compare the probes with it."""
-        before = self.pool.view(gallery_id_G)
-        slots = self.pool.try_get(gallery_id_G)
-        writes = self._planned(gallery_id_G, before, slots)
+        writes = self._seat(gallery_id_G)
         slot_G = self.pool.view(id_G)
         shared_GD = self.dist.shared(x_GD)
         norm_G = shared_GD.norm(dim=1)
@@ -251,7 +249,9 @@ class F2CHead(SlotHead):
         }
         return loss, writes, stats
 
-    def _planned(self, id_G: Ints, before: Ints, slots: Ints) -> Writes:
+    def _seat(self, id_G: Ints) -> Writes:
+        """Give identities slots, and say what their features do there."""
+        before, slots = self.pool.view(id_G), self.pool.try_get(id_G)
         return plan_writes(id_G, before, slots, self.toggles, self.compat, self.rows_per_id)
 
     def _nearest(self, e_OD: Tensor, view: "_PoolView") -> Tensor:
@@ -299,8 +299,7 @@ class F2CHead(SlotHead):
         self._write(writes, g_GD)
         if self.both:
             other_GD = self._refreshed(other_GD, other_id_G)
-            before = self.pool.view(other_id_G)
-            self._write(self._planned(other_id_G, before, self.pool.try_get(other_id_G)), other_GD)
+            self._write(self._seat(other_id_G), other_GD)
 
     def _write(self, writes: Writes, g_GD: Tensor) -> None:
         """Put features into the rows, so that it can be undone."""

@@ -1,49 +1,76 @@
-"""What heads ask of a pool, and what all pools check. No torch here."""
+"""What heads ask of a pool, and what all pools do alike. No torch here."""
 
-from collections.abc import Sequence
-from typing import Protocol
+from abc import ABC, abstractmethod
+from typing import Any
 
 import numpy as np
 
-from facescale.pools.table import Ints
+from facescale.pools.table import EMPTY, Bools, Ints
 
 State = dict[str, Ints]
 
 
-class Pool(Protocol):
-    """What heads ask of a pool.
+class Pool(ABC):
+    """Slots that identities sit in; calls that take slots can be undone.
 
     Attributes:
         slot_ids: int64 (capacity,), who sits in each slot, or EMPTY.
     """
 
     slot_ids: Ints
+    _undo: list[Any]  # of each open ``try_get``, what ``_revert`` needs
 
     @property
+    @abstractmethod
     def bytes(self) -> int:
         """Memory of the bookkeeping."""
 
+    @abstractmethod
     def __len__(self) -> int:
         """Slots that somebody sits in; they are the first ones."""
 
     def get(self, ids: Ints) -> Ints:
-        """Give every id of a batch, one after the other, a slot; returns int64 (B,)."""
+        """Give every id of ``ids`` (B,), one after the other, a slot; returns int64 (B,).
 
+        Raises:
+            ValueError: negative ids, or ``try_get`` calls are neither committed nor rolled back.
+        """
+        if self._undo:
+            raise ValueError(f"{len(self._undo)} try_get calls are open; commit or roll them back before get")
+        slots = self.try_get(ids)
+        self.commit()
+        return slots
+
+    @abstractmethod
     def try_get(self, ids: Ints) -> Ints:
         """Like ``get``, to be confirmed by ``commit`` or undone by ``rollback``."""
 
     def commit(self) -> None:
         """Confirm all ``try_get`` calls so far."""
+        self._undo.clear()
 
     def rollback(self, count: int | None = None) -> None:
         """Undo the last ``count`` ``try_get`` calls (all by default) exactly."""
+        for _ in range(len(self._undo) if count is None else min(count, len(self._undo))):
+            self._revert(self._undo.pop())
 
+    @abstractmethod
+    def _revert(self, change: Any) -> None:
+        """Undo what is now the last ``try_get``."""
+
+    @abstractmethod
     def view(self, ids: Ints) -> Ints:
-        """A slot of each id, or EMPTY."""
+        """A slot of each id (B,), or EMPTY; nothing changes."""
 
+    def contains(self, ids: Ints) -> Bools:
+        """Whether each id (B,) has a slot; nothing changes."""
+        return np.not_equal(self.view(ids), EMPTY)
+
+    @abstractmethod
     def state(self) -> State:
         """Everything that ``restore`` needs."""
 
+    @abstractmethod
     def restore(self, state: State) -> None:
         """Continue from a ``state``."""
 
@@ -63,9 +90,3 @@ def check_capacity(capacity: int) -> int:
             f"a pool needs at least 1 slot, got {capacity}; raise its size or its share of the ids"
         )
     return capacity
-
-
-def check_settled(undo: Sequence[object]) -> None:
-    """No ``try_get`` is open."""
-    if undo:
-        raise ValueError(f"{len(undo)} try_get calls are open; commit or roll them back before get")

@@ -6,18 +6,18 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from facescale.pools.base import State, as_ids, check_capacity, check_settled
-from facescale.pools.table import EMPTY, Bools, Ints, SlotTable, index_type
+from facescale.pools.base import Pool, State, as_ids, check_capacity
+from facescale.pools.table import EMPTY, Ints, SlotTable, index_type
 
 _Indices = npt.NDArray[np.signedinteger[Any]]
 _PART = 1 << 16  # entries of the log that are looked through at a time
 
 
-class LruPool:
+class LruPool(Pool):
     """Least recently used out: every id in the pool has one slot, a new one takes the oldest id's.
 
-    ``get`` of a batch does exactly what taking its ids one by one would do: in a fixed number of NumPy calls,
-    or one by one where numba is installed (``compiled.slots``).
+    ``get`` of a batch does exactly what taking its ids one by one would do (it returns each id's slot at its
+    turn): in a fixed number of NumPy calls, or one by one where numba is installed (``compiled.slots``).
     The order of use is a log of slots: an entry counts while it is the last one of its slot, so a touch is an
     append, and the least recent slots are the first entries that count.
 
@@ -50,21 +50,6 @@ class LruPool:
         """Slot of each id (B,), or EMPTY; the order of use stays."""
         return self._table.find(as_ids(ids))
 
-    def contains(self, ids: Ints) -> Bools:
-        """Whether each id (B,) is in the pool; the order of use stays."""
-        return np.not_equal(self.view(ids), EMPTY)
-
-    def get(self, ids: Ints) -> Ints:
-        """Use every id of ``ids`` (B,), one after the other, and return its slot at that moment, int64 (B,).
-
-        Raises:
-            ValueError: negative ids, or ``try_get`` calls are neither committed nor rolled back.
-        """
-        check_settled(self._undo)
-        slots = self.try_get(ids)
-        self.commit()
-        return slots
-
     def try_get(self, ids: Ints) -> Ints:
         """Like ``get``, until ``commit`` or ``rollback``."""
         ids = as_ids(ids)
@@ -77,19 +62,13 @@ class LruPool:
         ]
         return np.concatenate(parts) if parts else ids
 
-    def commit(self) -> None:
-        """Confirm all ``try_get`` calls."""
-        self._undo.clear()
-
-    def rollback(self, count: int | None = None) -> None:
-        """Undo the last ``count`` ``try_get`` calls, all by default: ids, slots, order of use."""
-        for _ in range(len(self._undo) if count is None else min(count, len(self._undo))):
-            for change in reversed(self._undo.pop()):
-                self.slot_ids[change.new_slots] = EMPTY
-                self.slot_ids[change.victims] = change.old_ids
-                self._table.insert(change.victims[self._table.find(change.old_ids) == EMPTY])
-                self._last[change.touched] = change.last
-                self._used, self._head = change.used, change.head
+    def _revert(self, changes: list["_Change"]) -> None:
+        for change in reversed(changes):
+            self.slot_ids[change.new_slots] = EMPTY
+            self.slot_ids[change.victims] = change.old_ids
+            self._table.insert(change.victims[self._table.find(change.old_ids) == EMPTY])
+            self._last[change.touched] = change.last
+            self._used, self._head = change.used, change.head
 
     def state(self) -> State:
         """``ids`` and ``slots`` of all that are in the pool, most recently used first."""
@@ -154,7 +133,7 @@ class LruPool:
         start = 0
         while start < ids.size:
             start, placed, self._used, self._head, tail = loops.take(
-                *(ids, start, *self._table.arrays, self._table.max_moves, self._log, self._last),
+                *(ids, start, self._table.content, self._log, self._last),
                 *(self._used, self._tail, self._head, slots, last, old_ids),
             )
             if nothing_open:  # else a rollback may need what does not count now

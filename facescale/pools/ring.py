@@ -2,12 +2,14 @@
 
 import numpy as np
 
-from facescale.pools.base import State, as_ids, check_capacity, check_settled
-from facescale.pools.table import EMPTY, Bools, Ints
+from facescale.pools.base import Pool, State, as_ids, check_capacity
+from facescale.pools.table import EMPTY, Ints
 
 
-class RingPool:
+class RingPool(Pool):
     """First in, first out: a batch takes the next slots, whoever sits there; an id may sit in several.
+
+    Of a batch with more ids than slots the last ones stay.
 
     Args:
         size: number of slots.
@@ -28,17 +30,6 @@ class RingPool:
         """Memory of the bookkeeping."""
         return self.slot_ids.nbytes
 
-    def get(self, ids: Ints) -> Ints:
-        """Put ``ids`` (B,) into the next slots and return these (of more ids than slots the last ones stay).
-
-        Raises:
-            ValueError: negative ids, or ``try_get`` calls are neither committed nor rolled back.
-        """
-        check_settled(self._undo)
-        slots = self.try_get(ids)
-        self.commit()
-        return slots
-
     def try_get(self, ids: Ints) -> Ints:
         """Like ``get``, until ``commit`` or ``rollback``."""
         ids = as_ids(ids)
@@ -49,25 +40,15 @@ class RingPool:
         self.pointer = (self.pointer + ids.size) % self.size
         return slots
 
-    def commit(self) -> None:
-        """Confirm all ``try_get`` calls."""
-        self._undo.clear()
-
-    def rollback(self, count: int | None = None) -> None:
-        """Undo the last ``count`` ``try_get`` calls, all by default."""
-        for _ in range(len(self._undo) if count is None else min(count, len(self._undo))):
-            self.pointer, self._filled, slots, ids = self._undo.pop()
-            self.slot_ids[slots] = ids
+    def _revert(self, change: tuple[int, int, Ints, Ints]) -> None:
+        self.pointer, self._filled, slots, ids = change
+        self.slot_ids[slots] = ids
 
     def view(self, ids: Ints) -> Ints:
         """Some slot of each id (B,), or EMPTY; sorts the ring, so not for every step."""
         order = self.slot_ids.argsort()
         found = order[np.searchsorted(self.slot_ids, ids, sorter=order).clip(max=self.size - 1)]
         return np.where(self.slot_ids[found] == ids, found, EMPTY)
-
-    def contains(self, ids: Ints) -> Bools:
-        """Whether each id (B,) is in the ring."""
-        return np.not_equal(self.view(ids), EMPTY)
 
     def state(self) -> State:
         """``slot_ids`` (size,) and ``pointer`` (1,)."""

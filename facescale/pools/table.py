@@ -1,5 +1,6 @@
 """Hash table from identities to slots, for whole batches."""
 
+from functools import cached_property
 from types import ModuleType
 from typing import Any
 
@@ -40,13 +41,17 @@ class SlotTable:
         self._cells = np.full(1 << bits, ids.size - 1, index_type(ids.size))
         self._shift = np.uint64(64 - bits)
         self._factors = np.array([0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9], np.uint64)
-        self.max_moves = _MAX_MOVES
-        self.loops = _compiled()
+        self._max_moves = _MAX_MOVES
+
+    @cached_property
+    def loops(self) -> ModuleType | None:
+        """The compiled loops, where numba is installed; imported when they are first needed."""
+        return compiled.loops("slots")
 
     @property
-    def arrays(self) -> tuple[npt.NDArray[Any], Ints, npt.NDArray[np.uint64], np.uint64]:
-        """Cells, ids, factors and shift, as the compiled loops take them."""
-        return self._cells, self._ids, self._factors, self._shift
+    def content(self) -> tuple[npt.NDArray[Any], Ints, npt.NDArray[np.uint64], np.uint64, int]:
+        """The table as the compiled loops take it (``compiled.slots.Table``)."""
+        return self._cells, self._ids, self._factors, self._shift, self._max_moves
 
     @property
     def bytes(self) -> int:
@@ -64,7 +69,7 @@ class SlotTable:
         """Slot of each id (n,), or EMPTY."""
         if self.loops:
             found = np.empty(ids.size, np.int64)
-            self.loops.find(ids, *self.arrays, found)
+            self.loops.find(ids, self.content, found)
             return found
         first, second = self._cells_of(ids)
         found = self._cells.take(first).astype(np.int64)
@@ -89,9 +94,9 @@ class SlotTable:
     def _place(self, slots: Ints) -> bool:
         """Write slots into cells, moving others; whether that came to an end."""
         if self.loops:
-            return bool(self.loops.place(slots, *self.arrays, self.max_moves))
+            return bool(self.loops.place(slots, self.content))
         left = np.full(slots.size, EMPTY)  # the cell that a slot was moved out of
-        for _ in range(self.max_moves):
+        for _ in range(self._max_moves):
             if not slots.size:
                 break
             first, second = self._cells_of(self._ids.take(slots))
@@ -116,12 +121,3 @@ class SlotTable:
         first, second = self._cells_of(ids)
         taken: Bools = (ids != EMPTY) & ((first == cell) | (second == cell))
         return taken
-
-
-def _compiled() -> ModuleType | None:
-    """The compiled loops, or None."""
-    if not compiled.available():
-        return None
-    from facescale.compiled import slots
-
-    return slots
