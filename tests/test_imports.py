@@ -35,6 +35,8 @@ WITHOUT_TORCH = [
     "pools/ring.py",
     "pools/lru.py",
     "pools/table.py",
+    "pools/by_batch.py",
+    "pools/by_id.py",
     "compiled/__init__.py",
     "config.py",
     "registry.py",

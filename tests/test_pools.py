@@ -7,7 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from facescale import compiled
 from facescale.pools import EMPTY, LruPool, RingPool, table
+from facescale.pools.by_batch import LruByBatch
+from facescale.pools.by_id import LruById
 
 Items = list[tuple[int, int]]
 
@@ -36,9 +39,9 @@ def make_pool(capacity: int, numba: bool = True) -> LruPool:
     """With compiled loops, or as where numba is not installed."""
     with pytest.MonkeyPatch.context() as patch:
         if not numba:
-            patch.setattr(table.compiled, "available", lambda: False)
+            patch.setattr(compiled, "available", lambda: False)
         pool = LruPool(capacity)
-        assert (pool._table.loops is not None) == numba
+        assert isinstance(pool._content, LruById if numba else LruByBatch)
     return pool
 
 
@@ -96,14 +99,14 @@ def test_rollback_undoes_exactly(
 def test_long_use_keeps_the_order_and_the_memory(numba: bool) -> None:
     rng = np.random.default_rng(0)
     pool, oracle = make_pool(50, numba), Oracle(50)
-    log = pool._log.size
+    log = pool._content.log_size
     for _ in range(300):
         ids = rng.integers(0, 80, 40)
         pool.try_get(ids)
         pool.rollback()
         assert pool.get(ids).tolist() == [oracle.get(i) for i in ids.tolist()]
     assert items(pool) == oracle.items()
-    assert pool._log.size == log
+    assert pool._content.log_size == log
 
 
 @pytest.mark.parametrize("numba", [True, False])
@@ -117,25 +120,50 @@ def test_many_open_tries_outgrow_the_log_and_can_still_be_undone(numba: bool) ->
     assert items(pool) == before
 
 
-@pytest.mark.parametrize("numba", [True, False])
-def test_a_table_whose_ids_chase_each_other_takes_another_hash(
-    monkeypatch: pytest.MonkeyPatch, numba: bool
-) -> None:
+def test_a_table_whose_ids_chase_each_other_takes_another_hash(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(table, "_MAX_MOVES", 2)  # in earnest 100 rounds, which hardly ever fail
-    pool, oracle = make_pool(100, numba), Oracle(100)
-    factors = pool._table._factors.copy()
+    pool, oracle = make_pool(100, numba=False), Oracle(100)
+    assert isinstance(pool._content, LruByBatch)
+    factors = pool._content._table._factors.copy()
     rng = np.random.default_rng(1)
     for _ in range(20):
         ids = rng.integers(0, 10**6, 100)
         assert pool.get(ids).tolist() == [oracle.get(i) for i in ids.tolist()]
-    assert (pool._table._factors != factors).all()
+    assert (pool._content._table._factors != factors).all()
 
 
-def test_restore_continues_where_state_was_taken() -> None:
+def same_home(count: int, buckets: int) -> np.ndarray:
+    """Ids whose search starts at the last but one bucket of the compiled table."""
+    half, factors = np.uint64(32), (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9))
+    ids = np.arange(100_000, dtype=np.uint64)
+    hashed = (ids ^ (ids >> half)) * factors[0]
+    hashed = (hashed ^ (hashed >> half)) * factors[1]
+    homes = hashed >> np.uint64(64 - buckets.bit_length() + 1)
+    return np.flatnonzero(homes == buckets - 2)[:count]
+
+
+def test_ids_that_share_a_bucket_spill_and_come_back_around_the_end() -> None:
+    """All of one bucket, in a table of 32: four fit, the others go on, past the last bucket to the first."""
+    crowd = same_home(60, 32)
+    pool, oracle = make_pool(30), Oracle(30)
+    rng = np.random.default_rng(3)
+    for _ in range(300):
+        ids = rng.choice(crowd, 12)
+        if rng.random() < 0.3:
+            pool.try_get(rng.choice(crowd, 40))
+            pool.rollback()
+        assert pool.get(ids).tolist() == [oracle.get(i) for i in ids.tolist()]
+        assert pool.view(crowd).tolist() == [oracle.slots.get(i, EMPTY) for i in crowd.tolist()]
+    assert items(pool) == oracle.items()
+
+
+@pytest.mark.parametrize("numba", [True, False])
+@pytest.mark.parametrize("goes_on", [True, False], ids=["same", "other"])
+def test_restore_continues_where_state_was_taken(numba: bool, goes_on: bool) -> None:
     rng = np.random.default_rng(2)
-    pool = LruPool(20)
+    pool = make_pool(20, numba)
     pool.get(rng.integers(0, 50, 60))
-    copy = LruPool(20)
+    copy = make_pool(20, numba == goes_on)  # with numba what was saved without it, too
     copy.restore(pool.state())
     ids = rng.integers(0, 50, 60)
     assert copy.get(ids).tolist() == pool.get(ids).tolist()

@@ -1,13 +1,7 @@
 """Hash table from identities to slots, for whole batches."""
 
-from functools import cached_property
-from types import ModuleType
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
-
-from facescale import compiled
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -25,9 +19,6 @@ def index_type(size: int) -> type[np.int32] | type[np.int64]:
 class SlotTable:
     """Cuckoo hash table id -> slot in one NumPy array: an id's slot is written in one of the id's two cells.
 
-    Where numba is installed, compiled loops take the place of NumPy calls. Which of its two cells an id is in
-    may differ then; what is found does not.
-
     Cells hold slots only; whose they are is looked up in ``ids``. So nothing is ever removed: when a slot
     gets another id, cells that point to it no longer match and count as free.
 
@@ -41,17 +32,6 @@ class SlotTable:
         self._cells = np.full(1 << bits, ids.size - 1, index_type(ids.size))
         self._shift = np.uint64(64 - bits)
         self._factors = np.array([0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9], np.uint64)
-        self._max_moves = _MAX_MOVES
-
-    @cached_property
-    def loops(self) -> ModuleType | None:
-        """The compiled loops, where numba is installed; imported when they are first needed."""
-        return compiled.loops("slots")
-
-    @property
-    def content(self) -> tuple[npt.NDArray[Any], Ints, npt.NDArray[np.uint64], np.uint64, int]:
-        """The table as the compiled loops take it (``compiled.slots.Table``)."""
-        return self._cells, self._ids, self._factors, self._shift, self._max_moves
 
     @property
     def bytes(self) -> int:
@@ -67,10 +47,6 @@ class SlotTable:
 
     def find(self, ids: Ints) -> Ints:
         """Slot of each id (n,), or EMPTY."""
-        if self.loops:
-            found = np.empty(ids.size, np.int64)
-            self.loops.find(ids, self.content, found)
-            return found
         first, second = self._cells_of(ids)
         found = self._cells.take(first).astype(np.int64)
         missed = np.flatnonzero(self._ids.take(found) != ids)  # few look into a second cell
@@ -93,10 +69,8 @@ class SlotTable:
 
     def _place(self, slots: Ints) -> bool:
         """Write slots into cells, moving others; whether that came to an end."""
-        if self.loops:
-            return bool(self.loops.place(slots, self.content))
         left = np.full(slots.size, EMPTY)  # the cell that a slot was moved out of
-        for _ in range(self._max_moves):
+        for _ in range(_MAX_MOVES):
             if not slots.size:
                 break
             first, second = self._cells_of(self._ids.take(slots))
