@@ -57,9 +57,12 @@ def test_a_file_on_disk_takes_room_for_trained_rows_only(tmp_path: Path) -> None
     store = make(tmp_path, num_ids=1_000_000, dim=512)
     move(store, torch.tensor([3, 500_000, 999_999]))
     store.settle()
-    status = os.stat(tmp_path / "process_0" / "rows.bin")
-    assert status.st_size == 1_000_000 * 4096
-    assert status.st_blocks * 512 < 100_000
+    move(store, torch.tensor([3, 700_000]))  # one that has a record and one that gets the next
+    store.settle()
+    rows, numbers = (os.stat(tmp_path / "process_0" / name) for name in ("rows.bin", "numbers.bin"))
+    assert rows.st_size == 4 * 4096
+    assert numbers.st_size == 1_000_000 * 4
+    assert numbers.st_blocks * 512 < 100_000
 
 
 def test_rows_on_disk_equal_rows_in_memory(tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ def test_a_file_that_is_too_short_is_noticed(tmp_path: Path) -> None:
     store = CentreStore(100, 8, Dist(), placement="disk", directory=tmp_path)
     store.update(rows := torch.tensor([1, 99]), store.open(rows), torch.ones(2, 8), 0.1)
     store.settle()
-    os.truncate(tmp_path / "process_0" / "rows.bin", 500)
+    os.truncate(tmp_path / "process_0" / "rows.bin", 100)
     with pytest.raises(ValueError, match="shorter than it should be"):
         store.open(rows)
 
@@ -124,3 +124,27 @@ def test_a_file_that_is_too_short_is_noticed(tmp_path: Path) -> None:
 def test_numba_is_looked_for_without_being_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiled.importlib.util, "find_spec", lambda name: None)
     assert not compiled.available()
+
+
+@pytest.mark.parametrize("numba", [True, False])
+def test_records_stand_in_the_order_of_first_use(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, numba: bool
+) -> None:
+    """Rows of several steps, some new each time, in runs and alone, read back together and as a range."""
+    monkeypatch.setattr(compiled, "available", lambda: numba)
+    num_ids = 3000
+    store = CentreStore(num_ids, 4, Dist(), placement="disk", directory=tmp_path)
+    values = store.open(torch.arange(num_ids)).planes["rows"].clone()
+    rng = torch.Generator().manual_seed(0)
+    for step in range(5):
+        rows = torch.randperm(num_ids, generator=rng)[:700].sort().values
+        if step == 2:
+            rows = torch.arange(100, 2500)  # a long run, longer than the system takes parts per call
+        values[rows] = torch.randn(len(rows), 4, generator=rng)
+        store.put(rows, store.filled(rows, {"rows": values[rows]}))
+        store.settle()
+    assert torch.equal(store.open(slice(0, num_ids)).planes["rows"], values)
+    some = torch.randperm(num_ids, generator=rng)[:999].sort().values
+    assert torch.equal(store.open(some).planes["rows"], values[some])
+    assert store.disk is not None
+    assert store.disk.tally()[1] * store.disk.record_bytes == (tmp_path / "process_0/rows.bin").stat().st_size

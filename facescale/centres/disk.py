@@ -1,4 +1,4 @@
-"""Rows in a sparse file that may be larger than memory, and snapshots of what changed in it."""
+"""Rows in a file that may be larger than memory, and snapshots of what changed in it."""
 
 import json
 import os
@@ -17,6 +17,7 @@ from facescale.centres.rows import BLOCK, InitialRows, Plane, Rows, numbers
 # N rows of this process, R rows read at once
 
 _ALIGN = 16  # bytes; every record starts at a multiple
+_NUMBER = np.dtype(np.int32)  # of a record
 
 
 class _Bits:
@@ -55,33 +56,37 @@ def _starts(planes: Sequence[Plane]) -> list[int]:
 
 
 class DiskRows:
-    """Rows in a sparse file: a record per row, all planes side by side, so that a row is one access.
+    """Rows in a file: a record per row, all planes side by side, so that a row is one access.
 
-    The file takes room for rows that have been trained only; others are computed (``InitialRows``). Records
-    are read and written one by one with pread and pwrite. A memory map would do the same through page faults,
-    at the same cost where the file is cached, but would count all that was ever touched as memory of this
+    Rows that were never trained have no record; they are computed (``InitialRows``). Records stand in the
+    order in which rows were first written, so that those of one step are written at one go: a file system
+    needs several times as long for the same records at places far apart. Which record is whose stands in a
+    sparse file of its own, four bytes a row. Both are read and written with preadv and pwritev. A memory map
+    would do the same through page faults, but would count all that was ever touched as memory of this
     process. Two bits per row are in memory: written at all, and written since the last snapshot.
 
-    The file is scratch: it means nothing without this process. What lasts are snapshots (``save``), made of
-    files that are never changed after they were written: the records that changed since the snapshot before,
-    and hard links to the files of that one. A process killed at any moment leaves them whole.
+    The files are scratch: they mean nothing without this process. What lasts are snapshots (``save``), made
+    of files that are never changed after they were written: the records that changed since the snapshot
+    before, and hard links to the files of that one. A process killed at any moment leaves them whole.
 
     Args:
         num_rows: N.
         planes: what is kept per row; the first one is the row itself.
-        directory: folder for the file, on the fastest disk; one per process.
+        directory: folder for the files, on the fastest disk; one per process.
         initial: values of rows that were never written.
         first_row: global number of local row 0.
 
     Raises:
-        ValueError: this platform has no pread (Windows).
+        ValueError: this platform has no preadv (Windows), or more than 2^31 rows.
     """
 
     def __init__(
         self, num_rows: int, planes: Sequence[Plane], directory: Path, initial: InitialRows, first_row: int
     ) -> None:
-        if not hasattr(os, "pread"):
+        if not hasattr(os, "preadv"):
             raise ValueError("placement 'disk' needs a POSIX system; use placement 'host' here")
+        if num_rows > 2**31:
+            raise ValueError(f"{num_rows} rows on the disk of one process; it takes 2^31, use more processes")
         self.planes = tuple(planes)
         self._start = _starts(planes)
         self.record_bytes = record_bytes(planes)
@@ -93,14 +98,18 @@ class DiskRows:
         self._links = directory / "snapshots"
         shutil.rmtree(self._links, ignore_errors=True)
         self._links.mkdir(parents=True)
-        self._file = os.open(directory / "rows.bin", os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
-        os.ftruncate(self._file, num_rows * self.record_bytes)
+        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC
+        self._file = os.open(directory / "rows.bin", flags, 0o600)
+        self._numbers = os.open(directory / "numbers.bin", flags, 0o600)
+        os.ftruncate(self._numbers, num_rows * _NUMBER.itemsize)
+        self._num_records = 0
         self._loops = compiled.loops("records")  # what they leave undone is done in Python
         self._begins_compiled = begins_compiled(planes)
 
     def close(self) -> None:
-        """Give the file back; the rows are lost unless they were saved."""
+        """Give the files back; the rows are lost unless they were saved."""
         os.close(self._file)
+        os.close(self._numbers)
 
     def new_buffer(self, num_rows: int) -> dict[str, Tensor]:
         """Tensors for ``num_rows`` rows, as ``read`` and ``write`` take them: views of one block."""
@@ -116,17 +125,27 @@ class DiskRows:
         row_R = numbers(rows)
         at_R = np.arange(len(row_R)) if at is None else at.numpy()
         written_R = self._written.get(row_R)
-        records = _raw(buffer["record"])
-        if isinstance(rows, slice) and written_R.all():
-            size = self.record_bytes * len(row_R)
-            _read_all(self._file, records[:size], rows.start * self.record_bytes)
-            return
         self._begin(row_R[~written_R], at_R[~written_R], buffer)
-        row_R, at_R = row_R[written_R], at_R[written_R]
-        done = self._loops.read(self._file, row_R, at_R, buffer["record"].numpy()) if self._loops else 0
-        size = self.record_bytes
-        for row, place in zip(row_R[done:].tolist(), at_R[done:].tolist(), strict=True):
-            _read_all(self._file, records[place * size : (place + 1) * size], row * size)
+        number_R = self._numbers_of(row_R[written_R])
+        self._move(self._file, False, number_R, at_R[written_R], buffer["record"].numpy())
+
+    def _numbers_of(self, row_R: np.ndarray) -> np.ndarray:
+        """Which records rows have that were written."""
+        number_R = np.empty((len(row_R), 1), _NUMBER)
+        self._move(self._numbers, False, row_R, np.arange(len(row_R)), number_R.view(np.uint8))
+        return number_R[:, 0].astype(np.int64)
+
+    def _move(
+        self, file: int, writing: bool, number_R: np.ndarray, at_R: np.ndarray, record_RX: np.ndarray
+    ) -> None:
+        """Records between a file and places ``at_R`` of ``record_RX``."""
+        if not len(number_R):
+            return
+        size, raw = record_RX.shape[1], record_RX.data.cast("B")
+        done = self._loops.move(file, writing, number_R, at_R, record_RX) if self._loops else 0
+        move = _write_all if writing else _read_all
+        for number, place in zip(number_R[done:].tolist(), at_R[done:].tolist(), strict=True):
+            move(file, raw[place * size : (place + 1) * size], number * size)
 
     def _begin(self, row_R: np.ndarray, at_R: np.ndarray, buffer: dict[str, Tensor]) -> None:
         """First records of rows that were never written, to places ``at_R``."""
@@ -144,14 +163,17 @@ class DiskRows:
     def write(self, rows: Rows, buffer: dict[str, Tensor]) -> None:
         """Copy the first places of ``buffer`` to rows, and to no others."""
         row_R = numbers(rows)
-        records = _raw(buffer["record"])
-        size, file = self.record_bytes, self._file
-        if isinstance(rows, slice):
-            _write_all(file, records[: size * len(row_R)], rows.start * size)
-        else:
-            done = self._loops.write(file, row_R, buffer["record"].numpy()) if self._loops else 0
-            for place, row in enumerate(row_R[done:].tolist(), done):
-                _write_all(file, records[place * size : (place + 1) * size], row * size)
+        at_R = np.arange(len(row_R))
+        written_R = self._written.get(row_R)
+        new_R = np.flatnonzero(~written_R)
+        number_R = np.empty(len(row_R), np.int64)
+        number_R[written_R] = self._numbers_of(row_R[written_R])
+        number_R[new_R] = self._num_records + np.arange(len(new_R))
+        in_order = np.argsort(~written_R, kind="stable") if 0 < len(new_R) < len(row_R) else at_R
+        self._move(self._file, True, number_R[in_order], in_order, buffer["record"].numpy())
+        new_number_R = number_R[new_R].astype(_NUMBER)[:, None]
+        self._move(self._numbers, True, row_R[new_R], at_R[: len(new_R)], new_number_R.view(np.uint8))
+        self._num_records += len(new_R)
         self._written.set(row_R)
         self._changed.set(row_R)
 

@@ -11,37 +11,49 @@ from numpy.typing import NDArray
 
 _DIGIT = 12  # bits of a row's number that choose a row of the pool, or a mask
 
-_SIGNATURE = types.int64(types.int32, types.uintp, types.uint64, types.int64)
-_pread: Any = types.ExternalFunction("pread", _SIGNATURE)
-_pwrite: Any = types.ExternalFunction("pwrite", _SIGNATURE)
+_MOST_BYTES = 1 << 20  # per call: file systems give larger pieces of memory to larger writes, in less time
+_MOST_PARTS = 1024  # that the system takes per call (IOV_MAX)
+
+_SIGNATURE = types.int64(types.int32, types.uintp, types.int32, types.int64)
+_preadv: Any = types.ExternalFunction("preadv", _SIGNATURE)
+_pwritev: Any = types.ExternalFunction("pwritev", _SIGNATURE)
 
 
 @numba.njit(nogil=True, cache=True)
-def read(
-    file: int, row_R: NDArray[np.int64], place_R: NDArray[np.int64], record_RX: NDArray[np.uint8]
+def move(
+    file: int,
+    writing: bool,
+    number_R: NDArray[np.int64],
+    place_R: NDArray[np.int64],
+    record_RX: NDArray[np.uint8],
 ) -> int:
-    """Record of each row to its place in ``record_RX``.
+    """Records between a file and places of ``record_RX``; runs of consecutive numbers go together.
 
     Returns:
-        How many were read before one that the system did not give whole.
+        How many were moved before a run that the system did not take or give whole.
     """
-    size = record_RX.shape[1]
-    start = record_RX.ctypes.data
-    for r in range(len(row_R)):
-        if _pread(file, start + place_R[r] * size, size, row_R[r] * size) != size:
-            return r
-    return len(row_R)
-
-
-@numba.njit(nogil=True, cache=True)
-def write(file: int, row_R: NDArray[np.int64], record_RX: NDArray[np.uint8]) -> int:
-    """First records of ``record_RX`` to these rows; see ``read``."""
-    size = record_RX.shape[1]
-    start = record_RX.ctypes.data
-    for r in range(len(row_R)):
-        if _pwrite(file, start + r * size, size, row_R[r] * size) != size:
-            return r
-    return len(row_R)
+    size, start = record_RX.shape[1], record_RX.ctypes.data
+    part_P2 = np.empty((_MOST_PARTS, 2), np.uint64)  # address and length
+    most, done = max(1, _MOST_BYTES // size), 0
+    while done < len(number_R):
+        first, parts, end = done, 0, -1
+        while (
+            done < len(number_R)
+            and number_R[done] - number_R[first] == done - first < most
+            and (parts < _MOST_PARTS or place_R[done] == end)
+        ):
+            if place_R[done] != end:
+                part_P2[parts, 0], part_P2[parts, 1] = start + place_R[done] * size, 0
+                parts += 1
+            part_P2[parts - 1, 1] += np.uint64(size)
+            end = place_R[done] + 1
+            done += 1
+        address, offset = part_P2.ctypes.data, number_R[first] * size
+        part = (file, address, parts, offset)
+        moved = _pwritev(*part) if writing else _preadv(*part)
+        if moved != (done - first) * size:
+            return first
+    return done
 
 
 @numba.njit(nogil=True, cache=True)
