@@ -4,11 +4,13 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from facescale import compiled, heads, margins
 from facescale.centres import disk, store
+from facescale.centres.numbers import RecordNumbers
 from facescale.centres.store import CentreStore
 from facescale.dist import Dist
 from facescale.heads.centre_head import CentreHead
@@ -148,3 +150,23 @@ def test_records_stand_in_the_order_of_first_use(
     assert torch.equal(store.open(some).planes["rows"], values[some])
     assert store.disk is not None
     assert store.disk.tally()[1] * store.disk.record_bytes == (tmp_path / "process_0/rows.bin").stat().st_size
+
+
+@pytest.mark.parametrize("num_rows", [3000, 100_000])
+def test_numbers_of_records_are_found_in_memory_and_in_the_file(tmp_path: Path, num_rows: int) -> None:
+    """Few and many rows of a block are written out, more rows than the table holds are added at once."""
+
+    def read(file: int, row_R: np.ndarray, at_R: np.ndarray, byte_RX: np.ndarray) -> None:
+        for row, at in zip(row_R.tolist(), at_R.tolist(), strict=True):
+            byte_RX[at] = np.frombuffer(os.pread(file, 4, row * 4), np.uint8)
+
+    numbers = RecordNumbers(tmp_path / "numbers.bin", num_rows, read, recent=100)
+    rows = np.random.default_rng(0).permutation(num_rows)[:700]
+    done = 0
+    for size in (1, 60, 60, 250, 99, 100, 130):
+        numbers.add(rows[done : done + size])
+        done += size
+        some = np.random.default_rng(done).permutation(done)
+        assert numbers.of(rows[some]).tolist() == some.tolist()
+    assert numbers.count == done == 700
+    numbers.close()

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 
@@ -12,12 +13,12 @@ import torch
 from torch import Tensor
 
 from facescale import compiled
+from facescale.centres.numbers import RecordNumbers
 from facescale.centres.rows import BLOCK, InitialRows, Plane, Rows, numbers
 
 # N rows of this process, R rows read at once
 
 _ALIGN = 16  # bytes; every record starts at a multiple
-_NUMBER = np.dtype(np.int32)  # of a record
 
 
 class _Bits:
@@ -60,10 +61,10 @@ class DiskRows:
 
     Rows that were never trained have no record; they are computed (``InitialRows``). Records stand in the
     order in which rows were first written, so that those of one step are written at one go: a file system
-    needs several times as long for the same records at places far apart. Which record is whose stands in a
-    sparse file of its own, four bytes a row. Both are read and written with preadv and pwritev. A memory map
-    would do the same through page faults, but would count all that was ever touched as memory of this
-    process. Two bits per row are in memory: written at all, and written since the last snapshot.
+    needs several times as long for the same records at places far apart (``RecordNumbers`` says which record
+    is whose). They are read and written with preadv and pwritev. A memory map would do the same through page
+    faults, but would count all that was ever touched as memory of this process. Two bits per row are in
+    memory: written at all, and written since the last snapshot.
 
     The files are scratch: they mean nothing without this process. What lasts are snapshots (``save``), made
     of files that are never changed after they were written: the records that changed since the snapshot
@@ -98,18 +99,15 @@ class DiskRows:
         self._links = directory / "snapshots"
         shutil.rmtree(self._links, ignore_errors=True)
         self._links.mkdir(parents=True)
-        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC
-        self._file = os.open(directory / "rows.bin", flags, 0o600)
-        self._numbers = os.open(directory / "numbers.bin", flags, 0o600)
-        os.ftruncate(self._numbers, num_rows * _NUMBER.itemsize)
-        self._num_records = 0
+        self._file = os.open(directory / "rows.bin", os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
         self._loops = compiled.loops("records")  # what they leave undone is done in Python
         self._begins_compiled = begins_compiled(planes)
+        self._numbers = RecordNumbers(directory / "numbers.bin", num_rows, partial(self._move, False))
 
     def close(self) -> None:
         """Give the files back; the rows are lost unless they were saved."""
         os.close(self._file)
-        os.close(self._numbers)
+        self._numbers.close()
 
     def new_buffer(self, num_rows: int) -> dict[str, Tensor]:
         """Tensors for ``num_rows`` rows, as ``read`` and ``write`` take them: views of one block."""
@@ -126,17 +124,11 @@ class DiskRows:
         at_R = np.arange(len(row_R)) if at is None else at.numpy()
         written_R = self._written.get(row_R)
         self._begin(row_R[~written_R], at_R[~written_R], buffer)
-        number_R = self._numbers_of(row_R[written_R])
-        self._move(self._file, False, number_R, at_R[written_R], buffer["record"].numpy())
-
-    def _numbers_of(self, row_R: np.ndarray) -> np.ndarray:
-        """Which records rows have that were written."""
-        number_R = np.empty((len(row_R), 1), _NUMBER)
-        self._move(self._numbers, False, row_R, np.arange(len(row_R)), number_R.view(np.uint8))
-        return number_R[:, 0].astype(np.int64)
+        number_R = self._numbers.of(row_R[written_R])
+        self._move(False, self._file, number_R, at_R[written_R], buffer["record"].numpy())
 
     def _move(
-        self, file: int, writing: bool, number_R: np.ndarray, at_R: np.ndarray, record_RX: np.ndarray
+        self, writing: bool, file: int, number_R: np.ndarray, at_R: np.ndarray, record_RX: np.ndarray
     ) -> None:
         """Records between a file and places ``at_R`` of ``record_RX``."""
         if not len(number_R):
@@ -163,17 +155,13 @@ class DiskRows:
     def write(self, rows: Rows, buffer: dict[str, Tensor]) -> None:
         """Copy the first places of ``buffer`` to rows, and to no others."""
         row_R = numbers(rows)
-        at_R = np.arange(len(row_R))
         written_R = self._written.get(row_R)
-        new_R = np.flatnonzero(~written_R)
-        number_R = np.empty(len(row_R), np.int64)
-        number_R[written_R] = self._numbers_of(row_R[written_R])
-        number_R[new_R] = self._num_records + np.arange(len(new_R))
-        in_order = np.argsort(~written_R, kind="stable") if 0 < len(new_R) < len(row_R) else at_R
-        self._move(self._file, True, number_R[in_order], in_order, buffer["record"].numpy())
-        new_number_R = number_R[new_R].astype(_NUMBER)[:, None]
-        self._move(self._numbers, True, row_R[new_R], at_R[: len(new_R)], new_number_R.view(np.uint8))
-        self._num_records += len(new_R)
+        old_R, new_R = np.flatnonzero(written_R), np.flatnonzero(~written_R)
+        number_R = np.concatenate(
+            [self._numbers.of(row_R[old_R]), self._numbers.count + np.arange(len(new_R))]
+        )
+        self._move(True, self._file, number_R, np.concatenate([old_R, new_R]), buffer["record"].numpy())
+        self._numbers.add(row_R[new_R])
         self._written.set(row_R)
         self._changed.set(row_R)
 

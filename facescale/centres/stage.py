@@ -1,7 +1,11 @@
 """Fetch rows ahead of time and write them back behind the computation, on one thread."""
 
+import os
+import sys
+import threading
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -42,7 +46,7 @@ class Stage:
 
     def __init__(self, source: RowSource) -> None:
         self._source = source
-        self._thread = ThreadPoolExecutor(1, "rows")
+        self._thread = ThreadPoolExecutor(1, "rows", _give_way)
         self._buffers: dict[str, list[Buffer]] = {}
         self._ahead: tuple[Rows, Buffer, Future[None]] | None = None
         self._written: list[np.ndarray] = []  # since the rows ahead were asked for
@@ -146,6 +150,13 @@ class _Write:
     done: Future[None]
     rows: np.ndarray
     buffer: Buffer
+
+
+def _give_way() -> None:
+    """Let this thread have what the computation leaves, which waits for its own threads, hardly for this."""
+    if sys.platform == "linux":  # elsewhere it would be the process
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
 
 
 def _among(values: np.ndarray, ascending: np.ndarray) -> np.ndarray:

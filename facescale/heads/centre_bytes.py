@@ -3,6 +3,7 @@
 import torch
 
 from facescale.centres.disk import begins_compiled, record_bytes
+from facescale.centres.numbers import NUMBER_BYTES, table_bytes
 from facescale.centres.rows import BLOCK, initial_bytes
 from facescale.centres.store import CentreStore
 from facescale.heads.base import Bytes
@@ -57,8 +58,9 @@ def centre_bytes(
         return Bytes(host=resident + max(first, buffers * resident // max(1, store.num_rows)), transient=work)
     record = record_bytes(store.planes)
     spare = 0 if begins_compiled(store.planes) else block + _THREAD
-    host = buffers * record + first + spare + store.num_rows // 4
-    return Bytes(host=host, disk=store.num_rows * record, transient=work)
+    numbers = table_bytes(store.num_rows)
+    host = buffers * record + first + spare + numbers + store.num_rows // 4
+    return Bytes(host=host, disk=store.num_rows * (record + NUMBER_BYTES), transient=work)
 
 
 def _of_chunk(margin: Margin, products: torch.dtype, rows: int, batch: int, dim: int, sampled: bool) -> int:

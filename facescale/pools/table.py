@@ -16,6 +16,11 @@ def index_type(size: int) -> type[np.int32] | type[np.int64]:
     return np.int32 if size < 2**31 else np.int64
 
 
+def _bits(num_ids: int) -> int:
+    """Of the number of a cell: 8 to 16 cells a slot, so that few ids meet."""
+    return (8 * num_ids).bit_length()
+
+
 class SlotTable:
     """Cuckoo hash table id -> slot in one NumPy array: an id's slot is written in one of the id's two cells.
 
@@ -28,7 +33,7 @@ class SlotTable:
 
     def __init__(self, ids: Ints) -> None:
         self._ids = ids
-        bits = (8 * ids.size).bit_length()  # 8 to 16 cells a slot, so that few ids meet
+        bits = _bits(ids.size)
         self._cells = np.full(1 << bits, ids.size - 1, index_type(ids.size))
         self._shift = np.uint64(64 - bits)
         self._factors = np.array([0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9], np.uint64)
@@ -37,6 +42,11 @@ class SlotTable:
     def bytes(self) -> int:
         """Memory of the table."""
         return self._cells.nbytes
+
+    @staticmethod
+    def bytes_for(num_ids: int) -> int:
+        """Memory of a table for ``ids`` of that size."""
+        return np.dtype(index_type(num_ids)).itemsize << _bits(num_ids)
 
     def _cells_of(self, ids: Ints) -> tuple[Ints, Ints]:
         """The two cells of each id (n,)."""
