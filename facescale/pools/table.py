@@ -67,9 +67,9 @@ class SlotTable:
     def insert(self, slots: Ints) -> None:
         """Write ``slots`` (n,), whose ids are distinct, where ``find`` will look."""
         if not self._place(slots):  # ids that chase each other in a circle, once in many billions of calls
-            self.rebuild()
+            self._rebuild()
 
-    def rebuild(self) -> None:
+    def _rebuild(self) -> None:
         """Place everybody anew by another hash."""
         while True:
             self._factors *= _NEXT  # odd times odd is odd
