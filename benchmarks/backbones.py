@@ -21,7 +21,7 @@ from torch import nn
 from train_step import plain
 
 from facescale import backbones
-from facescale.backbones.describe import describe
+from facescale.backbones.profile import describe
 
 WAYS = ("plain", "ours", "ckpt")
 TITLES = (

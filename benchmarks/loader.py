@@ -23,9 +23,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from facescale.config import AugmentConfig
 from facescale.data import open_reader
-from facescale.data.loader import TrainLoader
-from facescale.data.recordio_writer import record_file
-from facescale.data.transforms import Augment
+from facescale.data.loading.augment import Augment
+from facescale.data.loading.train_loader import TrainLoader
+from facescale.data.writers.recordio import record_file
 
 
 def textured_jpeg(number: int) -> bytes:

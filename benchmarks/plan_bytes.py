@@ -13,7 +13,7 @@ import sys
 
 import torch
 
-from facescale.bench import bench_heads, parse_counts, parse_variants
+from facescale.plan.bench import bench_heads, parse_counts, parse_variants
 
 EVERYWHERE = ",".join(f"{{0}},placement={where}" for where in ("device", "host", "disk"))
 CENTRES = ",".join(

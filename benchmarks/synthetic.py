@@ -8,9 +8,9 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from facescale.data.people import Person, Photo, person, photo
-from facescale.data.render import aligned_pose
-from facescale.data.synthetic import SyntheticFaces
+from facescale.data.synthetic.faces import SyntheticFaces
+from facescale.data.synthetic.people import Person, Photo, person, photo
+from facescale.data.synthetic.render import aligned_pose
 
 IMAGES_PER_ID = 20
 SUPERSAMPLING = 2  # Pillow's shapes have hard edges: draw larger, then shrink

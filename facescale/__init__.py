@@ -9,8 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from facescale import backbones, data, evaluate, heads, margins, pools
-    from facescale.model import load
+    from facescale.inference.model import load
 
 _PARTS = ("backbones", "data", "evaluate", "heads", "margins", "pools")
 
@@ -19,7 +18,7 @@ __all__ = ["backbones", "data", "evaluate", "heads", "load", "margins", "pools"]
 
 def __getattr__(name: str) -> Any:
     if name == "load":
-        from facescale.model import load
+        from facescale.inference.model import load
 
         return load
     if name in _PARTS:

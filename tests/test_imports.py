@@ -9,22 +9,14 @@ ROOT = Path(facescale.__file__).parent
 
 # From the ground up; a module may import from its own layer's room and from lower layers.
 LAYERS = [
-    {"registry", "files", "config", "pools", "card", "compiled"},
-    {"dist", "run", "ops", "optim", "health", "meter"},
-    {"margins", "centres", "twin"},
-    {"heads", "backbones", "data"},
-    {
-        "plan",
-        "model",
-        "evaluate",
-        "onnx",
-        "prepare",
-        "estimate",
-        "swap_test",
-    },
-    {"advice", "board", "task", "export", "embed", "checkpoint", "gallery", "components"},
-    {"train", "display", "bench", "inherit"},
-    {"demo"},
+    {"files", "registry", "kernels", "ops", "distributed"},
+    {"config", "pools", "run", "model_card", "margins", "backbones"},
+    {"data", "centres"},
+    {"heads", "convert"},
+    {"inference", "plan"},
+    {"evaluate", "prepare"},
+    {"train", "export"},
+    {"recipes"},
     {"cli", "__main__"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
@@ -34,11 +26,12 @@ WITHOUT_TORCH = [
     "pools/base.py",
     "pools/ring.py",
     "pools/lru.py",
-    "pools/table.py",
-    "pools/by_batch.py",
-    "pools/by_id.py",
-    "compiled/__init__.py",
-    "config.py",
+    "pools/slot_table.py",
+    "pools/lru_numpy.py",
+    "pools/lru_numba.py",
+    "kernels/__init__.py",
+    "config/__init__.py",
+    "config/schema.py",
     "registry.py",
     "run.py",
 ]

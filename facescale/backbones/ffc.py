@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from facescale.backbones.checkpointing import run_blocks
+from facescale.backbones.activation_checkpoint import run_blocks
 from facescale.backbones.iresnet import IResNet, last_side
 from facescale.backbones.layers import GroupedConv2d, PReLU, in_full_precision
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from facescale.backbones.checkpointing import run_blocks
+from facescale.backbones.activation_checkpoint import run_blocks
 from facescale.backbones.iresnet import last_side
 from facescale.backbones.layers import PReLU, in_full_precision
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from facescale.backbones.checkpointing import run_blocks
+from facescale.backbones.activation_checkpoint import run_blocks
 from facescale.backbones.layers import GroupedConv2d, PReLU, in_full_precision
 
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from facescale.backbones.checkpointing import run_blocks
+from facescale.backbones.activation_checkpoint import run_blocks
 from facescale.backbones.layers import in_full_precision
 
 PATCH = 9

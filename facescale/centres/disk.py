@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from facescale import compiled
-from facescale.centres.numbers import RecordNumbers
-from facescale.centres.rows import BLOCK, InitialRows, Plane, Rows, numbers
+from facescale import kernels
+from facescale.centres.layout import BLOCK, InitialRows, Plane, Rows, numbers
+from facescale.centres.record_index import RecordNumbers
 
 # N rows of this process, R rows read at once
 
@@ -48,7 +48,7 @@ def record_bytes(planes: Sequence[Plane]) -> int:
 
 def begins_compiled(planes: Sequence[Plane]) -> bool:
     """Whether a compiled loop makes the first records of rows."""
-    return compiled.available() and planes[0].dtype is torch.float32
+    return kernels.available() and planes[0].dtype is torch.float32
 
 
 def _starts(planes: Sequence[Plane]) -> list[int]:
@@ -100,7 +100,7 @@ class DiskRows:
         shutil.rmtree(self._links, ignore_errors=True)
         self._links.mkdir(parents=True)
         self._file = os.open(directory / "rows.bin", os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
-        self._loops = compiled.loops("records")  # what they leave undone is done in Python
+        self._loops = kernels.loops("records")  # what they leave undone is done in Python
         self._begins_compiled = begins_compiled(planes)
         self._numbers = RecordNumbers(directory / "numbers.bin", num_rows, partial(self._move, False))
 

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from facescale.centres.disk import DiskRows
-from facescale.centres.fused import FusedSGD
-from facescale.centres.optim import DenseSteps, RowAdamW, RowRule, RowSGD
-from facescale.centres.rows import BLOCK, InitialRows, MemoryRows, Plane, Rows, count, scatter_
-from facescale.centres.stage import Buffer, Stage
-from facescale.compiled import available
-from facescale.dist import Dist
+from facescale.centres.fused_sgd import FusedSGD
+from facescale.centres.layout import BLOCK, InitialRows, MemoryRows, Plane, Rows, count, scatter_
+from facescale.centres.row_optim import DenseSteps, RowAdamW, RowRule, RowSGD
+from facescale.centres.staging import Buffer, Stage
+from facescale.distributed import Dist
+from facescale.kernels import available
 from facescale.ops import Scratch, StochasticRounding
 
 # N rows of this process, R rows at hand, D embedding size

@@ -24,10 +24,10 @@ def pairs(
     A .csv names files below DATA: evaluate it as NAME=FILE.csv?root=DATA.
     """
     from facescale.data import open_reader
-    from facescale.evaluate.make_pairs import make_pairs
-    from facescale.evaluate.pair_bin import write_bin
-    from facescale.evaluate.pair_lists import write_csv
-    from facescale.evaluate.pairs import Pairs, ReaderImages
+    from facescale.evaluate.protocols.draw import make_pairs
+    from facescale.evaluate.protocols.pair_bin import write_bin
+    from facescale.evaluate.protocols.pair_lists import write_csv
+    from facescale.evaluate.protocols.pairs import Pairs, ReaderImages
 
     writers = {".csv": write_csv, ".bin": write_bin}
     if out.suffix not in writers:
@@ -68,7 +68,7 @@ def convert_data(
 ) -> None:
     """Write a data set in another form; labels.json keeps the names of the identities."""
     from facescale.data import open_reader
-    from facescale.prepare.pack import convert_data as write
+    from facescale.prepare.convert_data import convert_data as write
 
     done = write(open_reader(data), out, form=form)
     values = {

@@ -27,7 +27,7 @@ def evaluate(
 
     Without --on, a run is measured on the protocols of its config.
     """
-    from facescale.evaluate.command import evaluate as run_evaluation
+    from facescale.evaluate.run_protocols import evaluate as run_evaluation
 
     results, report = run_evaluation(model, on or [], out, pictures, batch_size, device)
     lines = [
@@ -47,7 +47,7 @@ def report(
     out: Annotated[Path | None, typer.Option(help="The page; by default RUN/report.html.")] = None,
 ) -> None:
     """Write the report of a run from what it has logged, without computing anything."""
-    from facescale.evaluate.command import report as write
+    from facescale.evaluate.run_protocols import report as write
 
     print(f"report: {write(run, out)}")
 
@@ -71,7 +71,7 @@ def export(
     """Write a model for use elsewhere, and check that it gives the same embeddings."""
     from dataclasses import asdict
 
-    from facescale.export import export as write
+    from facescale.export.write import export as write
 
     path = out or model / "export" / "model.onnx"
     if out is None and not model.is_dir():
@@ -113,8 +113,8 @@ def embed(
     """Write the embeddings of aligned face images to a file."""
     from dataclasses import asdict
 
-    from facescale.embed import embed_to_file
-    from facescale.model import load
+    from facescale.inference.embed_files import embed_to_file
+    from facescale.inference.model import load
 
     done = embed_to_file(load(model, device), images, out, batch_size=batch_size, resize=resize)
     bad = "".join(f"\nskipped {key}: {reason}" for key, reason in done.bad.items())
@@ -131,10 +131,10 @@ def convert(
 ) -> None:
     """Take over weights of another project; the file is read without running anything in it."""
     from facescale.backbones import build
-    from facescale.backbones.convert import convert as read
+    from facescale.convert.colour_order import swap_test
+    from facescale.convert.foreign import convert as read
     from facescale.data import open_reader
-    from facescale.model import save_model
-    from facescale.swap_test import swap_test
+    from facescale.inference.model import save_model
 
     if out.suffix != ".safetensors":
         raise ValueError(f"cannot write '{out}'; its suffix must be .safetensors")

@@ -31,13 +31,13 @@ def train(
     settled = load_config(config, settings or ())
     import torch
 
-    from facescale import dist as processes
-    from facescale.display import Display
+    from facescale.cli.progress import Display
+    from facescale.distributed import start
     from facescale.train import train as run_training
 
     if threads:
         torch.set_num_threads(threads)
-    with processes.start(device) as dist, Display(dist.is_main, json_lines) as display:
+    with start(device) as dist, Display(dist.is_main, json_lines) as display:
         result = run_training(settled, run, dist, display.line, resume)
         display.finish(result)
 
@@ -49,11 +49,11 @@ def demo(
     device: DeviceOption = "auto",
 ) -> None:
     """Train on drawn faces, evaluate, export: the whole way in a few minutes."""
-    from facescale import dist as processes
-    from facescale.demo import demo as run_demo
-    from facescale.display import Display
+    from facescale.cli.progress import Display
+    from facescale.distributed import start
+    from facescale.recipes.demo import demo as run_demo
 
-    with processes.start(device) as dist, Display(dist.is_main) as display:
+    with start(device) as dist, Display(dist.is_main) as display:
         result, report, exported = run_demo(run, settings or [], dist, display.line)
         display.finish(result)
         if report and exported:
@@ -83,7 +83,7 @@ def config(
         rows = [dict(zip(keys, row, strict=True)) for row in configs.explain()]
         show(rows, as_json, table(rows))
     else:
-        from facescale.plan import check_components
+        from facescale.plan.plan import check_components
 
         settled = configs.load_config(path, settings or ())
         check_components(settled)
@@ -101,7 +101,7 @@ def list_components(
 ) -> None:
     """List the components that a config can name."""
     from facescale import registry
-    from facescale.components import KINDS
+    from facescale.cli.listing import KINDS
 
     rows = registry.lookup("kind of component", KINDS, kind)()
     show(rows, as_json, table(rows))
@@ -124,11 +124,11 @@ def plan(
     """
     from dataclasses import asdict
 
-    from facescale import advice, bench, estimate
     from facescale.config import load_config
     from facescale.data import open_reader
-    from facescale.dist import Dist, pick_device
-    from facescale.plan import make_plan
+    from facescale.distributed import Dist, pick_device
+    from facescale.plan import advice, bench, make_plan
+    from facescale.plan import memory as estimate
 
     settled = load_config(config, settings or ())
     reader = open_reader(settled.data.train, min_images=settled.data.min_images)

@@ -4,10 +4,10 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from facescale.data.combine import ConcatReader, with_min_images
-from facescale.data.folder import FolderReader
-from facescale.data.reader import Reader
-from facescale.data.recordio import RecordReader
+from facescale.data.readers.base import Reader
+from facescale.data.readers.combine import ConcatReader, with_min_images
+from facescale.data.readers.folder import FolderReader
+from facescale.data.readers.recordio import RecordReader
 from facescale.registry import lookup
 
 __all__ = ["READERS", "open_reader"]
@@ -16,7 +16,7 @@ RECORDS = "train.rec"
 
 
 def _synthetic(rest: str) -> Reader:
-    from facescale.data.synthetic import parse_spec  # the renderer is loaded only where it is used
+    from facescale.data.synthetic.faces import parse_spec
 
     return parse_spec(f"synthetic:{rest}")
 

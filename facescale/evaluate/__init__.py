@@ -3,11 +3,10 @@
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
-from facescale.evaluate import identification, ijb, metrics
 from facescale.evaluate.verification import open_protocol
 
 if TYPE_CHECKING:
-    from facescale.evaluate.embed import Embed
+    from facescale.evaluate.embedding import Embed
 
 
 class Evaluator(Protocol):

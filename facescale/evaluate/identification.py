@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from facescale.evaluate.folds import IntArray
+from facescale.evaluate.fold_rules import IntArray
 from facescale.evaluate.histogram import FloatArray, HistogramRoc
 
 CHUNK = 1024  # probes compared at once: with a million gallery entries, 4 GB of similarities

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from facescale.evaluate.folds import IntArray
+from facescale.evaluate.fold_rules import IntArray
 from facescale.evaluate.histogram import BoolArray, FloatArray
 from facescale.evaluate.identification import MeanIdentification, search
 from facescale.evaluate.metrics import Roc, require_finite, roc, unit_rows

@@ -9,7 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
-from facescale.evaluate.folds import (
+from facescale.evaluate.fold_rules import (
     IntArray,
     PairResult,
     balanced_histogram_folds,

@@ -10,9 +10,9 @@ from urllib.parse import parse_qsl
 
 import numpy as np
 
-from facescale.data.synthetic import synthetic_pairs
-from facescale.evaluate.embed import decoded_batches, embed_images
-from facescale.evaluate.folds import PairResult
+from facescale.data.synthetic.faces import synthetic_pairs
+from facescale.evaluate.embedding import decoded_batches, embed_images
+from facescale.evaluate.fold_rules import PairResult
 from facescale.evaluate.histogram import FloatArray
 from facescale.evaluate.metrics import (
     MIN_FALSE_ACCEPTS,
@@ -22,13 +22,13 @@ from facescale.evaluate.metrics import (
     pair_accuracy,
     roc,
 )
-from facescale.evaluate.pair_bin import read_bin
-from facescale.evaluate.pair_lists import read_csv, read_lfw
-from facescale.evaluate.pairs import Pairs, ReaderImages
+from facescale.evaluate.protocols.pair_bin import read_bin
+from facescale.evaluate.protocols.pair_lists import read_csv, read_lfw
+from facescale.evaluate.protocols.pairs import Pairs, ReaderImages
 from facescale.registry import nearest
 
 if TYPE_CHECKING:
-    from facescale.evaluate.embed import Embed
+    from facescale.evaluate.embedding import Embed
 
 FARS = (1e-1, 1e-2, 1e-3, 1e-4)
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from facescale import margins, registry
-from facescale.dist import Dist
+from facescale.distributed import Dist
 from facescale.heads.attfc import AttFCHead
 from facescale.heads.base import Bytes, ClassHead, HeadOutput, Needs
 from facescale.heads.f2c import F2CHead

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from facescale.dist import Dist
+from facescale.distributed import Dist
 from facescale.heads.base import Bytes, HeadOutput, Needs
-from facescale.heads.slots import SlotHead, as_ids, concatenated, last_of, on
+from facescale.heads.slot_head import SlotHead, as_ids, concatenated, last_of, on
 from facescale.margins import Margin, Own
 from facescale.ops import as_float, unit
 from facescale.pools import EMPTY

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from facescale.dist import Dist
+from facescale.distributed import Dist
 from facescale.margins import Margin
 
 # V views, B batch of this process, D embedding size

@@ -9,13 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from facescale.centres import saved as centres_saved
-from facescale.centres.rows import Rows, count
+from facescale.centres import sharded_checkpoint as centres_saved
+from facescale.centres.layout import Rows, count
 from facescale.centres.store import CentreStore, Work
-from facescale.dist import Dist
+from facescale.distributed import Dist
 from facescale.heads.base import Bytes, ClassHead, HeadOutput
-from facescale.heads.centre_bytes import centre_bytes
-from facescale.heads.chunked import NOTHING, Chunked, Seen
+from facescale.heads.chunked_softmax import NOTHING, Chunked, Seen
+from facescale.heads.memory import centre_bytes
 from facescale.margins import Margin, Own
 from facescale.ops import as_float, product_dtype, unit
 

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from facescale.dist import Dist
+from facescale.distributed import Dist
 from facescale.heads.base import Bytes, HeadOutput, Needs
-from facescale.heads.slots import SlotHead, as_ids, last_of, on
+from facescale.heads.slot_head import SlotHead, as_ids, last_of, on
 from facescale.margins import Margin
 from facescale.ops import as_float, unit
 from facescale.pools import EMPTY, Ints, LruPool

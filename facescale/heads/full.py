@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from facescale.dist import Dist
+from facescale.distributed import Dist
 from facescale.heads.centre_head import CentreHead
 from facescale.margins import Margin
 

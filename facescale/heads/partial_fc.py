@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from facescale.dist import Dist
+from facescale.distributed import Dist
 from facescale.heads.centre_head import CentreHead
-from facescale.heads.sampler import NegativeSampler
+from facescale.heads.negative_sampler import NegativeSampler
 from facescale.margins import Margin
 
 

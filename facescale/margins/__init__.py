@@ -6,11 +6,11 @@ from typing import Any
 from facescale import registry
 from facescale.margins.angular import ArcFace, Circle, Combined, CosFace, SphereFace, SubCenterArcFace
 from facescale.margins.base import Margin, Own
-from facescale.margins.binary import SphereFace2, UniFace
 from facescale.margins.elastic import ElasticArc, ElasticCos
-from facescale.margins.hard import CurricularFace, MVSoftmax, RobustFace, SVSoftmax
-from facescale.margins.pairs import UniTSFace
+from facescale.margins.hard_negatives import CurricularFace, MVSoftmax, RobustFace, SVSoftmax
+from facescale.margins.one_vs_all import SphereFace2, UniFace
 from facescale.margins.quality import AdaFace, MagFace
+from facescale.margins.unitsface import UniTSFace
 
 MARGINS: dict[str, Callable[..., Margin]] = {
     "arcface": ArcFace,

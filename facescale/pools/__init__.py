@@ -7,6 +7,6 @@ memory follows the number of slots, never the range of the ids. No torch here.
 from facescale.pools.base import Pool, State
 from facescale.pools.lru import LruPool
 from facescale.pools.ring import RingPool
-from facescale.pools.table import EMPTY, Bools, Ints, SlotTable
+from facescale.pools.slot_table import EMPTY, Bools, Ints, SlotTable
 
 __all__ = ["EMPTY", "Bools", "Ints", "LruPool", "Pool", "RingPool", "SlotTable", "State"]

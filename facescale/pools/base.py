@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from facescale.pools.table import EMPTY, Bools, Ints
+from facescale.pools.slot_table import EMPTY, Bools, Ints
 
 State = dict[str, Ints]
 

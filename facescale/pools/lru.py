@@ -4,11 +4,11 @@ from typing import Any
 
 import numpy as np
 
-from facescale import compiled
+from facescale import kernels
 from facescale.pools.base import Pool, State, as_ids, check_capacity
-from facescale.pools.by_batch import LruByBatch
-from facescale.pools.by_id import MAX_CAPACITY, LruById
-from facescale.pools.table import Ints
+from facescale.pools.lru_numba import MAX_CAPACITY, LruById
+from facescale.pools.lru_numpy import LruByBatch
+from facescale.pools.slot_table import Ints
 
 
 class LruPool(Pool):
@@ -24,7 +24,7 @@ class LruPool(Pool):
 
     def __init__(self, capacity: int) -> None:
         self.capacity = check_capacity(capacity)
-        loops = compiled.loops("lru") if capacity <= MAX_CAPACITY else None
+        loops = kernels.loops("lru") if capacity <= MAX_CAPACITY else None
         self._content = LruById(capacity, loops) if loops else LruByBatch(capacity)
         self.slot_ids: Ints = self._content.slot_ids
         self._undo: list[Any] = []

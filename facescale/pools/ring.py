@@ -3,7 +3,7 @@
 import numpy as np
 
 from facescale.pools.base import Pool, State, as_ids, check_capacity
-from facescale.pools.table import EMPTY, Ints
+from facescale.pools.slot_table import EMPTY, Ints
 
 
 class RingPool(Pool):

@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from facescale.data.counter import ORDER, permuted
-from facescale.data.decode import Pixels, decode, resized
-from facescale.data.prefetch import in_order
-from facescale.data.reader import BadRecordError, Reader, identity_names
+from facescale.data.loading.decode import Pixels, decode, resized
+from facescale.data.loading.prefetch import in_order
+from facescale.data.readers.base import BadRecordError, Reader, identity_names
+from facescale.data.sampling.counter_rng import ORDER, permuted
 from facescale.files import replacing
 
 SAMPLE = 20_000

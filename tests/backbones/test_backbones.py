@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from facescale import backbones
-from facescale.backbones.describe import describe, skeleton
 from facescale.backbones.iresnet import IResNet
-from facescale.card import Card, Contract
-from facescale.export import export
-from facescale.model import Model
+from facescale.backbones.profile import describe, skeleton
+from facescale.export.write import export
+from facescale.inference.model import Model
+from facescale.model_card import Card, Contract
 
 # One small network of each family; with the others the walk takes minutes.
 FAMILIES = ("r10", "mbf_s", "vit_t", "mla_r10", "ffc_mobile", "ir18")

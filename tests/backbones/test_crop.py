@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from facescale import backbones
-from facescale.backbones.describe import describe
-from facescale.card import Contract
-from facescale.export import export
-from facescale.model import load_model, save_model
+from facescale.backbones.profile import describe
+from facescale.export.write import export
+from facescale.inference.model import load_model, save_model
+from facescale.model_card import Contract
 
 
 def test_only_the_square_is_seen() -> None:

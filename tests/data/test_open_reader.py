@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from facescale.data import READERS, open_reader
-from facescale.data.combine import ConcatReader, SubsetReader, with_min_images
-from facescale.data.decode import decode
-from facescale.data.folder import FolderReader
-from facescale.data.reader import Reader, identity_names
-from facescale.data.recordio import RecordReader
-from facescale.data.recordio_writer import write_records
+from facescale.data.loading.decode import decode
+from facescale.data.readers.base import Reader, identity_names
+from facescale.data.readers.combine import ConcatReader, SubsetReader, with_min_images
+from facescale.data.readers.folder import FolderReader
+from facescale.data.readers.recordio import RecordReader
+from facescale.data.writers.recordio import write_records
 
 
 def test_a_path_tells_its_kind(make_folder, make_reader, tmp_path):

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from facescale import heads, margins
-from facescale.bench import HeadVariant, bench_heads
 from facescale.config import load_config
-from facescale.dist import Dist
-from facescale.export import export
+from facescale.distributed import Dist
+from facescale.export.write import export
+from facescale.plan.bench import HeadVariant, bench_heads
 from facescale.run import RunDir
 from facescale.train import train
 from tests.tiny import TINY

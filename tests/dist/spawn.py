@@ -9,7 +9,7 @@ import torch
 import torch.distributed as td
 import torch.multiprocessing as mp
 
-from facescale.dist import Dist
+from facescale.distributed import Dist
 
 
 def _entry(rank: int, world_size: int, store: str, check: Callable[..., None], args: tuple[Any, ...]) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from facescale import heads, margins
-from facescale.dist import Dist
+from facescale.distributed import Dist
 from facescale.heads.centre_head import CentreHead
 from tests.dist.spawn import run_processes
 

@@ -134,10 +134,10 @@ def test_a_step_that_is_not_finite_leaves_no_trace_in_the_network(
     tiny_config: Config, tmp_path: Path
 ) -> None:
     from facescale.data import open_reader
-    from facescale.data.loader import TrainLoader
-    from facescale.dist import Dist
+    from facescale.data.loading.train_loader import TrainLoader
+    from facescale.distributed import Dist
     from facescale.plan import make_plan
-    from facescale.task import RecognitionTask
+    from facescale.train.task import RecognitionTask
 
     reader = open_reader(tiny_config.data.train)
     task = RecognitionTask(tiny_config, make_plan(tiny_config, Dist(), reader), Dist(), tmp_path)

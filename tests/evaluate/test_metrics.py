@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from facescale.evaluate import metrics
-from facescale.evaluate.folds import contiguous_folds
+from facescale.evaluate.fold_rules import contiguous_folds
 from facescale.evaluate.metrics import pair_accuracy, roc, tar_at_far, threshold_at_far
 
 RNG = np.random.default_rng(7)

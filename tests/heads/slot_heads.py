@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from facescale.heads.slots import SlotHead
+from facescale.heads.slot_head import SlotHead
 
 NUM_IDS, DIM = 30, 6
 

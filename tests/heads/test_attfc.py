@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from facescale import heads, margins
-from facescale.dist import Dist
+from facescale.distributed import Dist
 from facescale.heads.attfc import AttFCHead, generative_centres
 from tests.dist.spawn import run_processes
 from tests.heads.slot_heads import DIM, NUM_IDS, draw, step, step_peak, through_disk

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from facescale import heads, margins
-from facescale.dist import Dist
+from facescale.distributed import Dist
 from facescale.heads.f2c import F2CHead, plan_writes
 from facescale.pools import LruPool
 from tests.dist.spawn import run_processes

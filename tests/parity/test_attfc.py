@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from facescale import heads, margins
-from facescale.data.multiview import ReleasedAttentionSampler
-from facescale.dist import Dist
+from facescale.data.sampling.multiview import ReleasedAttentionSampler
+from facescale.distributed import Dist
 from facescale.heads.attfc import AttFCHead, generative_centres
 from facescale.ops import unit
-from facescale.twin import Twin
+from facescale.train.twin import Twin
 
 VARIANTS = ["arc_linear", "cos_linear_bn", "arc16_linear"]
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from facescale import backbones
-from facescale.backbones.describe import skeleton
+from facescale.backbones.profile import skeleton
 
 FOLDER = Path(__file__).resolve().parents[3] / "shared" / "golden" / "A_backbones"
 KEY_LISTS = sorted(p.stem for p in (FOLDER / "keys").glob("*.txt"))

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from facescale import margins
-from facescale.dist import Dist
+from facescale.distributed import Dist
 from facescale.heads.f2c import F2CHead, Writes
 from facescale.ops import unit
 from facescale.pools import LruPool
-from facescale.twin import Twin
+from facescale.train.twin import Twin
 
 MARGINS = {"AM": ("cosface", {}), "Arc": ("arcface", {}), "SV": ("sv_softmax", {"compat": True})}
 

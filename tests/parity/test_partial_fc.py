@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from facescale import heads, margins
-from facescale.dist import Dist
+from facescale.distributed import Dist
 from facescale.heads import ClassHead
 from tests.dist.spawn import run_processes
 

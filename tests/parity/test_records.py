@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from facescale.data import open_reader
-from facescale.data.recordio import RecordReader
-from facescale.data.recordio_writer import record_file, write_records
+from facescale.data.readers.recordio import RecordReader
+from facescale.data.writers.recordio import record_file, write_records
 
 pytestmark = pytest.mark.shared
 

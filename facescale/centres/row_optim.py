@@ -1,0 +1,144 @@
+"""Optimisers that move a few rows of a large matrix and leave all others alone."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from facescale.centres.layout import Plane
+
+# R rows at hand, D embedding size
+
+
+class RowRule(Protocol):
+    """How rows move.
+
+    Attributes:
+        coupled_decay: weight decay that the caller adds to the gradient (as L2 regularisation).
+    """
+
+    coupled_decay: float
+
+    def planes(self, dim: int, dtype: torch.dtype) -> list[Plane]:
+        """What is kept per row beside the row."""
+
+    def gradient_into(self, work: Mapping[str, Tensor]) -> tuple[Tensor | None, float]:
+        """A tensor to add the gradient to, and a factor on what it holds before; None is a new tensor."""
+
+    def step(self, work: Mapping[str, Tensor], grad_RD: Tensor, lr: float) -> None:
+        """Move ``work["rows"]`` and its state in place; ``grad_RD`` is what ``gradient_into`` became."""
+
+
+class RowSGD:
+    """SGD: m <- momentum m + g + decay w, w <- w - lr m, as torch.optim.SGD, for the rows at hand only."""
+
+    def __init__(self, momentum: float, weight_decay: float) -> None:
+        if not 0 <= momentum < 1:
+            raise ValueError(f"momentum of the class centres is {momentum}; it must be from 0 to below 1")
+        self.momentum = momentum
+        self.coupled_decay = weight_decay
+
+    def planes(self, dim: int, dtype: torch.dtype) -> list[Plane]:
+        """Momentum, unless it is 0."""
+        return [Plane("momentum", dim, dtype)] if self.momentum else []
+
+    def gradient_into(self, work: Mapping[str, Tensor]) -> tuple[Tensor | None, float]:
+        """The momentum: m <- momentum m + gradient, inside the product that makes the gradient."""
+        return work.get("momentum"), self.momentum
+
+    def step(self, work: Mapping[str, Tensor], grad_RD: Tensor, lr: float) -> None:
+        """See ``RowRule.step``."""
+        work["rows"].add_(grad_RD, alpha=-lr)
+
+
+class RowAdamW:
+    """AdamW for the rows at hand only, each with its own step count in the bias correction.
+
+    A row that is first sampled late thus makes the same first steps as one that was sampled at once.
+    """
+
+    coupled_decay = 0.0
+
+    def __init__(
+        self, weight_decay: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8
+    ) -> None:
+        self.weight_decay, self.betas, self.eps = weight_decay, betas, eps
+
+    def planes(self, dim: int, dtype: torch.dtype) -> list[Plane]:
+        """Two moments and a count."""
+        return [
+            Plane("exp_avg", dim, dtype),
+            Plane("exp_avg_sq", dim, dtype),
+            Plane("steps", 1, torch.int32),
+        ]
+
+    def gradient_into(self, work: Mapping[str, Tensor]) -> tuple[Tensor | None, float]:
+        """Nothing: the second moment needs the gradient itself."""
+        return None, 0.0
+
+    def step(self, work: Mapping[str, Tensor], grad_RD: Tensor, lr: float) -> None:
+        """See ``RowRule.step``."""
+        beta1, beta2 = self.betas
+        m_RD, v_RD, steps_R1 = work["exp_avg"], work["exp_avg_sq"], work["steps"]
+        steps_R1.add_(1)
+        m_RD.lerp_(grad_RD, 1 - beta1)
+        v_RD.mul_(beta2).addcmul_(grad_RD, grad_RD, value=1 - beta2)
+        correct1_R1 = 1 - torch.pow(beta1, steps_R1.double())
+        correct2_R1 = 1 - torch.pow(beta2, steps_R1.double())
+        torch.sqrt(v_RD, out=grad_RD)
+        grad_RD.div_(correct2_R1.sqrt().float()).add_(self.eps)
+        torch.div(m_RD, grad_RD, out=grad_RD)
+        grad_RD.mul_((-lr / correct1_R1).float())
+        work["rows"].mul_(1 - lr * self.weight_decay).add_(grad_RD)
+
+
+class DenseSteps:
+    """What dense SGD would have done to rows while nobody looked at them.
+
+    Without a gradient, a step with rate lr turns (m, w) into A (m, w), A = [[mu, wd], [-lr mu, 1 - lr wd]].
+    The product of all A since a row was last moved catches it up at once, so that the result equals
+    torch.optim.SGD over the whole matrix. The products for every starting step are kept and multiplied by A
+    in each step: four numbers a step since the last ``clear`` (a checkpoint), about 1 ms at 500,000 steps.
+    """
+
+    def __init__(self, momentum: float, weight_decay: float) -> None:
+        self.momentum, self.weight_decay = momentum, weight_decay
+        self.now = 0
+        self._products_4T = torch.zeros(4, 1024, dtype=torch.float64)
+
+    def add(self, lr: float) -> None:
+        """Count one more step with rate ``lr``."""
+        if self.now == self._products_4T.shape[1]:
+            self._products_4T = torch.cat([self._products_4T, torch.zeros_like(self._products_4T)], 1)
+        mu, decay = self.momentum, self.weight_decay
+        self._products_4T[:, self.now] = torch.tensor([1.0, 0.0, 0.0, 1.0], dtype=torch.float64)
+        self.now += 1
+        mm, mw, wm, ww = self._products_4T[:, : self.now]
+        new_mm, new_mw = mu * mm + decay * wm, mu * mw + decay * ww
+        self._products_4T[2, : self.now] = wm * (1 - lr * decay) - lr * mu * mm
+        self._products_4T[3, : self.now] = ww * (1 - lr * decay) - lr * mu * mw
+        self._products_4T[0, : self.now], self._products_4T[1, : self.now] = new_mm, new_mw
+
+    def clear(self) -> None:
+        """Start to count anew; all rows must be caught up."""
+        self.now = 0
+
+    def catch_up(self, work: Mapping[str, Tensor]) -> None:
+        """Bring ``rows`` and ``momentum`` in ``work`` from step ``last`` to now, in place."""
+        if self.now == 0:
+            return
+        w_RD, m_RD = work["rows"], work.get("momentum")
+        last_R = work["last"][:, 0].long().cpu()
+        work["last"].fill_(self.now)
+        behind_R1 = (last_R < self.now)[:, None]
+        unchanged_41 = torch.tensor([1.0, 0.0, 0.0, 1.0], dtype=torch.float64)[:, None]
+        product_4R = self._products_4T[:, last_R.clamp(max=self.now - 1)]
+        product_4R = torch.where(behind_R1.T, product_4R, unchanged_41)
+        mm, mw, wm, ww = (x[:, None] for x in product_4R.to(w_RD.device, w_RD.dtype))
+        if m_RD is None:
+            w_RD.mul_(ww)
+            return
+        old_RD = w_RD.clone()
+        w_RD.mul_(ww).addcmul_(m_RD, wm)
+        m_RD.mul_(mm).addcmul_(old_RD, mw)

@@ -1,0 +1,238 @@
+"""Recognise a checkpoint of another project by its keys, and turn it into one of our backbones."""
+
+import pickle
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from facescale import registry
+from facescale.backbones.profile import skeleton
+from facescale.model_card import Contract
+
+State = dict[str, Tensor]
+
+# What trainers and wrappers put in front of the keys of a backbone.
+_PREFIXES = ("module.", "_orig_mod.", "backbone.", "model.", "net.")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A family of checkpoints that share a naming and a preprocessing.
+
+    Attributes:
+        name: the project.
+        embedding_key: entry of the state dict whose length is the embedding's width.
+        backbones: our names of its networks.
+        mark: some key of the checkpoint starts with it, which sets the origin apart from another one with the
+            same networks; empty where nothing does.
+        contract: how it prepares images.
+        options: of our backbones, that change the layout.
+    """
+
+    name: str
+    embedding_key: str
+    backbones: tuple[str, ...]
+    mark: str = ""
+    contract: Contract = field(default_factory=Contract)
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+_IRESNETS = ("r18", "r34", "r50", "r100", "r200")
+_MLA = ("mla_r18", "mla_r34", "mla_r50", "mla_r100", "mla_r200")
+_IR = ("ir18", "ir34", "ir50", "ir101", "ir_se50", "ir_se101")
+_BGR = Contract(colour="BGR")
+_FFC = Contract(colour="BGR", std=128.0)
+
+# Where two origins fit, the first one counts: those with a mark stand before those without.
+ORIGINS = (
+    Origin("FFC", "features.running_mean", ("ffc_ir50",), "lru", _FFC),
+    Origin("FFC", "features.running_mean", ("ffc_r50",), "", replace(_FFC, size=224)),
+    Origin("FFC", "linear1.bn.running_mean", ("ffc_mobile",), "", _FFC),
+    Origin("insightface", "features.running_mean", _IRESNETS),
+    Origin("insightface", "features.layers.3.running_mean", ("mbf", "mbf_large", "mbf_s")),
+    Origin("insightface", "feature.3.running_mean", ("vit_t", "vit_s", "vit_b", "vit_l", "vit_h")),
+    Origin("MLA-ArcFace", "features.running_mean", _MLA),
+    Origin("MLA-ArcFace", "features.running_mean", _MLA, options={"attention": "se"}),
+    Origin("MLA-ArcFace", "features.running_mean", _MLA, options={"attention": "ca"}),
+    Origin("AdaFace", "output_layer.4.running_mean", _IR, "head.", _BGR),
+    Origin("CVLface", "output_layer.4.running_mean", _IR, "net."),
+    Origin("TFace", "output_layer.4.running_mean", _IR),
+    Origin("AdaFace", "output_layer.4.running_mean", _IR, "", _BGR),
+    Origin("insightface", "features.running_mean", ("r2060",)),  # last, for its layout takes a second
+)
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A foreign checkpoint in our terms.
+
+    Attributes:
+        backbone: ``name``, ``embedding_size`` and ``options``, as `facescale.model.save_model` takes it.
+        state_dict: float32 weights that load strictly.
+        contract: preprocessing as the origin does it; check it with a few images where you can.
+        origin: the project that it comes from.
+    """
+
+    backbone: dict[str, Any]
+    state_dict: State
+    contract: Contract
+    origin: str
+
+
+def convert(path: str | Path, origin: str | None = None) -> Converted:
+    """Read a ``.pth``/``.pt``/``.ckpt``/``.safetensors`` file and recognise it; arguments as `recognise`.
+
+    Raises:
+        ValueError: the file cannot be read, holds no weights, or those of a network that is not known here.
+    """
+    return recognise(read(path), str(path), origin)
+
+
+def read(path: str | Path) -> Any:
+    """Load a checkpoint without running anything in it.
+
+    Classes that a trainer pickled beside its weights become inert placeholders.
+
+    Raises:
+        ValueError: no such file, or not a checkpoint.
+    """
+    path = Path(path)
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        # Files from before torch 1.6 are no zip archives, and cannot be asked what they hold.
+        archive = zipfile.is_zipfile(path)
+        unknown = torch.serialization.get_unsafe_globals_in_checkpoint(path) if archive else []
+        with torch.serialization.safe_globals([(_Placeholder, name) for name in unknown]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise ValueError(f"'{path}' does not exist; give a checkpoint file") from None
+    except pickle.UnpicklingError:
+        raise ValueError(
+            f"'{path}' is no checkpoint, or one that would run code when it is read, which is refused; "
+            "save the state dict alone with torch.save(net.state_dict(), FILE) where it was made"
+        ) from None
+    except (SafetensorError, RuntimeError, ValueError, OSError, EOFError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(
+            f"'{path}' cannot be read as a PyTorch or safetensors checkpoint ({reason}); "
+            "get a complete copy of it"
+        ) from None
+
+
+class _Placeholder:
+    """Stands for an object of a class that is not loaded: takes any state and keeps none."""
+
+    def __new__(cls, *_args: Any, **_options: Any) -> "_Placeholder":
+        return super().__new__(cls)
+
+    def __setstate__(self, _state: Any) -> None:
+        pass
+
+
+def recognise(checkpoint: Any, path: str = "the checkpoint", origin: str | None = None) -> Converted:
+    """Find out which backbone the weights in ``checkpoint`` belong to.
+
+    Args:
+        checkpoint: what `read` gave.
+        path: names it in messages.
+        origin: the project that it comes from, where the keys do not tell (a bare AdaFace state dict has the
+            keys of TFace's, and another colour order).
+
+    Raises:
+        ValueError: no weights, an unknown origin or network, or missing, additional or misshapen entries.
+    """
+    names = dict.fromkeys(candidate.name for candidate in ORIGINS)
+    if origin is not None:
+        registry.lookup("origin", names, origin)
+    states = list(_state_dicts(checkpoint))
+    if not states:
+        raise ValueError(f"{path} holds no named tensors; give a state dict or a checkpoint that holds one")
+    largest = max(states, key=len)
+    marks = [str(key) for key in (*checkpoint, *largest)]
+    state = _without_prefix(largest)
+    best = (0.0, "")
+    for candidate in ORIGINS:
+        told = origin or (candidate.name if any(key.startswith(candidate.mark) for key in marks) else None)
+        if candidate.name != told or candidate.embedding_key not in state:
+            continue
+        embedding_size = state[candidate.embedding_key].numel()
+        for name in candidate.backbones:
+            layout = skeleton(name, embedding_size, **candidate.options).state_dict()
+            likeness = _likeness(state, layout)
+            if likeness == 1:
+                spec = {"name": name, "embedding_size": embedding_size, "options": dict(candidate.options)}
+                return Converted(spec, _complete(state, layout), candidate.contract, candidate.name)
+            best = max(best, (likeness, f"{candidate.name}'s {name}, {_difference(state, layout)}"))
+    if best[0] < 0.3:
+        raise ValueError(
+            f"{path} is no network that is known here (its keys: {', '.join(list(state)[:3])}, ...); "
+            f"known are checkpoints of {', '.join(names)}"
+        )
+    raise ValueError(f"{path} is not complete: it resembles {best[1]}; get a complete copy of it")
+
+
+def _state_dicts(item: Any) -> Iterator[State]:
+    """Every dict of tensors inside ``item``, which may be nested."""
+    if not isinstance(item, Mapping):
+        return
+    tensors = {
+        key: value for key, value in item.items() if isinstance(key, str) and isinstance(value, Tensor)
+    }
+    if tensors:
+        yield tensors
+    for value in item.values():
+        yield from _state_dicts(value)
+
+
+def _without_prefix(state: State) -> State:
+    """Cut what stands before the keys of the backbone; leave out what belongs to something else."""
+    for prefix in _PREFIXES:
+        inner = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+        if len(inner) > len(state) / 2:
+            return _without_prefix(inner)
+    return state
+
+
+def _is_counter(key: str) -> bool:
+    # Counts training steps; old checkpoints do not have it, and nothing in a prediction depends on it.
+    return key.endswith("num_batches_tracked")
+
+
+def _likeness(state: State, layout: State) -> float:
+    """Share of the entries, of both together, that agree in name and shape."""
+    keys = {key for key in state.keys() | layout.keys() if not _is_counter(key)}
+    equal = [k for k in keys if k in state and k in layout and state[k].shape == layout[k].shape]
+    return len(equal) / len(keys)
+
+
+def _difference(state: State, layout: State) -> str:
+    """Words for the first difference of each kind."""
+    missing = [key for key in layout if key not in state and not _is_counter(key)]
+    additional = [key for key in state if key not in layout and not _is_counter(key)]
+    shapes = [key for key in layout if key in state and state[key].shape != layout[key].shape]
+    words = []
+    if missing:
+        words.append(f"{len(missing)} entries missing (the first is '{missing[0]}')")
+    if additional:
+        words.append(f"{len(additional)} entries too many (the first is '{additional[0]}')")
+    if shapes:
+        key = shapes[0]
+        words.append(
+            f"'{key}' has the shape {tuple(state[key].shape)} in place of {tuple(layout[key].shape)}"
+        )
+    return ", ".join(words)
+
+
+def _complete(state: State, layout: State) -> State:
+    """The entries in our order and our types."""
+    counters = {key: torch.zeros((), dtype=torch.int64) for key in layout if _is_counter(key)}
+    entries = counters | state
+    return {key: entries[key].to(layout[key].dtype) for key in layout}

@@ -1,0 +1,99 @@
+"""Readers made of readers: several sources as one set, and part of a set."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from facescale.data.loading.decode import Pixels
+from facescale.data.readers.base import Reader, identity_names
+
+
+class ConcatReader:
+    """Several sources one after the other; each keeps its own identities, whatever their names.
+
+    Args:
+        readers: the sources.
+        labels: a name for each source, put before the names of its images and identities.
+    """
+
+    def __init__(self, readers: Sequence[Reader], labels: Sequence[str]) -> None:
+        self._readers = list(readers)
+        self._labels = list(labels)
+        self._starts = np.cumsum([0, *(len(reader) for reader in readers)])
+        self._first_ids = np.cumsum([0, *(reader.num_ids for reader in readers)])
+        self.num_ids = int(self._first_ids[-1])
+        self.ids: npt.NDArray[np.int64] = np.concatenate(
+            [reader.ids + first for reader, first in zip(readers, self._first_ids, strict=False)]
+        )
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Name of each identity, below the label of its source."""
+        return [
+            f"{label}/{name}"
+            for label, reader in zip(self._labels, self._readers, strict=True)
+            for name in identity_names(reader)
+        ]
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __getitem__(self, index: int) -> tuple[bytes | Pixels, int]:
+        """Image ``index`` and its identity."""
+        source, place = self._place(index)
+        return self._readers[source][place][0], int(self.ids[index])
+
+    def key(self, index: int) -> str:
+        """Label of the source and its own name for image ``index``."""
+        source, place = self._place(index)
+        return f"{self._labels[source]}/{self._readers[source].key(place)}"
+
+    def _place(self, index: int) -> tuple[int, int]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"index {index} is out of range for {len(self)} images")
+        source = int(np.searchsorted(self._starts, index, side="right")) - 1
+        return source, index - int(self._starts[source])
+
+
+class SubsetReader:
+    """The images ``indices`` of ``reader``; identities without any are gone, the others renumbered."""
+
+    def __init__(self, reader: Reader, indices: npt.NDArray[np.int64]) -> None:
+        self._reader = reader
+        self._indices = indices
+        self._kept_ids, self.ids = np.unique(reader.ids[indices], return_inverse=True)
+        self.num_ids = len(self._kept_ids)
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Name of each identity in the source."""
+        names = identity_names(self._reader)
+        return [names[i] for i in self._kept_ids]
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: int) -> tuple[bytes | Pixels, int]:
+        """Image ``index`` and its identity."""
+        return self._reader[int(self._indices[index])][0], int(self.ids[index])
+
+    def key(self, index: int) -> str:
+        """The source's name for image ``index``."""
+        return self._reader.key(int(self._indices[index]))
+
+
+def with_min_images(reader: Reader, min_images: int) -> Reader:
+    """``reader`` without the identities that have fewer than ``min_images`` images.
+
+    Raises:
+        ValueError: no identity has as many.
+    """
+    counts = np.bincount(reader.ids, minlength=reader.num_ids)
+    if counts.min() >= min_images:
+        return reader
+    if counts.max() < min_images:
+        raise ValueError(
+            f"no identity has {min_images} images, the largest has {counts.max()}; lower min_images"
+        )
+    return SubsetReader(reader, np.flatnonzero(counts[reader.ids] >= min_images))

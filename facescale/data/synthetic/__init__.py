@@ -1,0 +1,1 @@
+"""Drawn faces of any number of people."""

@@ -1,0 +1,175 @@
+"""Read pair lists that name image files (LFW's pairs.txt, CSV), and write CSV."""
+
+import csv
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from facescale.data.readers.folder import SUFFIXES, read_file
+from facescale.evaluate.fold_rules import IntArray
+from facescale.evaluate.histogram import BoolArray
+from facescale.evaluate.protocols.pairs import Pairs, stratified_folds
+from facescale.files import replacing
+
+_TRUTH = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+
+
+class FileImages:
+    """Image files below one folder.
+
+    Raises:
+        ValueError: a path leaves the folder (by ``..``, from the root of the disk or through a link), or a
+            file is missing.
+    """
+
+    def __init__(self, root: Path, paths: Sequence[str], source: str) -> None:
+        self._root, self._paths = root, paths
+        real_root = os.path.realpath(root)
+        missing = []
+        for path in paths:
+            real = os.path.realpath(root / path)
+            if os.path.commonpath([real_root, real]) != real_root:
+                raise ValueError(
+                    f"{source}: '{path}' leads out of '{root}'; name images by their path below that folder"
+                )
+            if not os.path.isfile(real):
+                missing.append(path)
+        if missing:
+            raise ValueError(
+                f"{source}: {len(missing)} of {len(paths)} images are not in '{root}', the first is "
+                f"'{missing[0]}'; complete the folder, or say where the images are: PATH?root=FOLDER"
+            )
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, index: int) -> bytes:
+        return read_file(self._root / self._paths[index])
+
+    def key(self, index: int) -> str:
+        """Path of image ``index`` below the folder."""
+        return self._paths[index]
+
+
+def read_lfw(list_file: Path, root: Path | None = None) -> Pairs:
+    """Read a list in LFW's format.
+
+    The first line holds the number of folds and of pairs of each kind in a fold (``10 300``), or the latter
+    alone. Then come, fold by fold, genuine pairs ``NAME i j`` and impostor pairs ``NAME i OTHER j``, meaning
+    files such as NAME/NAME_0001.jpg. Folds that the list does not have are cut by `stratified_folds`.
+
+    Args:
+        list_file: the list.
+        root: folder with a folder for each name; by default the list's own, or ``images`` or ``lfw`` in it.
+
+    Raises:
+        ValueError: a line of another form, another number of lines than stated, missing images.
+    """
+    rows = [line.split("\t") if "\t" in line else line.split() for line in _lines(list_file)]
+    header = rows.pop(0) if len(rows[0]) <= 2 else []
+    names = [name for row in rows for name in _lfw_names(list_file, row)]
+    is_same = np.array([len(row) == 3 for row in rows], dtype=bool)
+    fold = None
+    if header:
+        if not all(word.isdecimal() and int(word) for word in header):
+            raise ValueError(f"{list_file}: the first line is '{' '.join(header)}', not '10 300' or the like")
+        num_folds, of_each = [1, *map(int, header)][-2:]
+        if len(rows) != num_folds * 2 * of_each:
+            raise ValueError(
+                f"{list_file}: the first line promises {num_folds * 2 * of_each} pairs but {len(rows)} "
+                "follow; the file is cut short, or its first line is wrong"
+            )
+        if num_folds > 1:
+            fold = np.repeat(np.arange(num_folds), 2 * of_each)
+    root, suffix = _locate(list_file.parent if root is None else root, names[0])
+    return _file_pairs(list_file, root, [name + suffix for name in names], is_same, fold)
+
+
+def read_csv(list_file: Path, root: Path | None = None) -> Pairs:
+    """Read a CSV with the columns a, b (paths below ``root``), same (1/0, true/false, yes/no), maybe fold.
+
+    Args:
+        list_file: the list; its first line names the columns.
+        root: folder of the images; by default the list's own.
+
+    Raises:
+        ValueError: a column or value is missing or of another form, images are missing or not below ``root``.
+    """
+    rows = list(csv.DictReader(_lines(list_file), skipinitialspace=True, restval=""))
+    columns = rows[0].keys() if rows else ()
+    if not {"a", "b", "same"} <= set(columns):
+        raise ValueError(
+            f"{list_file}: its columns are '{', '.join(map(str, columns))}'; "
+            "the first line must be 'a,b,same' or 'a,b,same,fold', then one pair a line"
+        )
+    for number, row in enumerate(rows, start=1):
+        if row["same"].strip().lower() not in _TRUTH or not row["a"] or not row["b"]:
+            raise ValueError(
+                f"{list_file}: pair {number} reads a='{row['a']}', b='{row['b']}', same='{row['same']}'; "
+                f"give two paths, and one of {', '.join(_TRUTH)}"
+            )
+    is_same = np.array([_TRUTH[row["same"].strip().lower()] for row in rows], dtype=bool)
+    fold = np.unique([row["fold"] for row in rows], return_inverse=True)[1] if "fold" in columns else None
+    paths = [path for row in rows for path in (row["a"], row["b"])]
+    return _file_pairs(list_file, root or list_file.parent, paths, is_same, fold)
+
+
+def write_csv(path: str | Path, pairs: Pairs) -> None:
+    """Write ``pairs`` as CSV; images are named by their keys, which for a folder are paths below it."""
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["a", "b", "same", "fold"])
+        for a, b, same, fold in zip(pairs.a, pairs.b, pairs.is_same, pairs.fold, strict=True):
+            writer.writerow([pairs.images.key(int(a)), pairs.images.key(int(b)), int(same), int(fold)])
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        lines = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"cannot read the pair list '{path}': {error}") from error
+    if not lines:
+        raise ValueError(f"the pair list '{path}' is empty; give a pairs.txt or a CSV with columns a,b,same")
+    return lines
+
+
+def _lfw_names(list_file: Path, row: list[str]) -> tuple[str, str]:
+    """Names of both images of a line, without suffix."""
+    name, i, *other, j = row if len(row) in (3, 4) else ["", "", ""]
+    if not (name and i.strip().isdecimal() and j.strip().isdecimal()):
+        raise ValueError(
+            f"{list_file}: cannot read the line '{' '.join(row)}'; a genuine pair is 'NAME 1 2', "
+            "an impostor pair 'NAME 1 OTHER 2'"
+        )
+    second = other[0] if other else name
+    return f"{name}/{name}_{int(i):04d}", f"{second}/{second}_{int(j):04d}"
+
+
+def _locate(folder: Path, name: str) -> tuple[Path, str]:
+    """Find the folder and the suffix under which an image of this name exists."""
+    for root in (folder, folder / "images", folder / "lfw"):
+        for suffix in sorted(SUFFIXES):
+            if (root / (name + suffix)).is_file():
+                return root, suffix
+    raise ValueError(
+        f"no image '{name}' ({', '.join(sorted(SUFFIXES))}) in '{folder}', nor in its images or lfw folder; "
+        "say where the images are: PATH?root=FOLDER"
+    )
+
+
+def _file_pairs(
+    list_file: Path, root: Path, paths: list[str], is_same: BoolArray, fold: IntArray | None
+) -> Pairs:
+    """Pairs from paths in pair order (a, b, a, b, ...), each different one listed once."""
+    number = {path: index for index, path in enumerate(dict.fromkeys(paths))}
+    index = np.array([number[path] for path in paths], dtype=np.int64)
+    return Pairs(
+        source=str(list_file),
+        images=FileImages(root, list(number), str(list_file)),
+        a=index[0::2],
+        b=index[1::2],
+        is_same=is_same,
+        fold=stratified_folds(is_same) if fold is None else fold.astype(np.int64),
+    )

@@ -1,0 +1,92 @@
+"""The charts of a report: ROC, score distributions, training curves."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from facescale.evaluate.histogram import FloatArray
+from facescale.evaluate.metrics import MIN_FALSE_ACCEPTS
+from facescale.evaluate.report.markup import Element
+from facescale.evaluate.report.svg import Line, Mark, chart, linear_axis, log_axis, thin
+from facescale.evaluate.verification import VerificationResult
+
+NUM_SERIES = 8  # colours in report.css
+NUM_BINS = 60  # of a score distribution
+
+Row = Mapping[str, Any]  # a line of metrics.jsonl
+
+
+def roc_chart(results: Sequence[VerificationResult]) -> Element:
+    """ROC of every protocol over a logarithmic FAR; dashed where too few impostor pairs decide."""
+    lowest_far = 1 / max(result.curve.num_impostor for result in results)
+    x = log_axis("false-accept rate (FAR)", min(lowest_far, 0.1), 1)
+    lines = []
+    for number, result in enumerate(results):
+        curve = result.curve
+        far = np.geomspace(1 / curve.num_impostor, 1, 300)
+        tar = curve.tar[np.searchsorted(curve.far, far, side="right") - 1]
+        solid_from = MIN_FALSE_ACCEPTS / curve.num_impostor
+        lines.append(Line(result.name, far, tar, series(number), solid_from=solid_from))
+    y = linear_axis("true-accept rate (TAR)", np.concatenate([line.y for line in lines]))
+    return chart("ROC", lines, x, y)
+
+
+def score_chart(result: VerificationResult) -> Element:
+    """Distributions of the genuine and the impostor scores, with the thresholds."""
+    margin = 0.005  # so that a collapsed network, whose scores are all equal, has an axis too
+    edges = np.linspace(result.scores.min() - margin, result.scores.max() + margin, NUM_BINS + 1)
+    is_same = result.pairs.is_same
+    lines = []
+    for label, kind in (("genuine", is_same), ("impostor", ~is_same)):
+        percent = 100 * np.histogram(result.scores[kind], edges)[0] / kind.sum()
+        steps = np.concatenate([[0], np.repeat(percent, 2), [0]])
+        lines.append(Line(label, np.repeat(edges, 2), steps, label, is_area=True))
+    marks = [Mark(point.threshold, f"FAR {point.far:g}") for point in result.points if point.usable]
+    y = linear_axis("share of pairs", np.concatenate([line.y for line in lines]), unit=" %")
+    return chart(f"Scores: {result.name}", lines, linear_axis("cosine of the pair", edges), y, marks)
+
+
+def training_charts(history: Sequence[Row], names: Sequence[str]) -> list[Element]:
+    """What metrics.jsonl holds, over steps; the protocols ``names`` have the colours of their ROC."""
+    charts = []
+    for key, title, unit in (
+        ("loss", "Loss", "loss"),
+        ("lr", "Learning rate", "learning rate"),
+        ("images_per_s", "Throughput", "images/s"),
+        ("own_cosine", "Cosine to own class centre", "cosine"),
+    ):
+        step, value = _column(history, "train", key)
+        if len(step):
+            charts.append(_over_steps(title, unit, [Line(title, *thin(step, value), series(0))]))
+    evals = [row for row in history if row.get("kind") == "eval"]
+    measured = [key.removesuffix("/accuracy") for row in evals for key in row if key.endswith("/accuracy")]
+    lines = []
+    for number, name in enumerate(dict.fromkeys([*names, *measured])):
+        step, value = _column(history, "eval", f"{name}/accuracy")
+        if len(step):
+            lines.append(Line(name, step, 100 * value, series(number)))
+    if lines:
+        charts.insert(1, _over_steps("Accuracy during training", "accuracy in %", lines))
+    return charts
+
+
+def series(number: int) -> str:
+    """Class that colours line ``number``."""
+    return f"series-{number % NUM_SERIES}"
+
+
+def _over_steps(title: str, unit: str, lines: Sequence[Line]) -> Element:
+    steps, values = (
+        np.concatenate(column) for column in zip(*[(line.x, line.y) for line in lines], strict=True)
+    )
+    return chart(title, lines, linear_axis("step", np.append(0, steps)), linear_axis(unit, values))
+
+
+def _column(history: Sequence[Row], kind: str, key: str) -> tuple[FloatArray, FloatArray]:
+    """Steps and values of ``key`` in the lines of one kind, as far as they are finite numbers."""
+    rows = [(row["step"], row[key]) for row in history if row.get("kind") == kind and key in row]
+    finite = [row for row in rows if isinstance(row[1], int | float) and math.isfinite(row[1])]
+    steps_and_values = np.array(finite, dtype=np.float64).reshape(-1, 2)
+    return steps_and_values[:, 0], steps_and_values[:, 1]

@@ -1,0 +1,69 @@
+"""What ``facescale evaluate`` and ``facescale report`` do."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from facescale.config import load_config
+from facescale.evaluate.report.page import write_report
+from facescale.evaluate.verification import VerificationResult, open_protocol
+from facescale.inference.model import load
+from facescale.run import RunDir
+
+
+def evaluate(
+    model_path: Path, on: Sequence[str], out: Path | None, pictures: bool, batch_size: int, device: str
+) -> tuple[list[VerificationResult], Path]:
+    """Measure a model and write its report.
+
+    Args:
+        model_path: run folder or weights.
+        on: protocols (NAME=PATH); if empty, those of the run's config.
+        out: the page; by default ``report.html`` of the run, or beside the weights.
+        pictures: show the hardest pairs.
+        batch_size: images per forward pass.
+        device: where to compute.
+
+    Raises:
+        ValueError: no model, no protocol, or one that cannot be read.
+    """
+    if not model_path.exists():
+        raise ValueError(f"'{model_path}' does not exist; give a run folder or a weights file")
+    run = RunDir(model_path) if (model_path / "config.toml").is_file() else None
+    if not on:
+        if run is None:
+            raise ValueError(f"say what to measure {model_path} on: --on NAME=PATH")
+        on = [f"{name}={path}" for name, path in load_config(run.config).eval.sets.items()]
+    model = load(model_path, device)
+    results = []
+    for spec in on:
+        protocol = open_protocol(spec, model.contract.size, model.needs_flip, batch_size)
+        results.append(protocol.measure(model.encoder))
+    page = out or (run.report if run else model_path.with_name("report.html"))
+    history = run.read_metrics() if run else []
+    write_report(page, results, history, str(model_path), _info(run, model.info), pictures=pictures)
+    return results, page
+
+
+def report(run_path: Path, out: Path | None) -> Path:
+    """Write the page of a run from its log."""
+    run = RunDir.open(run_path)
+    page = out or run.report
+    write_report(page, [], run.read_metrics(), str(run_path), _info(run, {}))
+    return page
+
+
+def _info(run: RunDir | None, model_info: Any) -> dict[str, dict[str, Any]]:
+    info: dict[str, dict[str, Any]] = {}
+    if run is not None:
+        if run.plan.is_file():
+            info["Plan"] = json.loads(run.plan.read_text())
+        config = load_config(run.config).model_dump(mode="json")
+        info["Config"] = {f"{part}.{key}": v for part, keys in config.items() for key, v in keys.items()}
+    if model_info:
+        info["Model"] = dict(model_info)
+    info["Versions"] = {"torch": torch.__version__}
+    return info

@@ -1,0 +1,198 @@
+"""Write a model in a form that other programs run, and prove that it gives the same embeddings."""
+
+import copy
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from facescale.export.onnx_writer import write_onnx
+from facescale.export.parity import ParityError, Pixels, compare, pick_faces
+from facescale.files import replacing
+from facescale.inference.model import Model, load, load_model, save_model
+from facescale.inference.onnx_encoder import load_onnx
+from facescale.model_card import KEY, Card, Graph, Threshold
+
+_TOLERANCE = (1e-4, 0.99999)  # relative difference, cosine; observed 4e-6 where an export is right
+_HALF_TOLERANCE = (2e-2, 0.9995)
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was written and how well it agrees.
+
+    Attributes:
+        path: the file.
+        writer: what made it, with the operator set where there is one.
+        checked_on: the images of the parity check, in words.
+        max_relative_difference: largest difference of a number of an embedding, over the largest number.
+        min_cosine: between the network's embedding of an image and the file's.
+        num_bytes: size of the file.
+        fingerprint: the model's.
+        seconds: time taken.
+    """
+
+    path: str
+    writer: str
+    checked_on: str
+    max_relative_difference: float
+    min_cosine: float
+    num_bytes: int
+    fingerprint: str
+    seconds: float
+
+
+def export(
+    model: Model | str | Path,
+    out: str | Path,
+    *,
+    images: str | Path | Pixels | None = None,
+    uint8_input: bool = False,
+    unit_output: bool = False,
+    half_weights: bool = False,
+    opset: int = 17,
+    thresholds: Mapping[float, Threshold] | None = None,
+    info: Mapping[str, Any] | None = None,
+) -> ExportReport:
+    """Write ``out`` as its suffix says: ``.onnx``, ``.pt2`` (a torch.export program) or ``.safetensors``.
+
+    The batch size stays free. Contract, thresholds, info and fingerprint go into the file. It is read back
+    and compared with the network, on batches of 1 and 5 images, before it appears under its name.
+
+    Args:
+        model: a model, or what `facescale.load` takes.
+        out: the file.
+        images: faces for the comparison: uint8 RGB (N, S, S, 3), or what `facescale.data.open_reader`
+            takes; by default those of the run's evaluation set, or synthetic ones.
+        uint8_input: the graph takes uint8 RGB (B, S, S, 3) and prepares it itself; else it takes what the
+            contract makes of that, float32 (B, 3, S, S).
+        unit_output: the graph gives the final unit embedding (with the mirrored view where the contract says
+            so), which the thresholds are for; else the raw embedding of one view.
+        half_weights: ONNX: store the weights as fp16, half the file; when it runs they are fp32 again.
+        opset: ONNX: version of the operator set.
+        thresholds: instead of the model's own.
+        info: added to the model's own, for example licence and data.
+
+    Raises:
+        ValueError: unknown suffix, an option that this form does not have, a model that is itself an exported
+            graph, images that do not fit, ONNX packages missing, weights beyond what an ONNX file holds.
+        ParityError: the file gives other embeddings.
+    """
+    start = time.perf_counter()
+    out = Path(out)
+    graph = Graph(uint8_input, unit_output)
+    _check_options(out, graph, half_weights)
+    run = None
+    if not isinstance(model, Model):
+        run, model = model, load(model, device="cpu")
+    if model.card.backbone is None and out.suffix == ".safetensors":
+        raise ValueError(
+            f"this network was not built by name, so '{out}' could not be loaded; export to .onnx or .pt2"
+        )
+    card = replace(
+        model.card,
+        thresholds=model.thresholds if thresholds is None else thresholds,
+        info={**model.info, **(info or {})},
+    )
+    # On the CPU in fp32, so that the comparison measures the export and not TF32 or the caller's autocast.
+    module = copy.deepcopy(model.module).to("cpu", torch.float32).eval()
+    network = Model.of(module, card, "cpu")
+    faces, checked_on = pick_faces(images, run, card.contract.size)
+    card = replace(card, fingerprint=model.fingerprint, graph=graph)
+    with replacing(out) as temporary:
+        if out.suffix == ".onnx":
+            wrapped = _Graph(module, card)
+            writer = write_onnx(wrapped, wrapped.example(), card, temporary, opset, half_weights)
+            written = load_onnx(temporary, "cpu")
+        elif out.suffix == ".pt2":
+            writer = _write_program(_Graph(module, card), card, temporary)
+            encoder = _ProgramEncoder(temporary, network.embedding_size)
+            written = Model(encoder, encoder.card)
+        else:
+            writer = "safetensors"
+            save_model(
+                temporary, module.state_dict(), card.backbone or {}, card.contract, card.thresholds, card.info
+            )
+            written = load_model(temporary, "cpu")
+        difference, cosine = compare(network, written, faces)
+        allowed_difference, allowed_cosine = _HALF_TOLERANCE if half_weights else _TOLERANCE
+        if not (difference <= allowed_difference and cosine >= allowed_cosine):  # so that NaN fails too
+            raise ParityError(
+                f"the {writer} file gives other embeddings than the network: relative difference"
+                f" {difference:.2g} (allowed {allowed_difference:g}), cosine down to {cosine:.6f} (allowed"
+                f" {allowed_cosine:g}), on {checked_on}; '{out}' was not written; try another opset or form"
+            )
+        num_bytes = temporary.stat().st_size
+    seconds = time.perf_counter() - start
+    return ExportReport(
+        str(out), writer, checked_on, difference, cosine, num_bytes, model.fingerprint, seconds
+    )
+
+
+def _check_options(out: Path, graph: Graph, half_weights: bool) -> None:
+    if out.suffix not in (".onnx", ".pt2", ".safetensors"):
+        raise ValueError(f"cannot export to '{out}'; the name must end in .onnx, .pt2 or .safetensors")
+    if half_weights and out.suffix != ".onnx":
+        raise ValueError(f"half_weights is for .onnx files, not for '{out}'; leave it out")
+    if out.suffix == ".safetensors" and graph != Graph():
+        raise ValueError(
+            f"'{out}' holds weights and no graph; uint8_input and unit_output are for .onnx and .pt2"
+        )
+
+
+class _Graph(nn.Module):
+    """The network with as much before and after it as the card's graph does by itself."""
+
+    def __init__(self, network: nn.Module, card: Card) -> None:
+        super().__init__()
+        self.network = network
+        self._contract = card.contract
+        self._graph = card.graph or Graph()
+
+    def example(self) -> Tensor:
+        """A batch of two blank inputs."""
+        size = self._contract.size
+        images = torch.zeros(2, size, size, 3, dtype=torch.uint8)
+        return images if self._graph.uint8_input else self._contract.normalise(images).contiguous()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Embed a batch."""
+        x = self._contract.normalise(images) if self._graph.uint8_input else images
+        embedding: Tensor = self.network(x)
+        if not self._graph.unit_output:
+            return embedding
+        if self._contract.flip:
+            embedding = embedding + self.network(x.flip(-1))
+        return F.normalize(embedding)
+
+
+def _write_program(graph: _Graph, card: Card, path: Path) -> str:
+    with torch.no_grad():
+        program = torch.export.export(
+            graph, (graph.example(),), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)
+        )
+    torch.export.save(program, path, extra_files={f"{KEY}.json": card.to_json()})
+    return "torch.export"
+
+
+class _ProgramEncoder:
+    """A torch.export program of ours as an encoder."""
+
+    def __init__(self, path: Path, embedding_size: int) -> None:
+        extra = {f"{KEY}.json": ""}
+        self._program = torch.export.load(path, extra_files=extra).module()
+        self.card = Card.from_json(extra[f"{KEY}.json"])
+        self._graph = self.card.graph or Graph()
+        self.unit_output = self._graph.unit_output
+        self.embedding_size = embedding_size
+
+    @torch.no_grad()
+    def __call__(self, images_BHW3: Tensor) -> Tensor:
+        """Embed a batch."""
+        x = images_BHW3 if self._graph.uint8_input else self.card.contract.normalise(images_BHW3)
+        return self._program(x)  # type: ignore[no-any-return]

@@ -1,0 +1,201 @@
+"""Base of the heads whose centres sit in slots that identities take in turn; they get no gradient."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from facescale.distributed import Dist
+from facescale.heads.base import Bytes, ClassHead
+from facescale.heads.centre_head import default_chunk
+from facescale.heads.queue_softmax import Chunks, others_value
+from facescale.margins import Margin, Own
+from facescale.ops import product_dtype, unit
+from facescale.pools import Bools, Ints, LruPool, Pool, RingPool
+
+# P planes (rows that a slot holds), S slots of this process, N slots given, G batch of all processes,
+# D embedding size
+
+
+class SlotHead(ClassHead):
+    """Rows (P, S, D) of one logical container whose slots are divided between the processes.
+
+    Which identity sits where is known to all processes (``pool``), the rows to one each. Every process sees
+    the embeddings of all, compares them with its rows, and gets the same loss. Under ``torch.device("meta")``
+    no rows are made: for sizes.
+
+    State: ``pool`` in ``state_dict``; the rows by ``save_rows``, for any number of processes.
+
+    Args:
+        num_ids: number of identities.
+        embedding_size: D.
+        margin: what happens to the cosines.
+        dist: this process among its peers.
+        size: slots of all processes; 0 takes ``share`` of the identities.
+        share: see ``size``.
+        planes: P.
+        unique: an identity sits in one slot, the least recently used one gives way; else a ring.
+        random: slots that nobody has taken hold random directions and count, as in the releases.
+        products: precision of the matrix products: "auto", "float32" or "bfloat16".
+        chunk: slots compared with at a time; 0 is a good size for the device.
+        seed: of the random directions.
+    """
+
+    rows: Tensor
+
+    def __init__(
+        self,
+        num_ids: int,
+        embedding_size: int,
+        margin: Margin,
+        dist: Dist,
+        *,
+        size: int,
+        share: float,
+        planes: int,
+        unique: bool,
+        random: bool,
+        products: str,
+        chunk: int,
+        seed: int,
+    ) -> None:
+        super().__init__(num_ids, embedding_size, margin, dist)
+        if size < 0 or not 0 < share <= 1:
+            raise ValueError(
+                f"slots are size={size}, share={share}; give a size above 0, or 0 and a share of the "
+                "identities above 0 up to 1"
+            )
+        self.size = size or max(1, int(share * num_ids))
+        margin.set_num_others(self.size)
+        self.pool: Pool = (LruPool if unique else RingPool)(self.size)
+        self.first, self.stop = dist.shard(self.size)
+        self.products = product_dtype(products, dist.device)
+        # Tensors of a chunk are fresh ones: on a CPU large ones cost page faults and memory that stays taken
+        width = embedding_size * (8 if dist.device.type == "cpu" else 1)
+        self.chunk = chunk or default_chunk(width, dist.device)
+        self._random = random
+        sizes_only = torch.get_default_device().type == "meta"
+        rows_PSD = torch.zeros(
+            *(planes, self.stop - self.first, embedding_size), device="meta" if sizes_only else dist.device
+        )
+        if random and not sizes_only:  # the same for any number of processes
+            generator = torch.Generator().manual_seed(seed)
+            for plane_SD in rows_PSD:
+                directions = torch.randn(self.size, embedding_size, generator=generator)
+                plane_SD.copy_(unit(directions[self.first : self.stop]))
+        self.register_buffer("rows", rows_PSD, persistent=False)
+
+    @property
+    def num_counting(self) -> int:
+        """Slots of this process that are compared with: its first ones."""
+        used = self.size if self._random else len(self.pool)
+        return min(max(used - self.first, 0), self.stop - self.first)
+
+    def others(self, e_GD: Tensor, own: Own, chunks: Chunks) -> Tensor:
+        """What the rows in ``chunks`` add to each sample's loss, (G,), the same on all processes."""
+        dtype = self.products if e_GD.dtype is torch.float32 else e_GD.dtype
+        return others_value(e_GD, self.margin, own, chunks, dtype, self.dist)
+
+    def combine(self, own_G: Tensor, value_G: Tensor) -> Tensor:
+        """Loss from the own class's logit (or loss) and the others' value."""
+        if self.margin.reduction == "sum":
+            return own_G + value_G
+        return F.softplus(value_G - own_G, threshold=80)  # -log(exp(own) / (exp(own) + sum of the others))
+
+    def read(self, plane: int, slots: Ints) -> Tensor:
+        """Rows (N, D) of any slots, also of other processes; for slot -1 zeros. All processes call."""
+        rows_ND = self.rows.new_zeros(len(slots), self.embedding_size)
+        mine = self.mine(slots)
+        rows_ND[on(mine, self.rows)] = self.rows[plane, on(slots[mine] - self.first, self.rows)]
+        return self.dist.all_reduce(rows_ND)
+
+    def mine(self, slots: Ints) -> Ints:
+        """Which of ``slots`` are of this process."""
+        return np.flatnonzero((slots >= self.first) & (slots < self.stop))
+
+    def write(self, plane: int, slots: Ints, rows_ND: Tensor) -> tuple[Tensor, Tensor]:
+        """Set rows of distinct slots.
+
+        Returns:
+            Places of the slots of this process in its rows, and which of ``slots`` these are.
+        """
+        mine = self.mine(slots)
+        place_M, mine_M = on(slots[mine] - self.first, self.rows), on(mine, self.rows)
+        self.rows[plane, place_M] = rows_ND[mine_M].to(self.rows.dtype)
+        return place_M, mine_M
+
+    # ---- state --------------------------------------------------------------------------------------------
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """Who sits where, for ``state_dict``."""
+        return {"pool": {name: torch.from_numpy(x) for name, x in self.pool.state().items()}}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Take over what ``get_extra_state`` gave.
+
+        Raises:
+            ValueError: it does not fit the number of slots.
+        """
+        self.pool.restore({name: x.numpy() for name, x in state["pool"].items()})
+
+    def save_rows(self, folder: Path) -> None:
+        """Write this process's rows into ``folder``."""
+        save_file({"rows": self.rows.cpu()}, folder / f"slots_{self.first:012d}.safetensors")
+
+    def load_rows(self, folder: Path) -> None:
+        """Read the rows that any number of processes saved."""
+        for path in sorted(folder.glob("slots_*.safetensors")):
+            first = int(path.stem.removeprefix("slots_"))
+            with safe_open(path, "pt") as file:
+                saved = file.get_slice("rows")
+                start, stop = max(first, self.first), min(first + saved.get_shape()[1], self.stop)
+                if start < stop:
+                    self.rows[:, start - self.first : stop - self.first] = saved[
+                        :, start - first : stop - first
+                    ]
+
+    def slot_bytes(self, batch_size: int, embeddings: float, share: float, copied: bool) -> Bytes:
+        """Planned memory of rows and bookkeeping, and the peak while a chunk is compared.
+
+        Args:
+            batch_size: of this process.
+            embeddings: how many arrays of the size of all embeddings exist then.
+            share: of the samples that are compared.
+            copied: whether chunks of rows are copied.
+        """
+        batch = batch_size * self.dist.world_size
+        chunk = min(self.chunk, self.stop - self.first)
+        cells, row_values = share * chunk * batch, chunk * self.embedding_size
+        # float32 logits and a byte that hides; margins that bend each logit make half a dozen more of them
+        transient = (5 if self.margin.plain_others else 32) * cells
+        transient += 4 * embeddings * batch * self.embedding_size + 4 * row_values * copied
+        if self.products is not torch.float32:
+            transient += 4 * cells + 2 * row_values
+        return Bytes(device=self.rows.numel() * 4, host=self.pool.bytes, transient=int(transient))
+
+
+def last_of(slots: Ints) -> Ints:
+    """Places (ascending by slot) of the last entry of each slot: of repeated writes the last one stays."""
+    _, from_end = np.unique(slots[::-1], return_index=True)
+    return slots.size - 1 - from_end
+
+
+def as_ids(id_G: Tensor) -> Ints:
+    """Identities as NumPy; waits for the device."""
+    return id_G.cpu().numpy()
+
+
+def on(array: Ints | Bools, like: Tensor) -> Tensor:
+    """A NumPy array as a tensor where ``like`` is."""
+    return torch.from_numpy(array).to(like.device)
+
+
+def concatenated(parts: Sequence[Chunks]) -> Chunks:
+    """Chunks of several sources, one after the other."""
+    return lambda: (chunk for part in parts for chunk in part())

@@ -1,0 +1,178 @@
+"""Embed a set of face images into one file that says which model made it."""
+
+import importlib.util
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from facescale.data import open_reader
+from facescale.data.loading.train_loader import iter_images
+from facescale.data.readers.base import Reader, identity_names
+from facescale.data.readers.folder import SUFFIXES, read_file
+from facescale.files import replacing
+from facescale.inference.model import Embeddings, Model
+
+# N images, d embedding size
+
+NO_ID = -1  # of an image that lies in no identity's folder
+
+
+@dataclass(frozen=True)
+class EmbedReport:
+    """What was embedded.
+
+    Attributes:
+        path: the file.
+        num_images: embeddings in it.
+        bad: reason by key of the images that could not be read and are not in it.
+        fingerprint: the model's.
+        seconds: time taken.
+    """
+
+    path: str
+    num_images: int
+    bad: dict[str, str]
+    fingerprint: str
+    seconds: float
+
+
+class LooseImages:
+    """A reader of the image files that lie in one folder, of people unknown."""
+
+    num_ids = 0
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._files = sorted(path.name for path in root.iterdir() if _is_image(path))
+        self.ids = np.full(len(self._files), NO_ID, np.int64)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getitem__(self, index: int) -> tuple[bytes, int]:
+        """Encoded image ``index``."""
+        return read_file(self._root / self._files[index]), NO_ID
+
+    def key(self, index: int) -> str:
+        """Its file name."""
+        return self._files[index]
+
+
+def embed_to_file(
+    model: Model,
+    source: Reader | str | Path,
+    out: str | Path,
+    *,
+    batch_size: int = 128,
+    workers: int = 2,
+    resize: bool = False,
+) -> EmbedReport:
+    """Write the unit embeddings of every image of ``source`` to ``out``, atomically.
+
+    A ``.npz`` file (read with ``numpy.load``) holds ``embeddings`` float32 (N, d), ``keys`` (N,), ``ids``
+    int64 (N,), ``names`` (N,), and the scalars ``fingerprint`` and ``contract`` (JSON). A ``.parquet`` file
+    has the columns ``key``, ``id``, ``name`` and ``embedding``, and the scalars in its schema's metadata.
+    Images that cannot be read are left out and named in the report.
+
+    Args:
+        model: what embeds.
+        source: a reader, what `facescale.data.open_reader` takes, or a folder of images (id -1, no name).
+        out: the file.
+        batch_size: images per forward pass.
+        workers: decoding threads.
+        resize: scale images of another size than the model's instead of leaving them out.
+
+    Raises:
+        ValueError: another suffix, pyarrow missing, no readable image, embeddings that are not finite.
+    """
+    start = time.perf_counter()
+    out = Path(out)
+    _check_suffix(out)
+    reader = _open(source) if isinstance(source, str | Path) else source
+    bad: dict[int, str] = {}
+    # Reserved at once (and paid for when written to), so that no second copy is ever made.
+    embeddings_ND = np.empty((len(reader), model.embedding_size), np.float32)
+    indices: list[int] = []
+    batches = iter_images(
+        reader, batch_size=batch_size, size=model.contract.size, workers=workers, resize=resize, bad=bad
+    )
+    for images, index in batches:
+        part = model.embed(images, batch_size)
+        if not np.isfinite(part).all():
+            key = reader.key(int(index[int(np.argmin(np.isfinite(part).all(axis=1)))]))
+            raise ValueError(
+                f"the embedding of '{key}' is not finite: the model has diverged; use an earlier checkpoint"
+            )
+        embeddings_ND[len(indices) : len(indices) + len(part)] = part
+        indices += index.tolist()
+    reasons = {reader.key(index): reason for index, reason in sorted(bad.items())}
+    if not indices:
+        first = next((f": '{key}': {reason}" for key, reason in reasons.items()), "; it holds none")
+        raise ValueError(f"no image of '{source}' can be embedded{first}")
+    ids, known = reader.ids[indices], identity_names(reader)
+    table = _Table(
+        embeddings_ND[: len(indices)],
+        [reader.key(index) for index in indices],
+        ids,
+        ["" if number == NO_ID else known[number] for number in ids],
+        {"fingerprint": model.fingerprint, "contract": json.dumps(model.contract.to_dict())},
+    )
+    with replacing(out) as temporary:
+        (_write_parquet if out.suffix == ".parquet" else _write_npz)(temporary, table)
+    return EmbedReport(str(out), len(indices), reasons, model.fingerprint, time.perf_counter() - start)
+
+
+@dataclass(frozen=True)
+class _Table:
+    embeddings_ND: Embeddings
+    keys: Sequence[str]
+    ids: npt.NDArray[np.int64]
+    names: Sequence[str]
+    origin: dict[str, str]
+
+
+def _write_npz(path: Path, table: _Table) -> None:
+    columns: dict[str, Any] = {"keys": np.array(table.keys), "ids": table.ids, "names": np.array(table.names)}
+    columns |= table.origin
+    with path.open("wb") as file:
+        np.savez(file, embeddings=table.embeddings_ND, **columns)
+
+
+def _write_parquet(path: Path, table: _Table) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    width = table.embeddings_ND.shape[1]
+    vectors = pyarrow.FixedSizeListArray.from_arrays(table.embeddings_ND.reshape(-1), width)
+    columns = {"key": table.keys, "id": table.ids, "name": table.names, "embedding": vectors}
+    # Metadata by replacing the schema's: pyarrow.table() takes none along with inferred types.
+    parquet.write_table(pyarrow.table(columns).replace_schema_metadata(table.origin), path)
+
+
+def _check_suffix(out: Path) -> None:
+    if out.suffix not in (".npz", ".parquet"):
+        raise ValueError(f"cannot write embeddings to '{out}'; the name must end in .npz or .parquet")
+    if out.suffix == ".parquet" and importlib.util.find_spec("pyarrow") is None:
+        raise ValueError(
+            "a .parquet file needs pyarrow; install it with: pip install 'facescale[parquet]', or write .npz"
+        )
+
+
+def _open(source: str | Path) -> Reader:
+    folder = Path(source)
+    if folder.is_dir():
+        entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+        has_others = any(entry.is_dir() or entry.is_symlink() for entry in entries)  # a reader's business
+        if not has_others and any(_is_image(entry) for entry in entries):
+            return LooseImages(folder)
+    return open_reader(str(source))
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")

@@ -1,1 +1,0 @@
-"""ONNX files: writing a network, running a file, comparing the two."""

@@ -1,0 +1,147 @@
+"""Which head and placement fit a device, and whether sampling classes pays."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from facescale import margins
+from facescale.backbones.profile import describe
+from facescale.config import Config, HeadConfig
+from facescale.distributed import Dist
+from facescale.heads import Bytes, ClassHead
+from facescale.plan.memory import BackboneBytes, gb, head_skeleton
+from facescale.plan.plan import Plan
+from facescale.train.task import head_options
+
+PAYS = 0.1  # share of a step's arithmetic from which a cheaper head is worth its approximation
+
+# In the order in which they are to be preferred: exact first, then sampled, then those of constant size.
+CANDIDATES: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("full", {}),
+    ("partial_fc", {"rate": 0.1}),
+    ("partial_fc", {"rate": 0.1, "placement": "host"}),
+    ("partial_fc", {"num_negatives": 8192, "placement": "disk"}),
+    ("f2c", {}),
+    ("attfc", {}),
+)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A head with options, and what it would need.
+
+    Attributes:
+        head: its name.
+        options: beside the defaults.
+        bytes: of the head, on the process with most classes.
+        total: bytes on the device, with the backbone and the twin.
+        fits: whether that is within the device memory (None where none was given).
+    """
+
+    head: str
+    options: dict[str, Any]
+    bytes: Bytes
+    total: int
+    fits: bool | None
+
+    @property
+    def words(self) -> str:
+        """Name and options as text."""
+        return " ".join([self.head, *(f"{key}={value}" for key, value in self.options.items())])
+
+    def row(self) -> dict[str, Any]:
+        """As a row of a table."""
+        sizes = {
+            f"head on {key}" if key != "transient" else key: gb(n) for key, n in asdict(self.bytes).items()
+        }
+        fits = "" if self.fits is None else "yes" if self.fits else "no"
+        return {"head": self.words, **sizes, "device in all": gb(self.total), "fits": fits}
+
+
+def skeleton_of(config: Config, plan: Plan, rank: int = 0) -> ClassHead:
+    """The head of a config without its rows, on one process of the plan.
+
+    Raises:
+        ValueError: as ``heads.build``.
+    """
+    margin = margins.build(config.head.margin.name, **config.head.margin.options)
+    dist = Dist(rank, plan.world_size, torch.device(plan.device))
+    options = head_options(config, Path())
+    return head_skeleton(
+        config.head.name, plan.num_ids, config.backbone.embedding_size, margin, dist, **options
+    )
+
+
+def compare(config: Config, plan: Plan, backbone: BackboneBytes, memory: int | None) -> list[Candidate]:
+    """What the head of the config needs, and what each candidate would for the same run.
+
+    Candidates that the margin does not work with are left out.
+
+    Args:
+        config: of the run.
+        plan: of the run.
+        backbone: its bytes.
+        memory: of one device, bytes.
+
+    Raises:
+        ValueError: the head of the config cannot be made.
+    """
+    found = [_candidate(config, plan, backbone, memory)]
+    refusing = margins.build(config.head.margin.name, **config.head.margin.options).refuses
+    for name, options in CANDIDATES:
+        if name not in refusing and (name, options) != (found[0].head, found[0].options):
+            head = HeadConfig(name=name, margin=config.head.margin, **options)
+            other = config.model_copy(update={"head": head})
+            found.append(_candidate(other, plan, backbone, memory))
+    return found
+
+
+def _candidate(config: Config, plan: Plan, backbone: BackboneBytes, memory: int | None) -> Candidate:
+    head = skeleton_of(config, plan)
+    needed = head.bytes_needed(plan.part_batch)
+    total = backbone.total(head.needs) + needed.device + needed.transient
+    if plan.device == "cpu":
+        total += needed.host
+    fits = None if memory is None else total <= memory
+    return Candidate(config.head.name, config.head.options, needed, total, fits)
+
+
+def head_share(config: Config, plan: Plan) -> float:
+    """Share of a step's multiply-adds that full softmax takes (three products of classes and embeddings)."""
+    _, per_image = describe(config.backbone.name, config.backbone.embedding_size, **config.backbone.options)
+    # each process: its share of the classes for the whole batch, as much as all classes for its own part
+    of_head = 3 * plan.num_ids * config.backbone.embedding_size * plan.process_batch
+    return of_head / (of_head + 3 * per_image * plan.process_batch)
+
+
+def advise(share: float, configured: Candidate, others: Sequence[Candidate]) -> list[str]:
+    """Sentences: whether sampling pays, whether the head of the config fits, and what to choose.
+
+    Args:
+        share: see ``head_share``.
+        configured: the head of the config.
+        others: what else there is, in the order of preference.
+    """
+    part = f"full softmax is {share:.0%} of the arithmetic of a step"
+    if share < PAYS:
+        sentences = [f"{part}: sampling classes would not pay"]
+    else:
+        sentences = [f"{part}: partial_fc at rate 0.1 would save up to {0.9 * share:.0%} of it"]
+    if configured.fits is None:
+        return sentences
+    if configured.fits:
+        sentences.append(f"the head of the config, {configured.words}, fits")
+    fitting = [one for one in (configured, *others) if one.fits]
+    if not fitting:
+        sentences.append(
+            "nothing fits: use a smaller batch, train.accumulate, or backbone.checkpointing=true"
+        )
+    else:
+        exact = [one for one in fitting if one.head == "full"]
+        cheaper = [one for one in fitting if one.head != "full"]
+        pick = (exact + cheaper)[0] if share < PAYS else (cheaper + exact)[0]
+        sentences.append(f"choose {pick.words}")
+    return sentences

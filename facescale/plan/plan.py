@@ -1,0 +1,129 @@
+"""Everything that follows from the config, the data and the machine, before anything runs."""
+
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import torch
+
+from facescale import backbones, heads, margins, registry
+from facescale.config import Config, check_batch, duration_steps
+from facescale.data.readers.base import Reader
+from facescale.data.sampling.multiview import num_items
+from facescale.distributed import Dist
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Derived numbers of a run.
+
+    Attributes:
+        num_ids: identities.
+        num_images: images.
+        world_size: processes.
+        process_batch: images of a step on one process.
+        part_batch: images of one part of it (gradient accumulation).
+        steps_per_epoch: optimiser steps in one pass over the data.
+        total_steps: optimiser steps of the run.
+        checkpoint_steps: steps between checkpoints.
+        eval_steps: steps between evaluations.
+        ramp_steps: steps over which the margin grows.
+        lr: rate at this batch after the warm-up (scaled linearly from the reference batch).
+        precision: bf16, fp16 or fp32.
+        device: where it computes.
+    """
+
+    num_ids: int
+    num_images: int
+    world_size: int
+    process_batch: int
+    part_batch: int
+    steps_per_epoch: int
+    total_steps: int
+    checkpoint_steps: int
+    eval_steps: int
+    ramp_steps: int
+    lr: float
+    precision: str
+    device: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values."""
+        return asdict(self)
+
+
+def pick_precision(name: str, device: torch.device) -> str:
+    """Resolve ``auto``: bf16 where the device multiplies in it, else fp32.
+
+    Raises:
+        ValueError: fp16 on a CPU, where it is too slow to be of use.
+    """
+    if name == "fp16" and device.type == "cpu":
+        raise ValueError("train.precision = fp16 is not for the CPU; use auto, bf16 or fp32")
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    # mkldnn multiplies bf16 natively from AVX-512-BF16 on; without it autocast only adds conversions
+    return "bf16" if device.type == "cpu" and torch.cpu._is_avx512_bf16_supported() else "fp32"
+
+
+def check_components(config: Config) -> None:
+    """Name everything that is wrong with the components of a config.
+
+    Raises:
+        ValueError: unknown components or options, one line each.
+    """
+    problems: list[str] = []
+    for kind, factory_of, part in (
+        ("backbone", backbones.factory, config.backbone),
+        ("head", partial(registry.lookup, "head", heads.HEADS), config.head),
+        ("margin", partial(registry.lookup, "margin", margins.MARGINS), config.head.margin),
+    ):
+        try:
+            factory = factory_of(part.name)
+            problems += registry.option_problems(kind, part.name, factory, part.options)
+        except ValueError as error:
+            problems.append(str(error))
+    if problems:
+        raise ValueError("\n".join(problems))
+
+
+def make_plan(config: Config, dist: Dist, reader: Reader) -> Plan:
+    """Derive the plan of a run.
+
+    Raises:
+        ValueError: the parts of the config do not fit each other, the data or the machine.
+    """
+    check_components(config)
+    train = config.train
+    part_batch = check_batch(train.batch_size, dist.world_size, train.accumulate)
+    needs = getattr(heads.HEADS[config.head.name], "needs", heads.Needs())
+    steps_per_epoch = num_items(len(reader), needs.identity_pairs) // train.batch_size
+    if steps_per_epoch == 0:
+        raise ValueError(
+            f"train.batch_size = {train.batch_size} is larger than the data set ({len(reader)} images); "
+            "use a smaller batch"
+        )
+    total = duration_steps(train.duration, steps_per_epoch)
+    if total < 1:
+        raise ValueError(f"train.duration = '{train.duration}' is shorter than one step")
+
+    def steps(text: str) -> int:
+        return max(1, duration_steps(text, steps_per_epoch, total))
+
+    return Plan(
+        num_ids=reader.num_ids,
+        num_images=len(reader),
+        world_size=dist.world_size,
+        process_batch=part_batch * train.accumulate,
+        part_batch=part_batch,
+        steps_per_epoch=steps_per_epoch,
+        total_steps=total,
+        checkpoint_steps=steps(config.checkpoint.every),
+        eval_steps=steps(config.eval.every),
+        ramp_steps=duration_steps(config.head.margin.ramp, steps_per_epoch, total),
+        lr=config.optim.lr * train.batch_size / config.optim.reference_batch,
+        precision=pick_precision(train.precision, dist.device),
+        device=str(dist.device),
+    )

@@ -1,0 +1,34 @@
+"""The whole way on drawn faces: train, evaluate, export."""
+
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from facescale.config import Config, load_config
+from facescale.distributed import Dist
+from facescale.evaluate.run_protocols import evaluate
+from facescale.export.write import ExportReport, export
+from facescale.plan import Plan
+from facescale.train import Result, train
+
+
+def demo_config(settings: list[str]) -> Config:
+    """The config of the demo, with ``settings`` on top."""
+    with resources.as_file(resources.files("facescale.recipes") / "demo.toml") as path:
+        return load_config(path, settings)
+
+
+def demo(
+    run_path: Path, settings: list[str], dist: Dist, on_log: Callable[[dict[str, Any], Plan], None] | None
+) -> tuple[Result, Path | None, ExportReport | None]:
+    """Train (or continue) the demo run, measure it, write its report and an ONNX file.
+
+    Returns:
+        The training's result; the report and the export, or None when the training was stopped early.
+    """
+    result = train(demo_config(settings), run_path, dist, on_log)
+    if not result.finished:
+        return result, None, None
+    _, report = evaluate(run_path, [], None, pictures=True, batch_size=128, device=str(dist.device))
+    return result, report, export(run_path, result.run.exports / "model.onnx")

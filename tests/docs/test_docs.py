@@ -1,0 +1,55 @@
+"""The README's commands are the ones that CI and the tests run."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_readme_test_command_is_what_ci_runs() -> None:
+    command = "pip install -q -c constraints.txt -e '.[dev]' && pytest"
+    assert command in (ROOT / "README.md").read_text()
+    assert f"\n{command}\n" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_every_shipped_config_is_valid() -> None:
+    from facescale.config import load_config
+    from facescale.plan.plan import check_components
+
+    files = sorted((ROOT / "configs").glob("*.toml"))
+    assert files
+    for file in files:
+        check_components(load_config(file))
+        assert file.read_text().startswith("# "), (
+            f"{file.name}: its header says command, data and what to expect"
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "own", "times_per_epoch"),
+    [
+        ("attfc", ("head.", "twin."), 1),
+        ("f2c", ("head.", "twin.", "train.batch_size", "train.duration", "optim.reference_batch"), 3),
+    ],
+)
+def test_the_small_recipes_differ_in_nothing_but_their_heads(
+    name: str, own: tuple[str, ...], times_per_epoch: int
+) -> None:
+    from facescale.config import changed_keys, load_config, parse_duration
+
+    full = load_config(ROOT / "configs" / "small_faces.toml")
+    other = load_config(ROOT / "configs" / f"small_faces_{name}.toml")
+    assert [key for key in changed_keys(full, other) if not key.startswith(own)] == []
+    assert full.head.margin == other.head.margin
+    epochs = parse_duration(other.train.duration)[0] * times_per_epoch  # that each image is trained on
+    assert epochs == pytest.approx(parse_duration(full.train.duration)[0], rel=0.01)
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs"])
+def test_links_lead_somewhere(page: str) -> None:
+    path = ROOT / page
+    for file in path.glob("*.md") if path.is_dir() else [path]:
+        for target in re.findall(r"\]\(([^)#:]+)\)", file.read_text()):
+            assert (file.parent / target).exists(), f"{file.name} links to {target}"

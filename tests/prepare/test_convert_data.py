@@ -1,0 +1,80 @@
+"""facescale.prepare.pack: the same images in another form."""
+
+import json
+
+import numpy as np
+import pytest
+
+from facescale.data import open_reader
+from facescale.data.loading.decode import decode
+from facescale.prepare.convert_data import FORMS, convert_data
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_gives_back_the_same_images_under_the_same_labels(make_folder, tmp_path, form: str):
+    source = open_reader(make_folder())
+    report = convert_data(source, tmp_path / "out" / "set", form=form)
+    assert (report.folder, report.form) == (tmp_path / "out" / "set", form)
+    assert (report.num_images, report.num_ids, report.bad) == (6, 3, {})
+    converted = open_reader(report.folder)
+    assert [converted[i] for i in range(6)] == [source[i] for i in range(6)]
+    assert np.array_equal(converted.ids, source.ids)
+    assert json.loads((report.folder / "labels.json").read_text()) == {"0": "ann", "1": "bob", "2": "cy"}
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["set"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_raw_pixels_become_images(make_reader, make_picture, tmp_path, form: str):
+    source = make_reader([0, 0])
+    source.images = [make_picture(0), make_picture(1)]
+    converted = open_reader(convert_data(source, tmp_path / "out", form=form).folder)
+    assert all(np.abs(decode(converted[i][0]).astype(int) - make_picture(i)).mean() < 2 for i in range(2))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_unreadable_images_are_left_out_and_named(make_reader, tmp_path, form: str):
+    report = convert_data(make_reader([0, 0, 1], bad=frozenset({1})), tmp_path / "out", form=form)
+    assert report.num_images == 2
+    assert report.bad == {"memory/1": "made to fail"}
+    assert len(open_reader(report.folder)) == 2
+
+
+def test_folders_sort_as_their_labels_and_files_have_the_suffix_of_their_format(make_reader, tmp_path):
+    source = make_reader(list(range(12)))
+    source.images[3:6] = [b"\x89PNG\r\n...", b"BM......", b"RIFF....WEBP"]
+    convert_data(source, tmp_path / "out", form="folder")
+    converted = open_reader(tmp_path / "out")
+    assert [converted[i] for i in range(12)] == [source[i] for i in range(12)]
+    assert [converted.key(i) for i in (2, 3, 4, 5)] == ["02/02.jpg", "03/03.png", "04/04.bmp", "05/05.webp"]
+
+
+def test_names_of_a_source_cannot_lead_outside(make_reader, tmp_path):
+    source = make_reader([0, 1])
+    source.names = ["../../evil", "/etc/evil"]
+    convert_data(source, tmp_path / "out", form="folder")
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.jpg")) == [
+        "out/0/0.jpg",
+        "out/1/1.jpg",
+    ]
+
+
+def test_an_unknown_form_is_refused(make_reader, tmp_path):
+    with pytest.raises(ValueError, match="unknown form 'lmdb'; choose one of: recordio, im2rec, folder"):
+        convert_data(make_reader([0]), tmp_path / "out", form="lmdb")
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_a_place_that_is_taken_is_refused(make_reader, make_folder, tmp_path, kind: str):
+    place = make_folder() if kind == "folder" else tmp_path / "file"
+    if kind == "file":
+        place.write_text("mine")
+    with pytest.raises(ValueError, match="is not an empty folder; choose a new one"):
+        convert_data(make_reader([0]), place)
+
+
+def test_a_failure_leaves_nothing_behind(make_reader, tmp_path):
+    source = make_reader([0, 0])
+    source.images[1] = None  # as a defect of a reader would give
+    with pytest.raises(ValueError, match="dimensions"):
+        convert_data(source, tmp_path / "out", form="folder")
+    assert list(tmp_path.iterdir()) == []

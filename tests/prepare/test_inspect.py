@@ -1,0 +1,126 @@
+"""facescale.prepare.inspect: what a set holds, in numbers, words and one picture."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from facescale.data.loading.decode import decode, encode_jpeg
+from facescale.prepare import inspect
+from facescale.prepare.inspect import contact_sheet, inspect_data
+
+
+def test_identities_images_and_their_histogram_are_counted(make_reader):
+    report = inspect_data(make_reader([0] * 12 + [1] * 3 + [2] + [3] + [4] * 4))
+    assert (report.identities, report.images, report.images_read) == (5, 21, 21)
+    assert report.images_per_identity == {"least": 1, "median": 3, "mean": 4.2, "most": 12}
+    assert report.histogram == {"1": 2, "2": 0, "3-4": 2, "5-9": 0, "10-19": 1}
+    assert any("2 identities have one image only" in hint for hint in report.hints)
+
+
+@pytest.mark.parametrize("most", [499, 500, 2000])
+def test_the_largest_identity_is_in_the_histogram(make_reader, most: int):
+    reader = make_reader([0])
+    reader.ids = np.zeros(most, np.int64)
+    reader.images *= most
+    histogram = inspect_data(reader, sample=1).histogram
+    assert histogram == ({"200-499": 1} if most < 500 else {f"500-{most}": 1} if most > 500 else {"500": 1})
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_colours_are_means_over_all_pixels(make_reader, make_picture, workers: int):
+    reader = make_reader([0, 0, 1])
+    reader.images[1] = make_picture(4, 48)  # a larger image counts for more
+    pixels = np.concatenate([decode(image).reshape(-1, 3) for image in reader.images]).astype(float)
+    report = inspect_data(reader, workers=workers)
+    assert np.allclose(report.channel_mean, pixels.mean(0))
+    assert np.allclose(report.channel_std, pixels.std(0))
+    assert report.sizes == {"24x24": 2, "48x48": 1}
+    assert any("not all square and of one size" in hint for hint in report.hints)
+
+
+def test_swapped_channels_are_pointed_out(make_reader):
+    reader = make_reader([0, 0])
+    skin = np.full((24, 24, 3), (190, 140, 120), np.uint8)
+    reader.images = [encode_jpeg(skin), encode_jpeg(skin // 2)]
+    assert not inspect_data(reader).hints
+    reader.images = [encode_jpeg(skin[..., ::-1]), encode_jpeg(skin[..., ::-1] // 2)]
+    assert any("were the images written as BGR?" in hint for hint in inspect_data(reader).hints)
+
+
+def test_unreadable_images_are_counted_and_named(make_reader):
+    reader = make_reader([0, 0, 1, 1], bad=frozenset({2}))
+    reader.images[0] = reader.images[0][:300]
+    report = inspect_data(reader)
+    assert report.num_bad == 2
+    assert report.images_read == 4
+    assert report.bad["memory/2"] == "made to fail"
+    assert report.bad["memory/0"].startswith("damaged JPEG")
+    assert any("2 images are unreadable" in hint for hint in report.hints)
+
+
+def test_only_some_bad_images_are_named_but_all_are_counted(make_reader, monkeypatch):
+    monkeypatch.setattr(inspect, "_LISTED", 3)
+    report = inspect_data(make_reader([0] * 9, bad=frozenset(range(8))))
+    assert report.num_bad == 8
+    assert list(report.bad) == ["memory/0", "memory/1", "memory/2"]
+
+
+def test_a_set_that_is_unreadable_altogether_is_reported_too(make_reader):
+    report = inspect_data(make_reader([0, 1], bad=frozenset({0, 1})))
+    assert report.num_bad == 2
+    assert report.sizes == {}
+    assert list(report.lines())
+
+
+def test_equal_bytes_are_told_within_and_across_identities(make_reader):
+    reader = make_reader([0, 0, 0, 1, 1])
+    reader.images[2] = reader.images[0]
+    reader.images[4] = reader.images[1]
+    report = inspect_data(reader)
+    assert (report.num_repeated, report.num_conflicts) == (1, 1)
+    assert report.repeated == [("memory/0", "memory/2")]
+    assert report.conflicts == [("memory/1", "memory/4")]
+    assert any("one of the labels is wrong" in hint for hint in report.hints)
+    assert any("more than once under their identity" in hint for hint in report.hints)
+
+
+def test_a_large_set_is_sampled_the_same_way_each_time(make_reader):
+    reader = make_reader([0] * 60)
+    report = inspect_data(reader, sample=10)
+    assert (report.images, report.images_read) == (60, 10)
+    first = sorted(reader.asked)
+    reader.asked.clear()
+    inspect_data(reader, sample=10)
+    assert sorted(reader.asked) == first
+    assert len(set(first)) == 10
+    assert inspect_data(reader, sample=None).images_read == 60
+
+
+def test_the_report_is_text_and_json(make_reader):
+    report = inspect_data(make_reader([0, 0, 1], bad=frozenset({1})))
+    text = "\n".join(report.lines())
+    assert "identities           2" in text
+    assert "memory/1: made to fail" in text
+    assert "! 1 images are unreadable" in text
+    assert json.loads(json.dumps(report.to_dict()))["sizes"] == {"24x24": 2}
+
+
+def test_a_contact_sheet_has_a_row_for_each_identity(make_reader, make_picture, tmp_path):
+    reader = make_reader([0] * 5 + [1] * 2 + [2], bad=frozenset({6}))
+    reader.images[7] = make_picture(7, 48)[:24]
+    contact_sheet(reader, tmp_path / "sheet.png", images=4, side=24)
+    sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
+    assert sheet.shape == (3 * 38, 4 * 24, 3)
+    for column in range(4):
+        assert np.array_equal(sheet[14:38, column * 24 : column * 24 + 24], decode(reader.images[column]))
+    assert (sheet[52:76, 24:48] == (160, 0, 0)).all()  # unreadable
+    assert not sheet[102:, :24].any()  # below a wide image
+    assert sheet[90:102, :24].std() > 5
+    assert sheet[:14].max() > 100  # a name
+
+
+def test_a_contact_sheet_shows_some_identities_of_many(make_reader, tmp_path):
+    contact_sheet(make_reader(list(range(30))), tmp_path / "sheet.png", identities=5, images=2, side=24)
+    assert Image.open(tmp_path / "sheet.png").size == (48, 5 * 38)
