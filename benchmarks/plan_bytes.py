@@ -13,7 +13,8 @@ import sys
 
 import torch
 
-from facescale.plan.bench import bench_heads, parse_counts, parse_variants
+from facescale.plan.bench import bench_heads, parse_variants
+from facescale.plan.units import parse_counts
 
 EVERYWHERE = ",".join(f"{{0}},placement={where}" for where in ("device", "host", "disk"))
 CENTRES = ",".join(

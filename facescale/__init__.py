@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from facescale.inference.model import load
+    from facescale.inference.load import load
 
 _PARTS = ("backbones", "data", "evaluate", "heads", "margins", "pools")
 
@@ -18,7 +18,7 @@ __all__ = ["backbones", "data", "evaluate", "heads", "load", "margins", "pools"]
 
 def __getattr__(name: str) -> Any:
     if name == "load":
-        from facescale.inference.model import load
+        from facescale.inference.load import load
 
         return load
     if name in _PARTS:

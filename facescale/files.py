@@ -23,3 +23,9 @@ def replacing(path: str | Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write ``text`` so that a reader (or a crash) sees either the old file or the whole new one."""
+    with replacing(path) as temporary:
+        temporary.write_text(text)

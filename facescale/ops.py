@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+_CHUNK_BYTES = {"cpu": 8 << 20, "cuda": 64 << 20}  # of float32 rows: what stays in a cache, or fills a GPU
+
 # B batch, C classes, D embedding size
 
 
@@ -119,3 +121,8 @@ def cosine_logits(e_BD: Tensor, w_CD: Tensor) -> Tensor:
     """Cosines (B, C) of embeddings and class centres."""
     with torch.autocast(e_BD.device.type, enabled=False):
         return unit(e_BD) @ unit(w_CD).T
+
+
+def default_chunk(width: int, device: torch.device) -> int:
+    """Classes whose rows (``width`` float32 values each) are a good piece of work for the device."""
+    return max(64, _CHUNK_BYTES.get(device.type, 4 << 20) // (4 * width))

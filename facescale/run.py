@@ -8,15 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from facescale.files import replacing
+from facescale.files import write_atomically
 
 _STEP = re.compile(r"step_(\d{8,})")
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write ``text`` so that a reader (or a crash) sees either the old file or the whole new one."""
-    with replacing(path) as temporary:
-        temporary.write_text(text)
 
 
 class RunDir:

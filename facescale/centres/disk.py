@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from facescale import kernels
-from facescale.centres.layout import BLOCK, InitialRows, Plane, Rows, numbers
+from facescale.centres.initial import InitialRows
+from facescale.centres.layout import BLOCK, Plane, Rows, numbers
 from facescale.centres.record_index import RecordNumbers
 
 # N rows of this process, R rows read at once

@@ -8,7 +8,9 @@ from torch import Tensor
 
 from facescale.centres.disk import DiskRows
 from facescale.centres.fused_sgd import FusedSGD
-from facescale.centres.layout import BLOCK, InitialRows, MemoryRows, Plane, Rows, count, scatter_
+from facescale.centres.initial import InitialRows
+from facescale.centres.layout import BLOCK, Plane, Rows, count
+from facescale.centres.memory import MemoryRows, scatter_
 from facescale.centres.row_optim import DenseSteps, RowAdamW, RowRule, RowSGD
 from facescale.centres.staging import Buffer, Stage
 from facescale.distributed import Dist
@@ -109,7 +111,7 @@ class CentreStore:
         self.planes = [Plane("rows", dim, dtype), *self.rule.planes(dim, state_dtype)]
         if self._dense:
             self.planes.append(Plane("last", 1, torch.int32, saved=False))
-        self._looked_at = self.planes if self._dense else self.planes[:1]
+        self.classes_per_step = self.planes if self._dense else self.planes[:1]
         self.scratch = Scratch(dist.device)
         self.memory: MemoryRows | None = None
         self.disk: DiskRows | None = None
@@ -163,7 +165,7 @@ class CentreStore:
         """
         if self._stage:
             return self._from_buffer(self._stage.fetch(rows, name), count(rows), name)
-        return self._from_memory(rows, self._looked_at if only_rows else self.planes, name)
+        return self._from_memory(rows, self.classes_per_step if only_rows else self.planes, name)
 
     def gather(self, rows: Tensor) -> tuple[Tensor, Work | None]:
         """Announce that ascending scattered rows will be opened, chunk by chunk, in this step.

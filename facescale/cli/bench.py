@@ -31,8 +31,9 @@ def heads(
     Every line is measured in a process of its own and printed when it is known; --json prints one object a
     line. Memory is that of the device: planned by the head, and its measured peak.
     """
-    from facescale.plan.bench import bench_heads, parse_counts, parse_variants, plot_heads, pyplot
-    from facescale.plan.memory import gb
+    from facescale.plan.bench import bench_heads, parse_variants
+    from facescale.plan.plot import plot_heads, pyplot
+    from facescale.plan.units import gb, parse_counts
 
     variants, counts = parse_variants(heads), parse_counts(ids)
     if plot:

@@ -25,9 +25,10 @@ def pairs(
     """
     from facescale.data import open_reader
     from facescale.evaluate.protocols.draw import make_pairs
+    from facescale.evaluate.protocols.images import ReaderImages
     from facescale.evaluate.protocols.pair_bin import write_bin
     from facescale.evaluate.protocols.pair_lists import write_csv
-    from facescale.evaluate.protocols.pairs import Pairs, ReaderImages
+    from facescale.evaluate.protocols.pairs import Pairs
 
     writers = {".csv": write_csv, ".bin": write_bin}
     if out.suffix not in writers:
@@ -50,7 +51,8 @@ def inspect(
 ) -> None:
     """Say what a data set holds: identities, images, sizes, colours, bad records, repeated images."""
     from facescale.data import open_reader
-    from facescale.prepare.inspect import contact_sheet, inspect_data
+    from facescale.prepare.contact_sheet import contact_sheet
+    from facescale.prepare.inspect import inspect_data
 
     reader = open_reader(data)
     found = inspect_data(reader, sample=sample or None)

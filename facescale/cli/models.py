@@ -114,7 +114,7 @@ def embed(
     from dataclasses import asdict
 
     from facescale.inference.embed_files import embed_to_file
-    from facescale.inference.model import load
+    from facescale.inference.load import load
 
     done = embed_to_file(load(model, device), images, out, batch_size=batch_size, resize=resize)
     bad = "".join(f"\nskipped {key}: {reason}" for key, reason in done.bad.items())
@@ -134,7 +134,7 @@ def convert(
     from facescale.convert.colour_order import swap_test
     from facescale.convert.foreign import convert as read
     from facescale.data import open_reader
-    from facescale.inference.model import save_model
+    from facescale.inference.weights import save_model
 
     if out.suffix != ".safetensors":
         raise ValueError(f"cannot write '{out}'; its suffix must be .safetensors")

@@ -32,7 +32,7 @@ def train(
     import torch
 
     from facescale.cli.progress import Display
-    from facescale.distributed import start
+    from facescale.distributed.launch import start
     from facescale.train import train as run_training
 
     if threads:
@@ -50,7 +50,7 @@ def demo(
 ) -> None:
     """Train on drawn faces, evaluate, export: the whole way in a few minutes."""
     from facescale.cli.progress import Display
-    from facescale.distributed import start
+    from facescale.distributed.launch import start
     from facescale.recipes.demo import demo as run_demo
 
     with start(device) as dist, Display(dist.is_main) as display:
@@ -83,7 +83,7 @@ def config(
         rows = [dict(zip(keys, row, strict=True)) for row in configs.explain()]
         show(rows, as_json, table(rows))
     else:
-        from facescale.plan.plan import check_components
+        from facescale.plan.components import check_components
 
         settled = configs.load_config(path, settings or ())
         check_components(settled)
@@ -122,38 +122,13 @@ def plan(
     The first row of the table is the head of the config. Bytes are those of one process; on a CPU the device
     is its memory.
     """
-    from dataclasses import asdict
-
     from facescale.config import load_config
-    from facescale.data import open_reader
-    from facescale.distributed import Dist, pick_device
-    from facescale.plan import advice, bench, make_plan
-    from facescale.plan import memory as estimate
+    from facescale.distributed import pick_device
+    from facescale.plan.advice import advice_for
+    from facescale.plan.units import parse_memory
 
-    settled = load_config(config, settings or ())
-    reader = open_reader(settled.data.train, min_images=settled.data.min_images)
-    made = make_plan(settled, Dist(0, processes, pick_device(device)), reader)
-    memory = estimate.parse_memory(device_memory) if device_memory else None
-    backbone = estimate.backbone_bytes(settled, made)
-    found = advice.compare(settled, made, backbone, memory)
-    share = advice.head_share(settled, made)
-    sentences = advice.advise(share, found[0], found[1:])
-    values = {
-        "plan": made.to_dict(),
-        "backbone_bytes": asdict(backbone),
-        "heads": [asdict(one) for one in found],
-        "head_share": share,
-        "advice": sentences,
-    }
-    lines = [f"{key:18}{value}" for key, value in made.to_dict().items()]
-    lines += [f"backbone {key:12}{estimate.gb(value)}" for key, value in asdict(backbone).items()]
-    if calibrate:
-        needs = advice.skeleton_of(settled, made).needs
-        parts = estimate.backbone_seconds(settled, made, needs), bench.head_seconds(settled, made)
-        values["step_seconds"] = {"backbone": parts[0], "head": parts[1]}
-        hours = sum(parts) * made.total_steps / 3600
-        lines.append(
-            f"about {sum(parts):.2f} s a step on this machine: the network {parts[0]:.2f}, the head "
-            f"{parts[1]:.2f}; {hours:.1f} h in all"
-        )
-    show(values, as_json, "\n".join([*lines, "", table([one.row() for one in found]), "", *sentences]))
+    memory = parse_memory(device_memory) if device_memory else None
+    made = advice_for(
+        load_config(config, settings or ()), processes, pick_device(device), memory, timed=calibrate
+    )
+    show(made.to_dict(), as_json, made.text(table))

@@ -1,5 +1,8 @@
 """The configuration of a run: its schema, how it is read, how it is explained."""
 
+from facescale.config.duration import Duration, duration_steps, parse_duration
+from facescale.config.explain import explain, schema
+from facescale.config.load import changed_keys, load_config, parse_value
 from facescale.config.schema import (
     AugmentConfig,
     BackboneConfig,
@@ -14,14 +17,6 @@ from facescale.config.schema import (
     Section,
     TrainConfig,
     TwinConfig,
-    changed_keys,
-    check_batch,
-    duration_steps,
-    explain,
-    load_config,
-    parse_duration,
-    parse_value,
-    schema,
 )
 
 __all__ = [
@@ -31,6 +26,7 @@ __all__ = [
     "Component",
     "Config",
     "DataConfig",
+    "Duration",
     "EvalConfig",
     "HeadConfig",
     "MarginConfig",
@@ -39,7 +35,6 @@ __all__ = [
     "TrainConfig",
     "TwinConfig",
     "changed_keys",
-    "check_batch",
     "duration_steps",
     "explain",
     "load_config",

@@ -1,5 +1,7 @@
 """This process among its peers: the group, the device, the launch."""
 
-from facescale.distributed.dist import Dist, pick_device, start
+from facescale.distributed.device import pick_device
+from facescale.distributed.dist import Dist
+from facescale.distributed.launch import start
 
 __all__ = ["Dist", "pick_device", "start"]

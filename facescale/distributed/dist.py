@@ -1,11 +1,9 @@
 """Processes and everything they say to each other: the one place that talks to torch.distributed."""
 
 import contextlib
-import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
 
@@ -169,44 +167,3 @@ class _Shared(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         return grads[0] / ctx.world_size, None
-
-
-def pick_device(name: str = "auto") -> torch.device:
-    """Resolve ``auto`` to the best device present, or check that the named one is there.
-
-    Raises:
-        ValueError: the device is unknown or not present.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ValueError(f"unknown device '{name}'; use auto, cpu, cuda, cuda:N or mps") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(
-            f"device '{name}' is not available: this torch sees no CUDA GPU; use --device cpu or auto"
-        )
-    return device
-
-
-@contextlib.contextmanager
-def start(device: str = "auto", timeout_s: float = 600) -> Iterator[Dist]:
-    """Join the process group that torchrun described in the environment (if any) and leave it at the end.
-
-    Raises:
-        ValueError: the device is not available.
-    """
-    world_size = int(os.environ.get("WORLD_SIZE", "1"))
-    if world_size == 1:
-        yield Dist(device=pick_device(device))
-        return
-    picked = pick_device(device)
-    if picked.type == "cuda":
-        picked = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-        torch.cuda.set_device(picked)
-    td.init_process_group("nccl" if picked.type == "cuda" else "gloo", timeout=timedelta(seconds=timeout_s))
-    try:
-        yield Dist(td.get_rank(), td.get_world_size(), picked)
-    finally:
-        td.destroy_process_group()

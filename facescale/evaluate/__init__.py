@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
-from facescale.evaluate.verification import open_protocol
+from facescale.evaluate.protocols.open import open_protocol
 
 if TYPE_CHECKING:
     from facescale.evaluate.embedding import Embed

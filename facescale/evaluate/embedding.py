@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from facescale.arrays import Pixels
 from facescale.data.loading.decode import decode_into
 from facescale.data.readers.base import BadRecordError
 from facescale.evaluate.metrics import require_finite, unit_rows
-from facescale.evaluate.protocols.pairs import Images, Pixels
+from facescale.evaluate.protocols.images import Images
 
 if TYPE_CHECKING:  # torch takes seconds to import, and protocols are read and drawn without it
     from torch import Tensor

@@ -8,11 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from facescale.evaluate.histogram import BoolArray, FloatArray, histogram_roc
-
-IntArray = npt.NDArray[np.int64]
+from facescale.arrays import BoolArray, FloatArray, IntArray
+from facescale.evaluate.histogram import histogram_roc
 
 VAL_FAR = 1e-3  # the false-accept rate at which insightface prints its "VAL"
 

@@ -4,13 +4,10 @@ Exact curves are in `facescale.evaluate.metrics`; a histogram rounds every score
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.floating[Any]]
-BoolArray = npt.NDArray[np.bool_]
+from facescale.arrays import BoolArray, FloatArray
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from facescale.evaluate.fold_rules import IntArray
-from facescale.evaluate.histogram import FloatArray, HistogramRoc
+from facescale.arrays import FloatArray, IntArray
+from facescale.evaluate.histogram import HistogramRoc
 
 CHUNK = 1024  # probes compared at once: with a million gallery entries, 4 GB of similarities
 

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from facescale.evaluate.fold_rules import IntArray
-from facescale.evaluate.histogram import BoolArray, FloatArray
+from facescale.arrays import BoolArray, FloatArray, IntArray
 from facescale.evaluate.identification import MeanIdentification, search
 from facescale.evaluate.metrics import Roc, require_finite, roc, unit_rows
 

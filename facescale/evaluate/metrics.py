@@ -9,15 +9,14 @@ from functools import cached_property
 
 import numpy as np
 
+from facescale.arrays import BoolArray, FloatArray, IntArray
 from facescale.evaluate.fold_rules import (
-    IntArray,
     PairResult,
     balanced_histogram_folds,
     contiguous_folds,
     exhaustive_folds,
     insightface_folds,
 )
-from facescale.evaluate.histogram import BoolArray, FloatArray
 from facescale.registry import lookup
 
 PAIR_RULES = {

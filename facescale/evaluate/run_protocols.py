@@ -8,9 +8,10 @@ from typing import Any
 import torch
 
 from facescale.config import load_config
+from facescale.evaluate.protocols.open import open_protocol
 from facescale.evaluate.report.page import write_report
-from facescale.evaluate.verification import VerificationResult, open_protocol
-from facescale.inference.model import load
+from facescale.evaluate.verification import VerificationResult
+from facescale.inference.load import load
 from facescale.run import RunDir
 
 

@@ -3,18 +3,16 @@
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from facescale.arrays import Pixels
 from facescale.config import load_config
 from facescale.data import open_reader
 from facescale.data.loading.decode import decode_into
 from facescale.data.synthetic.faces import SyntheticFaces
-from facescale.evaluate.protocols.pairs import Images, ReaderImages
-from facescale.evaluate.verification import open_protocol
+from facescale.evaluate.protocols.images import Images, ReaderImages
+from facescale.evaluate.protocols.open import open_protocol
 from facescale.inference.model import Model
 from facescale.run import RunDir
-
-Pixels = npt.NDArray[np.uint8]
 
 _BATCHES = (1, 5)  # one, because most callers use that; several, because some graphs fail there
 _WANTED = sum(_BATCHES)

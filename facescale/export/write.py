@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
 
+from facescale.arrays import Pixels
 from facescale.export.onnx_writer import write_onnx
-from facescale.export.parity import ParityError, Pixels, compare, pick_faces
+from facescale.export.parity import ParityError, compare, pick_faces
+from facescale.export.program import ExportGraph, ProgramEncoder, write_program
 from facescale.files import replacing
-from facescale.inference.model import Model, load, load_model, save_model
-from facescale.inference.onnx_encoder import load_onnx
-from facescale.model_card import KEY, Card, Graph, Threshold
+from facescale.inference.load import load, load_onnx
+from facescale.inference.model import Model
+from facescale.inference.weights import load_model, save_model
+from facescale.model_card import Graph, Threshold
 
 _TOLERANCE = (1e-4, 0.99999)  # relative difference, cosine; observed 4e-6 where an export is right
 _HALF_TOLERANCE = (2e-2, 0.9995)
@@ -106,12 +107,12 @@ def export(
     card = replace(card, fingerprint=model.fingerprint, graph=graph)
     with replacing(out) as temporary:
         if out.suffix == ".onnx":
-            wrapped = _Graph(module, card)
+            wrapped = ExportGraph(module, card)
             writer = write_onnx(wrapped, wrapped.example(), card, temporary, opset, half_weights)
             written = load_onnx(temporary, "cpu")
         elif out.suffix == ".pt2":
-            writer = _write_program(_Graph(module, card), card, temporary)
-            encoder = _ProgramEncoder(temporary, network.embedding_size)
+            writer = write_program(ExportGraph(module, card), card, temporary)
+            encoder = ProgramEncoder(temporary, network.embedding_size)
             written = Model(encoder, encoder.card)
         else:
             writer = "safetensors"
@@ -143,56 +144,3 @@ def _check_options(out: Path, graph: Graph, half_weights: bool) -> None:
         raise ValueError(
             f"'{out}' holds weights and no graph; uint8_input and unit_output are for .onnx and .pt2"
         )
-
-
-class _Graph(nn.Module):
-    """The network with as much before and after it as the card's graph does by itself."""
-
-    def __init__(self, network: nn.Module, card: Card) -> None:
-        super().__init__()
-        self.network = network
-        self._contract = card.contract
-        self._graph = card.graph or Graph()
-
-    def example(self) -> Tensor:
-        """A batch of two blank inputs."""
-        size = self._contract.size
-        images = torch.zeros(2, size, size, 3, dtype=torch.uint8)
-        return images if self._graph.uint8_input else self._contract.normalise(images).contiguous()
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Embed a batch."""
-        x = self._contract.normalise(images) if self._graph.uint8_input else images
-        embedding: Tensor = self.network(x)
-        if not self._graph.unit_output:
-            return embedding
-        if self._contract.flip:
-            embedding = embedding + self.network(x.flip(-1))
-        return F.normalize(embedding)
-
-
-def _write_program(graph: _Graph, card: Card, path: Path) -> str:
-    with torch.no_grad():
-        program = torch.export.export(
-            graph, (graph.example(),), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)
-        )
-    torch.export.save(program, path, extra_files={f"{KEY}.json": card.to_json()})
-    return "torch.export"
-
-
-class _ProgramEncoder:
-    """A torch.export program of ours as an encoder."""
-
-    def __init__(self, path: Path, embedding_size: int) -> None:
-        extra = {f"{KEY}.json": ""}
-        self._program = torch.export.load(path, extra_files=extra).module()
-        self.card = Card.from_json(extra[f"{KEY}.json"])
-        self._graph = self.card.graph or Graph()
-        self.unit_output = self._graph.unit_output
-        self.embedding_size = embedding_size
-
-    @torch.no_grad()
-    def __call__(self, images_BHW3: Tensor) -> Tensor:
-        """Embed a batch."""
-        x = images_BHW3 if self._graph.uint8_input else self.card.contract.normalise(images_BHW3)
-        return self._program(x)  # type: ignore[no-any-return]

@@ -17,12 +17,11 @@ from facescale.heads.base import Bytes, ClassHead, HeadOutput
 from facescale.heads.chunked_softmax import NOTHING, Chunked, Seen
 from facescale.heads.memory import centre_bytes
 from facescale.margins import Margin, Own
-from facescale.ops import as_float, product_dtype, unit
+from facescale.ops import as_float, default_chunk, product_dtype, unit
 
 # V views, B batch of this process, G batch of all processes, C classes, D embedding size
 
 _FLOOR = 1e-30  # least probability of the own class under compat
-_CHUNK_BYTES = {"cpu": 8 << 20, "cuda": 64 << 20}  # of float32 rows: what stays in a cache, or fills a GPU
 
 
 class CentreHead(ClassHead):
@@ -194,7 +193,7 @@ class CentreHead(ClassHead):
         decay, scale = store.rule.coupled_decay, self.loss_scale
         # Rows that move where they are need not be copied, nor looked at if the products with them were kept.
         unseen = store.in_place and all(seen.product_NB is not None for seen in batches)
-        for first, rows, part in self._chunks(classes, work, only_rows=store.in_place, unseen=unseen):
+        for first, rows, part in self.chunks(classes, work, only_rows=store.in_place, unseen=unseen):
             if store.fused:
                 w_RD = None if unseen else part.rows_RD
                 store.move(
@@ -256,7 +255,7 @@ class CentreHead(ClassHead):
         per_id = self.store.rows_per_id
         return order if per_id == 1 else order[::per_id] // per_id, work
 
-    def _chunks(
+    def chunks(
         self, classes: Tensor | None, work: Work | None, only_rows: bool, unseen: bool = False
     ) -> Iterator[tuple[int, Rows, Work]]:
         """(position of the first class, rows, their work or an empty one) of one chunk after the other."""
@@ -375,7 +374,7 @@ class _Others(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, e_GD: Tensor, head: CentreHead, looked: _Looked, *parameters: Tensor) -> Tensor:
         margin, seen, dist = head.margin, looked.seen, head.dist
-        chunks = head._chunks(looked.classes, looked.work, only_rows=True)
+        chunks = head.chunks(looked.classes, looked.work, only_rows=True)
         rows = ((first, part.rows_RD) for first, _, part in chunks)
         top_G, sum_G, pull_GD = head._chunked.look(seen, rows, with_pull=ctx.needs_input_grad[0])
         if margin.reduction == "softmax":
@@ -400,16 +399,11 @@ class _Others(torch.autograd.Function):
             head._pending.append(looked)
         of_parameters: list[Tensor] = []
         if ctx.parameters:
-            chunks = head._chunks(looked.classes, looked.work, only_rows=True)
+            chunks = head.chunks(looked.classes, looked.work, only_rows=True)
             rows = ((first, part.rows_RD) for first, _, part in chunks)
             of_parameters = head._chunked.parameter_gradients(looked.seen, rows, ctx.parameters)
             of_parameters = [head.dist.all_reduce(grad) for grad in of_parameters]
         return (grads[0][:, None] * ctx.pull_GD).to(grads[0].dtype), None, None, *of_parameters
-
-
-def default_chunk(width: int, device: torch.device) -> int:
-    """Classes whose rows (``width`` float32 values each) are a good piece of work for the device."""
-    return max(64, _CHUNK_BYTES.get(device.type, 4 << 20) // (4 * width))
 
 
 def _places(class_G: Tensor, classes: Tensor) -> Tensor:

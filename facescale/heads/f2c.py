@@ -1,7 +1,7 @@
 """F2C: a small pool of class centres in which identities take turns, compared crosswise with two views."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,69 +11,14 @@ from torch import Tensor
 
 from facescale.distributed import Dist
 from facescale.heads.base import Bytes, HeadOutput, Needs
-from facescale.heads.slot_head import SlotHead, as_ids, last_of, on
+from facescale.heads.f2c_pool import PoolView, Writes, plan_writes
+from facescale.heads.slot_head import SlotHead, as_ids, on
 from facescale.margins import Margin
 from facescale.ops import as_float, unit
-from facescale.pools import EMPTY, Ints, LruPool
+from facescale.pools import EMPTY, IntArray, LruPool
 
 # V views, B batch of this process, G batch of all processes, O outliers, S slots of this process,
 # N slots or places given, D embedding size
-
-
-@dataclass(frozen=True)
-class Writes:
-    """What a batch of gallery features does to the pool.
-
-    Attributes:
-        slots: for each row of a slot, the distinct slots in which that row is written, ascending.
-        sources: for each row, the place in the batch of the feature that is written last.
-        double: slots whose second row counts in the mixed comparison, ascending.
-        turned: slots whose toggle is set.
-        toggles: to what.
-    """
-
-    slots: tuple[Ints, ...]
-    sources: tuple[Ints, ...]
-    double: Ints
-    turned: Ints
-    toggles: Ints
-
-
-def plan_writes(
-    ids: Ints, before: Ints, slots: Ints, toggles: Ints, compat: bool = False, rows_per_id: int = 2
-) -> Writes:
-    """What follows from writing a batch of features one after the other.
-
-    A feature of a new identity goes to row 0 of its slot, and the toggle is set to 1. One of a known identity
-    goes to the row that the toggle names, which then flips, and the slot counts as double. If slots have one
-    row, all features go there.
-
-    Args:
-        ids: of the features, (N,).
-        before: slot of each id before the batch, or EMPTY.
-        slots: slot that the pool gave each.
-        toggles: of all slots.
-        compat: a slot stays double if its identity is evicted and replaced within the batch, as released.
-        rows_per_id: rows of a slot, 2 or 1.
-    """
-    order = slots.argsort(kind="stable")
-    slot, id_, place = slots[order], ids[order], np.arange(slots.size)
-    starts = np.concatenate([[True], slot[1:] != slot[:-1]])[: slots.size]
-    same = np.concatenate([[False], id_[1:] == id_[:-1]])[: slots.size]
-    known = np.where(starts, before[order] == slot, same)
-    begin = np.maximum.accumulate(np.where(starts | ~known, place, 0))  # of this identity's stay in the slot
-    row = (place - begin + np.where(known[begin], toggles[slot], 0)) % rows_per_id
-    last = last_of(slot)
-    stays = slice(None) if compat else begin == begin[last].repeat(np.diff(last, prepend=-1))
-    written = [np.flatnonzero(row == plane) for plane in range(rows_per_id)]
-    kept = [places[last_of(slot[places])] for places in written]
-    return Writes(
-        slots=tuple(slot[places] for places in kept),
-        sources=tuple(order[places] for places in kept),
-        double=np.unique(slot[stays][known[stays]]),
-        turned=slot[last],
-        toggles=1 - row[last],
-    )
 
 
 class F2CHead(SlotHead):
@@ -171,9 +116,9 @@ class F2CHead(SlotHead):
         self.outlier_weight, self.compat = outlier_weight, compat
         self.toggles = np.zeros(self.size, np.int64)
         # Of the last part of a step, not yet in the rows: what x does, and features and identities of y.
-        self._waiting: tuple[Writes, Tensor, Tensor, Ints] | None = None
+        self._waiting: tuple[Writes, Tensor, Tensor, IntArray] | None = None
         self._undo: list[tuple[int, Tensor, Tensor]] = []  # rows that earlier parts of the step replaced
-        self._old_toggles: list[tuple[Ints, Ints]] = []
+        self._old_toggles: list[tuple[IntArray, IntArray]] = []
 
     def forward(self, q_VBD: Tensor, id_B: Tensor, k_VBD: Tensor | None = None) -> HeadOutput:
         """Sum of four mean losses over the global batch (two with one row); see ``ClassHead.forward``.
@@ -209,7 +154,7 @@ class F2CHead(SlotHead):
             self.pool.rollback(1)
         return HeadOutput((first + second).float(), stats)
 
-    def _refreshed(self, g_GD: Tensor, id_G: Ints) -> Tensor:
+    def _refreshed(self, g_GD: Tensor, id_G: IntArray) -> Tensor:
         """The features, moved from what the pool has of these identities."""
         if self.refresh == 1:
             return g_GD
@@ -222,7 +167,7 @@ class F2CHead(SlotHead):
         return torch.where(known_G1, unit(old_GD.lerp(g_GD, self.refresh)), g_GD)
 
     def _pass(
-        self, x_GD: Tensor, id_G: Ints, g_GD: Tensor, gallery_id_G: Ints
+        self, x_GD: Tensor, id_G: IntArray, g_GD: Tensor, gallery_id_G: IntArray
     ) -> tuple[Tensor, Writes, dict[str, Tensor]]:
         """Put the gallery features into the pool (in thought) and compare the probes with it."""
         writes = self._seat(gallery_id_G)
@@ -249,12 +194,12 @@ class F2CHead(SlotHead):
         }
         return loss, writes, stats
 
-    def _seat(self, id_G: Ints) -> Writes:
+    def _seat(self, id_G: IntArray) -> Writes:
         """Give identities slots, and say what their features do there."""
         before, slots = self.pool.view(id_G), self.pool.try_get(id_G)
         return plan_writes(id_G, before, slots, self.toggles, self.compat, self.rows_per_id)
 
-    def _nearest(self, e_OD: Tensor, view: "_PoolView") -> Tensor:
+    def _nearest(self, e_OD: Tensor, view: "PoolView") -> Tensor:
         """Mean cosine of outliers to their nearest slots, below 0 cut to 0."""
         most = min(self.hard, self.size if self.compat else len(self.pool))
         top_ON = e_OD.new_full((len(e_OD), most), -torch.inf)
@@ -272,23 +217,23 @@ class F2CHead(SlotHead):
         cos_ON: Tensor = torch.linalg.vecdot(e_OD[:, None], rows_OND)
         return cos_ON.topk(most, 1).values.clamp_min(0).mean()
 
-    def _views(self, writes: Writes, g_GD: Tensor) -> Iterator["_PoolView"]:
+    def _views(self, writes: Writes, g_GD: Tensor) -> Iterator["PoolView"]:
         """The pool after the writes: first rows; then (of two) with the second ones of refreshed slots."""
         places, new = [], []
         for slots, sources in zip(writes.slots, writes.sources, strict=True):
             mine = self.mine(slots)
             places.append(slots[mine] - self.first)
             new.append(g_GD[on(sources[mine], g_GD)])
-        yield _PoolView(self.rows[0], places[0], new[0], self.num_counting)
+        yield PoolView(self.rows[0], places[0], new[0], self.num_counting)
         if self.rows_per_id == 1:
             return
         double = writes.double[self.mine(writes.double)] - self.first
-        second = _PoolView(self.rows[1], places[1], new[1], self.num_counting)
+        second = PoolView(self.rows[1], places[1], new[1], self.num_counting)
         single = ~np.isin(places[0], double)
         over = np.concatenate([places[0][single], double])
         rows_ND = torch.cat([new[0][on(single, g_GD)], second.at(double).to(g_GD.dtype)])
         order = over.argsort()
-        yield _PoolView(self.rows[0], over[order], rows_ND[on(order, g_GD)], self.num_counting)
+        yield PoolView(self.rows[0], over[order], rows_ND[on(order, g_GD)], self.num_counting)
 
     def _settle(self) -> None:
         """Put the waiting features into the rows."""
@@ -342,43 +287,3 @@ class F2CHead(SlotHead):
         """Rows on the device, the pool's bookkeeping on the host; for a batch with a quarter of outliers."""
         planned = self.slot_bytes(batch_size, embeddings=23, share=0.75, copied=True)
         return replace(planned, host=planned.host + self.toggles.nbytes)
-
-
-class _PoolView:
-    """Rows of this process, some of them replaced, without touching them.
-
-    Args:
-        base_SD: the rows.
-        places: distinct places that are replaced, ascending.
-        rows_ND: by what.
-        count: first places that count.
-    """
-
-    def __init__(self, base_SD: Tensor, places: Ints, rows_ND: Tensor, count: int) -> None:
-        self._base_SD, self._places, self._rows_ND, self._count = base_SD, places, rows_ND, count
-
-    def chunks(self, size: int, column_G: Tensor | None) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """Parts of the rows, and the cells of each sample's own place in them."""
-        for start in range(0, self._count, size):
-            stop = min(start + size, self._count)
-            rows_CD = self._base_SD[start:stop]
-            low, high = np.searchsorted(self._places, [start, stop])
-            if low < high:
-                rows_CD = rows_CD.clone()
-                rows_CD[on(self._places[low:high] - start, rows_CD)] = self._rows_ND[low:high].to(
-                    rows_CD.dtype
-                )
-            place_C1 = torch.arange(start, stop, device=rows_CD.device)[:, None]
-            yield rows_CD, None if column_G is None else place_C1 == column_G
-
-    def at(self, places: Ints) -> Tensor:
-        """Rows (N, D) at any places; zeros for places of other processes (or -1)."""
-        base_SD = self._base_SD
-        rows_ND = base_SD.new_zeros(len(places), base_SD.shape[1])
-        inside = (places >= 0) & (places < len(base_SD))
-        rows_ND[on(inside, base_SD)] = base_SD[on(places[inside], base_SD)]
-        if self._places.size:
-            at = np.searchsorted(self._places, places).clip(max=self._places.size - 1)
-            new = np.flatnonzero(self._places[at] == places)
-            rows_ND[on(new, base_SD)] = self._rows_ND[on(at[new], base_SD)].to(base_SD.dtype)
-        return rows_ND

@@ -3,7 +3,8 @@
 import torch
 
 from facescale.centres.disk import begins_compiled, record_bytes
-from facescale.centres.layout import BLOCK, initial_bytes
+from facescale.centres.initial import initial_bytes
+from facescale.centres.layout import BLOCK
 from facescale.centres.record_index import NUMBER_BYTES, table_bytes
 from facescale.centres.store import CentreStore
 from facescale.heads.base import Bytes

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from facescale.distributed import Dist
+from facescale.heads.softmax import NOTHING
 from facescale.margins import Margin, Own
 
 # G batch of all processes, C rows of a chunk, D embedding size
 
-NOTHING = -1e30  # stands for log 0 where minus infinity would make NaN
 
 # Gives, each time it is called, the chunks: unit rows (C, D) and the cells (C, G) that do not count, or None.
 Chunks = Callable[[], Iterator[tuple[Tensor, Tensor | None]]]

@@ -13,11 +13,10 @@ from torch import Tensor
 
 from facescale.distributed import Dist
 from facescale.heads.base import Bytes, ClassHead
-from facescale.heads.centre_head import default_chunk
 from facescale.heads.queue_softmax import Chunks, others_value
 from facescale.margins import Margin, Own
-from facescale.ops import product_dtype, unit
-from facescale.pools import Bools, Ints, LruPool, Pool, RingPool
+from facescale.ops import default_chunk, product_dtype, unit
+from facescale.pools import BoolArray, IntArray, LruPool, Pool, RingPool
 
 # P planes (rows that a slot holds), S slots of this process, N slots given, G batch of all processes,
 # D embedding size
@@ -108,18 +107,18 @@ class SlotHead(ClassHead):
             return own_G + value_G
         return F.softplus(value_G - own_G, threshold=80)  # -log(exp(own) / (exp(own) + sum of the others))
 
-    def read(self, plane: int, slots: Ints) -> Tensor:
+    def read(self, plane: int, slots: IntArray) -> Tensor:
         """Rows (N, D) of any slots, also of other processes; for slot -1 zeros. All processes call."""
         rows_ND = self.rows.new_zeros(len(slots), self.embedding_size)
         mine = self.mine(slots)
         rows_ND[on(mine, self.rows)] = self.rows[plane, on(slots[mine] - self.first, self.rows)]
         return self.dist.all_reduce(rows_ND)
 
-    def mine(self, slots: Ints) -> Ints:
+    def mine(self, slots: IntArray) -> IntArray:
         """Which of ``slots`` are of this process."""
         return np.flatnonzero((slots >= self.first) & (slots < self.stop))
 
-    def write(self, plane: int, slots: Ints, rows_ND: Tensor) -> tuple[Tensor, Tensor]:
+    def write(self, plane: int, slots: IntArray, rows_ND: Tensor) -> tuple[Tensor, Tensor]:
         """Set rows of distinct slots.
 
         Returns:
@@ -180,18 +179,18 @@ class SlotHead(ClassHead):
         return Bytes(device=self.rows.numel() * 4, host=self.pool.bytes, transient=int(transient))
 
 
-def last_of(slots: Ints) -> Ints:
+def last_of(slots: IntArray) -> IntArray:
     """Places (ascending by slot) of the last entry of each slot: of repeated writes the last one stays."""
     _, from_end = np.unique(slots[::-1], return_index=True)
     return slots.size - 1 - from_end
 
 
-def as_ids(id_G: Tensor) -> Ints:
+def as_ids(id_G: Tensor) -> IntArray:
     """Identities as NumPy; waits for the device."""
     return id_G.cpu().numpy()
 
 
-def on(array: Ints | Bools, like: Tensor) -> Tensor:
+def on(array: IntArray | BoolArray, like: Tensor) -> Tensor:
     """A NumPy array as a tensor where ``like`` is."""
     return torch.from_numpy(array).to(like.device)
 

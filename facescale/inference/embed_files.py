@@ -12,15 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from facescale.data import open_reader
-from facescale.data.loading.train_loader import iter_images
+from facescale.data.loading.iterate import iter_images
 from facescale.data.readers.base import Reader, identity_names
-from facescale.data.readers.folder import SUFFIXES, read_file
+from facescale.data.readers.loose import NO_ID, LooseImages, is_image_file
 from facescale.files import replacing
 from facescale.inference.model import Embeddings, Model
 
 # N images, d embedding size
-
-NO_ID = -1  # of an image that lies in no identity's folder
 
 
 @dataclass(frozen=True)
@@ -40,28 +38,6 @@ class EmbedReport:
     bad: dict[str, str]
     fingerprint: str
     seconds: float
-
-
-class LooseImages:
-    """A reader of the image files that lie in one folder, of people unknown."""
-
-    num_ids = 0
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._files = sorted(path.name for path in root.iterdir() if _is_image(path))
-        self.ids = np.full(len(self._files), NO_ID, np.int64)
-
-    def __len__(self) -> int:
-        return len(self._files)
-
-    def __getitem__(self, index: int) -> tuple[bytes, int]:
-        """Encoded image ``index``."""
-        return read_file(self._root / self._files[index]), NO_ID
-
-    def key(self, index: int) -> str:
-        """Its file name."""
-        return self._files[index]
 
 
 def embed_to_file(
@@ -169,10 +145,6 @@ def _open(source: str | Path) -> Reader:
     if folder.is_dir():
         entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
         has_others = any(entry.is_dir() or entry.is_symlink() for entry in entries)  # a reader's business
-        if not has_others and any(_is_image(entry) for entry in entries):
+        if not has_others and any(is_image_file(entry) for entry in entries):
             return LooseImages(folder)
     return open_reader(str(source))
-
-
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")

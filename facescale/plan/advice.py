@@ -1,8 +1,7 @@
 """Which head and placement fit a device, and whether sampling classes pays."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,11 +9,13 @@ import torch
 from facescale import margins
 from facescale.backbones.profile import describe
 from facescale.config import Config, HeadConfig
+from facescale.data import open_reader
 from facescale.distributed import Dist
-from facescale.heads import Bytes, ClassHead
-from facescale.plan.memory import BackboneBytes, gb, head_skeleton
-from facescale.plan.plan import Plan
-from facescale.train.task import head_options
+from facescale.heads import Bytes
+from facescale.plan.memory import BackboneBytes, backbone_bytes, skeleton_of
+from facescale.plan.plan import Plan, make_plan
+from facescale.plan.timing import backbone_seconds, head_seconds
+from facescale.plan.units import gb
 
 PAYS = 0.1  # share of a step's arithmetic from which a cheaper head is worth its approximation
 
@@ -59,20 +60,6 @@ class Candidate:
         }
         fits = "" if self.fits is None else "yes" if self.fits else "no"
         return {"head": self.words, **sizes, "device in all": gb(self.total), "fits": fits}
-
-
-def skeleton_of(config: Config, plan: Plan, rank: int = 0) -> ClassHead:
-    """The head of a config without its rows, on one process of the plan.
-
-    Raises:
-        ValueError: as ``heads.build``.
-    """
-    margin = margins.build(config.head.margin.name, **config.head.margin.options)
-    dist = Dist(rank, plan.world_size, torch.device(plan.device))
-    options = head_options(config, Path())
-    return head_skeleton(
-        config.head.name, plan.num_ids, config.backbone.embedding_size, margin, dist, **options
-    )
 
 
 def compare(config: Config, plan: Plan, backbone: BackboneBytes, memory: int | None) -> list[Candidate]:
@@ -145,3 +132,77 @@ def advise(share: float, configured: Candidate, others: Sequence[Candidate]) -> 
         pick = (exact + cheaper)[0] if share < PAYS else (cheaper + exact)[0]
         sentences.append(f"choose {pick.words}")
     return sentences
+
+
+@dataclass(frozen=True)
+class Advice:
+    """All that ``facescale plan`` says of a run.
+
+    Attributes:
+        plan: numbers derived from config, data and processes.
+        backbone: bytes of the backbone on one process.
+        heads: the head of the config, then what else there is.
+        head_share: share of a step's multiply-adds that full softmax takes.
+        sentences: what to choose.
+        step_seconds: of the network and of the head in one step, where they were timed.
+    """
+
+    plan: Plan
+    backbone: BackboneBytes
+    heads: list[Candidate]
+    head_share: float
+    sentences: list[str]
+    step_seconds: tuple[float, float] | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        values = {
+            "plan": self.plan.to_dict(),
+            "backbone_bytes": asdict(self.backbone),
+            "heads": [asdict(one) for one in self.heads],
+            "head_share": self.head_share,
+            "advice": self.sentences,
+        }
+        if self.step_seconds:
+            values["step_seconds"] = dict(zip(("backbone", "head"), self.step_seconds, strict=True))
+        return values
+
+    def text(self, table: Callable[[list[dict[str, Any]]], str]) -> str:
+        """As text; ``table`` lays out rows."""
+        lines = [f"{key:18}{value}" for key, value in self.plan.to_dict().items()]
+        lines += [f"backbone {key:12}{gb(value)}" for key, value in asdict(self.backbone).items()]
+        if self.step_seconds:
+            network, head = self.step_seconds
+            hours = (network + head) * self.plan.total_steps / 3600
+            lines.append(
+                f"about {network + head:.2f} s a step on this machine: the network {network:.2f}, the head "
+                f"{head:.2f}; {hours:.1f} h in all"
+            )
+        rows = table([one.row() for one in self.heads])
+        return "\n".join([*lines, "", rows, "", *self.sentences])
+
+
+def advice_for(
+    config: Config, processes: int, device: torch.device, memory: int | None, timed: bool = False
+) -> Advice:
+    """Plan a run without starting it, and compare what heads would need.
+
+    Args:
+        config: of the run.
+        processes: how many will train.
+        device: of each.
+        memory: of one device, bytes; None says nothing of what fits.
+        timed: also estimate the time of a step, from a few seconds of the real network and head.
+
+    Raises:
+        ValueError: data or config cannot be used.
+    """
+    reader = open_reader(config.data.train, min_images=config.data.min_images)
+    plan = make_plan(config, Dist(0, processes, device), reader)
+    backbone = backbone_bytes(config, plan)
+    found = compare(config, plan, backbone, memory)
+    share = head_share(config, plan)
+    seconds = None
+    if timed:
+        seconds = backbone_seconds(config, plan, skeleton_of(config, plan).needs), head_seconds(config, plan)
+    return Advice(plan, backbone, found, share, advise(share, found[0], found[1:]), seconds)

@@ -2,21 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from time import monotonic
-from typing import Any
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from facescale import backbones, heads, margins
+from facescale import margins
 from facescale.backbones.profile import skeleton
 from facescale.config import Config
 from facescale.distributed import Dist
 from facescale.heads import ClassHead, Needs
-from facescale.margins import Margin
+from facescale.plan.components import head_options, head_skeleton
 from facescale.plan.plan import Plan
 
-CALIBRATION = 2.0  # seconds
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
@@ -43,19 +41,6 @@ class BackboneBytes:
         twin = self.weights if needs.key_views else 0
         fixed = self.weights + self.average + self.gradients + self.optimiser + twin
         return fixed + self.activations * needs.query_views
-
-
-def head_skeleton(
-    name: str, num_ids: int, embedding_size: int, margin: str | Margin, dist: Dist, **options: Any
-) -> ClassHead:
-    """A head without rows, files or memory on the device, to ask what it needs (``bytes_needed``).
-
-    Raises:
-        ValueError: as ``heads.build``.
-    """
-    built = margins.build(margin) if isinstance(margin, str) else margin
-    with torch.device("meta"):
-        return heads.build(name, num_ids, embedding_size, built, dist, **options)
 
 
 def _bytes(tensors: Sequence[Tensor]) -> int:
@@ -101,53 +86,15 @@ def _activations(net: nn.Module, plan: Plan) -> int:
     return sum(seen.values())
 
 
-def backbone_seconds(config: Config, plan: Plan, needs: Needs) -> float:
-    """Seconds that the network takes in an optimiser step, from training it on noise for about two seconds.
-
-    Args:
-        config: of the run.
-        plan: of the run.
-        needs: of the head; a view through the twin takes a third of one that is trained on.
-    """
-    device = torch.device(plan.device)
-    net = backbones.build(config.backbone.name, config.backbone.embedding_size, **config.backbone.options)
-    net = net.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    batch = min(8, plan.part_batch)
-    side = int(net.input_size)
-    images = torch.randn(batch, 3, side, side, device=device).contiguous(memory_format=torch.channels_last)
-    dtype = _DTYPES[plan.precision]
-
-    def once() -> None:
-        with torch.autocast(device.type, dtype, enabled=dtype is not torch.float32):
-            embedding = net(images)
-        embedding.float().square().sum().backward()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-
-    once()
-    start, rounds = monotonic(), 0
-    while monotonic() - start < CALIBRATION:
-        once()
-        rounds += 1
-    one_image = (monotonic() - start) / rounds / batch
-    return one_image * plan.process_batch * (needs.query_views + needs.key_views / 3)
-
-
-def parse_memory(text: str) -> int:
-    """Bytes in a text such as "24GB", "16 GiB" or "512MB".
+def skeleton_of(config: Config, plan: Plan, rank: int = 0) -> ClassHead:
+    """The head of a config without its rows, on one process of the plan.
 
     Raises:
-        ValueError: not an amount of memory.
+        ValueError: as ``heads.build``.
     """
-    units = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
-    digits = text.strip().rstrip("BKMGTIbkmgti ")
-    unit = text.strip()[len(digits) :].strip().upper()
-    try:
-        return round(float(digits) * units[unit])
-    except (ValueError, KeyError):
-        raise ValueError(f"'{text}' is not an amount of memory; write 24GB, 16GiB or 512MB") from None
-
-
-def gb(num_bytes: int) -> str:
-    """Bytes as text."""
-    return f"{num_bytes / 1e9:.2f} GB"
+    margin = margins.build(config.head.margin.name, **config.head.margin.options)
+    dist = Dist(rank, plan.world_size, torch.device(plan.device))
+    options = head_options(config, Path())
+    return head_skeleton(
+        config.head.name, plan.num_ids, config.backbone.embedding_size, margin, dist, **options
+    )

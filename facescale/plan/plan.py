@@ -1,16 +1,17 @@
 """Everything that follows from the config, the data and the machine, before anything runs."""
 
+import math
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Any
 
 import torch
 
-from facescale import backbones, heads, margins, registry
-from facescale.config import Config, check_batch, duration_steps
+from facescale import heads
+from facescale.config import Config, duration_steps
 from facescale.data.readers.base import Reader
-from facescale.data.sampling.multiview import num_items
+from facescale.data.sampling.base import num_items
 from facescale.distributed import Dist
+from facescale.plan.components import check_components
 
 
 @dataclass(frozen=True)
@@ -68,27 +69,6 @@ def pick_precision(name: str, device: torch.device) -> str:
     return "bf16" if device.type == "cpu" and torch.cpu._is_avx512_bf16_supported() else "fp32"
 
 
-def check_components(config: Config) -> None:
-    """Name everything that is wrong with the components of a config.
-
-    Raises:
-        ValueError: unknown components or options, one line each.
-    """
-    problems: list[str] = []
-    for kind, factory_of, part in (
-        ("backbone", backbones.factory, config.backbone),
-        ("head", partial(registry.lookup, "head", heads.HEADS), config.head),
-        ("margin", partial(registry.lookup, "margin", margins.MARGINS), config.head.margin),
-    ):
-        try:
-            factory = factory_of(part.name)
-            problems += registry.option_problems(kind, part.name, factory, part.options)
-        except ValueError as error:
-            problems.append(str(error))
-    if problems:
-        raise ValueError("\n".join(problems))
-
-
 def make_plan(config: Config, dist: Dist, reader: Reader) -> Plan:
     """Derive the plan of a run.
 
@@ -127,3 +107,19 @@ def make_plan(config: Config, dist: Dist, reader: Reader) -> Plan:
         precision=pick_precision(train.precision, dist.device),
         device=str(dist.device),
     )
+
+
+def check_batch(batch_size: int, world_size: int, accumulate: int) -> int:
+    """Images per process and part.
+
+    Raises:
+        ValueError: the total batch does not divide.
+    """
+    parts = world_size * accumulate
+    if batch_size % parts:
+        raise ValueError(
+            f"train.batch_size = {batch_size} does not divide by {world_size} processes x {accumulate} parts;"
+            " "
+            f"use a multiple of {parts}, for example {max(1, math.ceil(batch_size / parts)) * parts}"
+        )
+    return batch_size // parts

@@ -4,9 +4,10 @@ Only bookkeeping: the rows of a container or pool belong to the heads. Ids are i
 memory follows the number of slots, never the range of the ids. No torch here.
 """
 
+from facescale.arrays import BoolArray, IntArray
 from facescale.pools.base import Pool, State
 from facescale.pools.lru import LruPool
 from facescale.pools.ring import RingPool
-from facescale.pools.slot_table import EMPTY, Bools, Ints, SlotTable
+from facescale.pools.slot_table import EMPTY, SlotTable
 
-__all__ = ["EMPTY", "Bools", "Ints", "LruPool", "Pool", "RingPool", "SlotTable", "State"]
+__all__ = ["EMPTY", "BoolArray", "IntArray", "LruPool", "Pool", "RingPool", "SlotTable", "State"]

@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from facescale.pools.slot_table import EMPTY, Bools, Ints
+from facescale.arrays import BoolArray, IntArray
+from facescale.pools.slot_table import EMPTY
 
-State = dict[str, Ints]
+State = dict[str, IntArray]
 
 
 class Pool(ABC):
@@ -17,7 +18,7 @@ class Pool(ABC):
         slot_ids: int64 (capacity,), who sits in each slot, or EMPTY.
     """
 
-    slot_ids: Ints
+    slot_ids: IntArray
     _undo: list[Any]  # of each open ``try_get``, what ``_revert`` needs
 
     @property
@@ -29,7 +30,7 @@ class Pool(ABC):
     def __len__(self) -> int:
         """Slots that somebody sits in; they are the first ones."""
 
-    def get(self, ids: Ints) -> Ints:
+    def get(self, ids: IntArray) -> IntArray:
         """Give every id of ``ids`` (B,), one after the other, a slot; returns int64 (B,).
 
         Raises:
@@ -42,7 +43,7 @@ class Pool(ABC):
         return slots
 
     @abstractmethod
-    def try_get(self, ids: Ints) -> Ints:
+    def try_get(self, ids: IntArray) -> IntArray:
         """Like ``get``, to be confirmed by ``commit`` or undone by ``rollback``."""
 
     def commit(self) -> None:
@@ -59,10 +60,10 @@ class Pool(ABC):
         """Undo what is now the last ``try_get``."""
 
     @abstractmethod
-    def view(self, ids: Ints) -> Ints:
+    def view(self, ids: IntArray) -> IntArray:
         """A slot of each id (B,), or EMPTY; nothing changes."""
 
-    def contains(self, ids: Ints) -> Bools:
+    def contains(self, ids: IntArray) -> BoolArray:
         """Whether each id (B,) has a slot; nothing changes."""
         return np.not_equal(self.view(ids), EMPTY)
 
@@ -75,7 +76,7 @@ class Pool(ABC):
         """Continue from a ``state``."""
 
 
-def as_ids(ids: Ints) -> Ints:
+def as_ids(ids: IntArray) -> IntArray:
     """Flat int64 ids; negative ones are an error."""
     ids = np.asarray(ids, dtype=np.int64).reshape(-1)
     if ids.size and ids.min() < 0:

@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 
 from facescale import kernels
+from facescale.arrays import IntArray
 from facescale.pools.base import Pool, State, as_ids, check_capacity
 from facescale.pools.lru_numba import MAX_CAPACITY, LruById
 from facescale.pools.lru_numpy import LruByBatch
-from facescale.pools.slot_table import Ints
 
 
 class LruPool(Pool):
@@ -26,7 +26,7 @@ class LruPool(Pool):
         self.capacity = check_capacity(capacity)
         loops = kernels.loops("lru") if capacity <= MAX_CAPACITY else None
         self._content = LruById(capacity, loops) if loops else LruByBatch(capacity)
-        self.slot_ids: Ints = self._content.slot_ids
+        self.slot_ids: IntArray = self._content.slot_ids
         self._undo: list[Any] = []
 
     def __len__(self) -> int:
@@ -37,11 +37,11 @@ class LruPool(Pool):
         """Memory of the bookkeeping."""
         return self._content.bytes
 
-    def view(self, ids: Ints) -> Ints:
+    def view(self, ids: IntArray) -> IntArray:
         """Slot of each id (B,), or EMPTY; the order of use stays."""
         return self._content.find(as_ids(ids))
 
-    def try_get(self, ids: Ints) -> Ints:
+    def try_get(self, ids: IntArray) -> IntArray:
         """Like ``get``, until ``commit`` or ``rollback``."""
         slots, change = self._content.take(as_ids(ids), keep=bool(self._undo))
         self._undo.append(change)

@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from facescale.pools.slot_table import EMPTY, Ints
+from facescale.arrays import IntArray
+from facescale.pools.slot_table import EMPTY
 
 MAX_CAPACITY = 1 << 28  # 8 cells a slot, numbered in int32
 _LINE = 64  # bytes
 # slots, last uses and old ids; used, tail and head before
-_Change = tuple[Ints, npt.NDArray[np.int32], Ints, int, int, int]
+_Change = tuple[IntArray, npt.NDArray[np.int32], IntArray, int, int, int]
 
 
 class LruById:
@@ -24,12 +25,12 @@ class LruById:
 
     def __init__(self, capacity: int, loops: ModuleType) -> None:
         self._loops = loops
-        self.slot_ids: Ints = np.full(capacity, EMPTY, np.int64)
+        self.slot_ids: IntArray = np.full(capacity, EMPTY, np.int64)
         self.used = 0  # slots are first given out in order 0, 1, 2, ...
         bits = max(1, (capacity - 1).bit_length())  # of four cells each; one in two to one in eight is used
-        memory: Ints = np.full((_LINE // 8 << bits) + _LINE // 8, EMPTY, np.int64)
+        memory: IntArray = np.full((_LINE // 8 << bits) + _LINE // 8, EMPTY, np.int64)
         start = -memory.ctypes.data % _LINE // 8  # a bucket is one line of the cache, not parts of two
-        self._ids: Ints = memory[start : start + (_LINE // 8 << bits)]
+        self._ids: IntArray = memory[start : start + (_LINE // 8 << bits)]
         self._shift, self._mask = np.uint64(64 - bits), np.uint64((1 << bits) - 1)
         self._usual_log = max(64, 3 * capacity)
         self._log = np.empty(self._usual_log, np.int32)
@@ -45,13 +46,13 @@ class LruById:
         """Entries that the log has room for."""
         return self._log.size
 
-    def find(self, ids: Ints) -> Ints:
+    def find(self, ids: IntArray) -> IntArray:
         """Slot of each id (B,), or EMPTY."""
         slots = np.empty_like(ids)
         self._loops.slots_of(ids, self._all, slots)
         return slots
 
-    def take(self, ids: Ints, keep: bool) -> tuple[Ints, _Change]:
+    def take(self, ids: IntArray, keep: bool) -> tuple[IntArray, _Change]:
         """Use ids; returns their slots and what ``undo`` needs.
 
         Args:
@@ -69,15 +70,15 @@ class LruById:
         slots, last, old_ids, self.used, self._tail, self._head = change
         self._loops.undo(slots, last, old_ids, self._all)
 
-    def order(self) -> Ints:
+    def order(self) -> IntArray:
         """Slots, least recently used first."""
         cells, fields = self._log[self._tail : self._head], self._ids.view(np.int32).reshape(-1, _LINE // 4)
         buckets, places = np.divmod(cells, 4)
         counts = fields[buckets, 12 + places] == np.arange(self._tail, self._head)
-        slots: Ints = fields[buckets, 8 + places][counts].astype(np.int64)
+        slots: IntArray = fields[buckets, 8 + places][counts].astype(np.int64)
         return slots
 
-    def fill(self, ids: Ints, slots: Ints) -> None:
+    def fill(self, ids: IntArray, slots: IntArray) -> None:
         """Put ids, oldest first, into an empty pool."""
         self.used = self._head = ids.size
         self._loops.fill(ids, slots, self._all)

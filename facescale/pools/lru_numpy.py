@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from facescale.pools.slot_table import EMPTY, Ints, SlotTable, index_type
+from facescale.arrays import IntArray
+from facescale.pools.slot_table import EMPTY, SlotTable, index_type
 
 _Indices = npt.NDArray[np.signedinteger[Any]]
 _PART = 1 << 16  # entries of the log that are looked through at a time
@@ -23,8 +24,8 @@ class LruByBatch:
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
-        ids: Ints = np.full(capacity + 1, EMPTY, np.int64)
-        self.slot_ids: Ints = ids[:-1]
+        ids: IntArray = np.full(capacity + 1, EMPTY, np.int64)
+        self.slot_ids: IntArray = ids[:-1]
         self.used = 0  # slots are first given out in order 0, 1, 2, ...
         self._table = SlotTable(ids)
         self._usual_log = max(64, 3 * capacity)
@@ -44,11 +45,11 @@ class LruByBatch:
         """Entries that the log has room for."""
         return self._log.size
 
-    def find(self, ids: Ints) -> Ints:
+    def find(self, ids: IntArray) -> IntArray:
         """Slot of each id (B,), or EMPTY."""
         return self._table.find(ids)
 
-    def take(self, ids: Ints, keep: bool) -> tuple[Ints, list["_Change"]]:
+    def take(self, ids: IntArray, keep: bool) -> tuple[IntArray, list["_Change"]]:
         """Use ids; returns their slots and what ``undo`` needs.
 
         Args:
@@ -72,19 +73,19 @@ class LruByBatch:
             self._last[change.touched] = change.last
             self.used, self._head = change.used, change.head
 
-    def order(self) -> Ints:
+    def order(self) -> IntArray:
         """Slots, least recently used first."""
         self._keep = True
         return self._oldest(self.used)[0]
 
-    def fill(self, ids: Ints, slots: Ints) -> None:
+    def fill(self, ids: IntArray, slots: IntArray) -> None:
         """Put ids, oldest first, into an empty pool."""
         self.used = ids.size
         self.slot_ids[slots] = ids
         self._table.insert(slots)
         self._touch(slots)
 
-    def _take(self, ids: Ints, changes: list["_Change"]) -> Ints:
+    def _take(self, ids: IntArray, changes: list["_Change"]) -> IntArray:
         """``get`` for at most ``capacity`` ids; appends what it changes."""
         self._make_room(ids.size)
         used, head = self.used, self._head
@@ -112,7 +113,7 @@ class LruByBatch:
         self._touch(slots)
         return slots
 
-    def _evict(self, slots: Ints, first: Ints, free: int) -> tuple[Ints, Ints]:
+    def _evict(self, slots: IntArray, first: IntArray, free: int) -> tuple[IntArray, IntArray]:
         """Who has to go so that a part's new ids find a slot.
 
         Take the ids one by one: when the id at place p comes, each new id before it has taken a free slot or
@@ -152,7 +153,7 @@ class LruByBatch:
         evictable[rank[~lost]] = False
         return mine[lost[whose]], oldest[evictable][: evictions + np.count_nonzero(lost)]
 
-    def _oldest(self, count: int) -> tuple[Ints, Ints]:
+    def _oldest(self, count: int) -> tuple[IntArray, IntArray]:
         """The ``count`` least recently used slots, oldest first, and their places in the log, ascending."""
         # a first guess: entries count as often as on the average of the log, and a few more are old ones
         reach = count * (self._head - self._tail) // max(self.used, 1) + count // 8 + 8
@@ -168,7 +169,7 @@ class LruByBatch:
             self._tail = int(age[0])
         return slots, age
 
-    def _touch(self, slots: Ints) -> None:
+    def _touch(self, slots: IntArray) -> None:
         """Log the use of ``slots`` in this order."""
         end = self._head + slots.size
         self._log[self._head : end] = slots
@@ -199,14 +200,14 @@ class _Change(NamedTuple):
 
     used: int  # before
     head: int  # before
-    touched: Ints
+    touched: IntArray
     last: _Indices  # of the touched slots, before
-    new_slots: Ints  # that have another id now
-    victims: Ints  # those of them that had one before
-    old_ids: Ints  # of the victims
+    new_slots: IntArray  # that have another id now
+    victims: IntArray  # those of them that had one before
+    old_ids: IntArray  # of the victims
 
 
-def _distinct(ids: Ints) -> tuple[Ints, Ints, Ints]:
+def _distinct(ids: IntArray) -> tuple[IntArray, IntArray, IntArray]:
     """Distinct ids by first appearance; which of them each id (n,) is; their first places."""
     order = ids.argsort()  # the default kind is vectorised, the stable one is several times slower
     in_order = ids.take(order)
@@ -225,7 +226,7 @@ def _distinct(ids: Ints) -> tuple[Ints, Ints, Ints]:
     return ids.take(places), which, places
 
 
-def _smaller_before(values: Ints) -> Ints:
+def _smaller_before(values: IntArray) -> IntArray:
     """For each of n distinct values the number of smaller ones in front of it, in O(n log n).
 
     Radix sort from the highest bit of the rank down; within the values that agree so far, one with the bit
@@ -233,7 +234,7 @@ def _smaller_before(values: Ints) -> Ints:
     """
     size = values.size
     if size <= 64:
-        few: Ints = np.tril(values < values[:, None], -1).sum(1)
+        few: IntArray = np.tril(values < values[:, None], -1).sum(1)
         return few
     rank, place = np.empty(size, np.int64), np.arange(size)
     rank[values.argsort()] = place.copy()

@@ -2,8 +2,9 @@
 
 import numpy as np
 
+from facescale.arrays import IntArray
 from facescale.pools.base import Pool, State, as_ids, check_capacity
-from facescale.pools.slot_table import EMPTY, Ints
+from facescale.pools.slot_table import EMPTY
 
 
 class RingPool(Pool):
@@ -17,10 +18,10 @@ class RingPool(Pool):
 
     def __init__(self, size: int) -> None:
         self.size = check_capacity(size)
-        self.slot_ids: Ints = np.full(size, EMPTY, np.int64)
+        self.slot_ids: IntArray = np.full(size, EMPTY, np.int64)
         self.pointer = 0
         self._filled = 0
-        self._undo: list[tuple[int, int, Ints, Ints]] = []
+        self._undo: list[tuple[int, int, IntArray, IntArray]] = []
 
     def __len__(self) -> int:
         return self._filled
@@ -30,7 +31,7 @@ class RingPool(Pool):
         """Memory of the bookkeeping."""
         return self.slot_ids.nbytes
 
-    def try_get(self, ids: Ints) -> Ints:
+    def try_get(self, ids: IntArray) -> IntArray:
         """Like ``get``, until ``commit`` or ``rollback``."""
         ids = as_ids(ids)
         slots = (self.pointer + np.arange(ids.size)) % self.size
@@ -40,11 +41,11 @@ class RingPool(Pool):
         self.pointer = (self.pointer + ids.size) % self.size
         return slots
 
-    def _revert(self, change: tuple[int, int, Ints, Ints]) -> None:
+    def _revert(self, change: tuple[int, int, IntArray, IntArray]) -> None:
         self.pointer, self._filled, slots, ids = change
         self.slot_ids[slots] = ids
 
-    def view(self, ids: Ints) -> Ints:
+    def view(self, ids: IntArray) -> IntArray:
         """Some slot of each id (B,), or EMPTY; sorts the ring, so not for every step."""
         order = self.slot_ids.argsort()
         found = order[np.searchsorted(self.slot_ids, ids, sorter=order).clip(max=self.size - 1)]

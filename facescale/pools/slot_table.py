@@ -1,10 +1,8 @@
 """Hash table from identities to slots, for whole batches."""
 
 import numpy as np
-import numpy.typing as npt
 
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
+from facescale.arrays import BoolArray, IntArray
 
 EMPTY = -1  # in place of an id: nobody; in place of a slot: none
 _MAX_MOVES = 100  # rounds of moving others, before the table takes another hash
@@ -31,7 +29,7 @@ class SlotTable:
         ids: who sits in each slot, (capacity + 1,), kept by the owner; the last is EMPTY for ever.
     """
 
-    def __init__(self, ids: Ints) -> None:
+    def __init__(self, ids: IntArray) -> None:
         self._ids = ids
         bits = _bits(ids.size)
         self._cells = np.full(1 << bits, ids.size - 1, index_type(ids.size))
@@ -48,14 +46,14 @@ class SlotTable:
         """Memory of a table for ``ids`` of that size."""
         return np.dtype(index_type(num_ids)).itemsize << _bits(num_ids)
 
-    def _cells_of(self, ids: Ints) -> tuple[Ints, Ints]:
+    def _cells_of(self, ids: IntArray) -> tuple[IntArray, IntArray]:
         """The two cells of each id (n,)."""
         first = ids.view(np.uint64)
         first = (first ^ (first >> np.uint64(32))) * self._factors[0]
         second = (first ^ (first >> np.uint64(32))) * self._factors[1]
         return (first >> self._shift).view(np.int64), (second >> self._shift).view(np.int64)
 
-    def find(self, ids: Ints) -> Ints:
+    def find(self, ids: IntArray) -> IntArray:
         """Slot of each id (n,), or EMPTY."""
         first, second = self._cells_of(ids)
         found = self._cells.take(first).astype(np.int64)
@@ -64,7 +62,7 @@ class SlotTable:
         found[missed] = np.where(self._ids.take(slots) == ids.take(missed), slots, EMPTY)
         return found
 
-    def insert(self, slots: Ints) -> None:
+    def insert(self, slots: IntArray) -> None:
         """Write ``slots`` (n,), whose ids are distinct, where ``find`` will look."""
         if not self._place(slots):  # ids that chase each other in a circle, once in many billions of calls
             self._rebuild()
@@ -77,7 +75,7 @@ class SlotTable:
             if self._place(np.flatnonzero(self._ids != EMPTY)):
                 return
 
-    def _place(self, slots: Ints) -> bool:
+    def _place(self, slots: IntArray) -> bool:
         """Write slots into cells, moving others; whether that came to an end."""
         left = np.full(slots.size, EMPTY)  # the cell that a slot was moved out of
         for _ in range(_MAX_MOVES):
@@ -99,9 +97,9 @@ class SlotTable:
             left = np.concatenate([left[lost], cell.take(moved)])
         return not slots.size
 
-    def _taken(self, cell: Ints) -> Bools:
+    def _taken(self, cell: IntArray) -> BoolArray:
         """Whether the slot in each cell (n,) has an id that belongs there."""
         ids = self._ids.take(self._cells.take(cell))
         first, second = self._cells_of(ids)
-        taken: Bools = (ids != EMPTY) & ((first == cell) | (second == cell))
+        taken: BoolArray = (ids != EMPTY) & ((first == cell) | (second == cell))
         return taken

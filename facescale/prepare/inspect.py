@@ -5,18 +5,15 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw
 
-from facescale.data.loading.decode import Pixels, decode, resized
+from facescale.data.loading.decode import decode
 from facescale.data.loading.prefetch import in_order
-from facescale.data.readers.base import BadRecordError, Reader, identity_names
+from facescale.data.readers.base import BadRecordError, Reader
 from facescale.data.sampling.counter_rng import ORDER, permuted
-from facescale.files import replacing
 
 SAMPLE = 20_000
 _CHUNK = 64
@@ -242,38 +239,3 @@ def _hints(
         yield f"{num_conflicts:,} images are also there under another identity; one of the labels is wrong"
     if num_repeated:
         yield f"{num_repeated:,} images are there more than once under their identity"
-
-
-def contact_sheet(
-    reader: Reader, path: str | Path, *, identities: int = 10, images: int = 8, side: int = 112
-) -> None:
-    """Write a PNG with one row of images for each of some identities, spread over the set."""
-    strip = 14  # pixels for the name above each row
-    chosen = np.unique(np.linspace(0, reader.num_ids - 1, min(identities, reader.num_ids)).astype(np.int64))
-    names = identity_names(reader)
-    sheet = Image.new("RGB", (images * side, len(chosen) * (side + strip)), (24, 24, 24))
-    draw = ImageDraw.Draw(sheet)
-    for row, identity in enumerate(chosen.tolist()):
-        top = row * (side + strip)
-        members = np.flatnonzero(reader.ids == identity)
-        label = f"{names[identity]}  ({len(members)} images)".encode("ascii", "replace").decode()
-        draw.text((2, top + 1), label, fill=(230, 230, 230))
-        for column, index in enumerate(members[:images].tolist()):
-            sheet.paste(Image.fromarray(_tile(reader, index, side)), (column * side, top + strip))
-    with replacing(path) as temporary:
-        sheet.save(temporary, "PNG")
-
-
-def _tile(reader: Reader, index: int, side: int) -> Pixels:
-    """An image inside a square of ``side`` pixels; red where it cannot be read."""
-    tile = np.zeros((side, side, 3), np.uint8)
-    try:
-        pixels = decode(reader[index][0])
-    except BadRecordError:
-        tile[:] = (160, 0, 0)
-        return tile
-    height, width, _ = pixels.shape
-    scale = side / max(height, width)
-    small = resized(pixels, max(1, round(width * scale)), max(1, round(height * scale)))
-    tile[: small.shape[0], : small.shape[1]] = small
-    return tile

@@ -1,67 +1,16 @@
 """Start a run from another one: its network, and its class centres for the people that both know."""
 
-import json
-from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from facescale.config import Config
+from facescale.data.identities import old_numbers
 from facescale.data.readers.base import Reader
 from facescale.heads.centre_head import CentreHead
-from facescale.inference.model import load
-from facescale.run import RunDir, write_atomically
+from facescale.inference.load import load
+from facescale.run import RunDir
 from facescale.train.task import RecognitionTask
 
 # N identities of the new run
-
-
-def write_identities(file: Path, config: Config, reader: Reader) -> None:
-    """Note who the identities of a run are; data without names (drawn faces) calls identity i just i."""
-    names: Sequence[str] | None = getattr(reader, "names", None)
-    who = {"source": _source(config), "num_ids": reader.num_ids, "names": names and list(names)}
-    write_atomically(file, json.dumps(who))
-
-
-def old_numbers(file: Path, config: Config, reader: Reader) -> Tensor:
-    """For every identity of the data, int64 (N,), its number in the run that wrote ``file``, or -1.
-
-    People are the same if their names are. Where one run has a single source and the other joins it with
-    more, the label that joining puts before a name does not count.
-
-    Raises:
-        ValueError: there is no such file.
-    """
-    try:
-        old = json.loads(file.read_text())
-    except OSError:
-        raise ValueError(
-            f"{file.parent} does not say who its identities are (no {file.name}); give train.init the "
-            "model.safetensors of a checkpoint instead, to start from the network alone"
-        ) from None
-    new_names: Sequence[str] | None = getattr(reader, "names", None)
-    if old["names"] is None and new_names is None:
-        number_N = torch.arange(reader.num_ids)
-        return torch.where(number_N < old["num_ids"], number_N, -1)
-    old_names = _names(old["names"], old["num_ids"], _source(config))
-    numbers = {name: number for number, name in enumerate(old_names)}
-    return torch.tensor([numbers.get(name, -1) for name in _names(new_names, reader.num_ids, old["source"])])
-
-
-def check_identities(file: Path, config: Config, reader: Reader) -> None:
-    """Make sure that the data has the people of the run that wrote ``file``, in the same order.
-
-    Raises:
-        ValueError: it has not, so the run cannot go on with it.
-    """
-    number_N, before = old_numbers(file, config, reader), json.loads(file.read_text())["num_ids"]
-    if len(number_N) != before or not torch.equal(number_N, torch.arange(before)):
-        kept = int((number_N >= 0).sum())
-        raise ValueError(
-            f"the data has other people than when {file.parent} was started ({before}; now {len(number_N)}, "
-            f"{len(number_N) - kept} of them new); start another run with --set train.init={file.parent}"
-        )
 
 
 def inherit(config: Config, task: RecognitionTask, reader: Reader) -> int:
@@ -99,16 +48,3 @@ def inherit(config: Config, task: RecognitionTask, reader: Reader) -> int:
     if known:
         task.head.load_rows(folder, old_ids)
     return known
-
-
-def _source(config: Config) -> str:
-    """The source of the data if it is a single one, else nothing."""
-    train = config.data.train
-    parts = train.split(" + ") if isinstance(train, str) else train
-    return parts[0].strip() if len(parts) == 1 else ""
-
-
-def _names(names: Sequence[str] | None, num_ids: int, single: str) -> list[str]:
-    """Names, without the label that joining gave those of the source ``single``."""
-    found = [str(number) for number in range(num_ids)] if names is None else names
-    return [name.removeprefix(f"{single}/") for name in found] if single else list(found)

@@ -11,17 +11,18 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from facescale import backbones, heads, margins, registry
+from facescale import backbones, heads, margins
 from facescale.config import Config
 from facescale.data.loading.augment import Augment, normalise, stronger
-from facescale.data.loading.train_loader import Batch
+from facescale.data.loading.batch import Batch
 from facescale.distributed import Dist
 from facescale.evaluate.verification import VerificationResult
 from facescale.heads import ClassHead
-from facescale.inference.model import save_model
+from facescale.inference.weights import save_model
 from facescale.model_card import Contract, Threshold
 from facescale.ops import ema_update_, unit
 from facescale.plan import Plan
+from facescale.plan.components import head_options
 from facescale.train.twin import Twin
 
 # V views, B batch of this process, H W height and width, D embedding size
@@ -40,21 +41,6 @@ class StepOutput:
 
     loss: Tensor
     stats: dict[str, Tensor]
-
-
-def head_options(config: Config, centres: Path) -> dict[str, Any]:
-    """The head's own options, and for a head that moves its centres itself the optimiser's values."""
-    optim = config.optim
-    offered: dict[str, Any] = {
-        "optimiser": optim.name,
-        "momentum": optim.momentum,
-        "weight_decay": optim.weight_decay,
-        "seed": config.train.seed,
-    }
-    if config.head.options.get("placement") == "disk":
-        offered["directory"] = centres
-    accepted = registry.option_names(registry.lookup("head", heads.HEADS, config.head.name))
-    return {key: value for key, value in offered.items() if key in accepted} | config.head.options
 
 
 class RecognitionTask(nn.Module):

@@ -9,7 +9,7 @@ import torch
 from facescale import backbones
 from facescale.backbones.profile import describe
 from facescale.export.write import export
-from facescale.inference.model import load_model, save_model
+from facescale.inference.weights import load_model, save_model
 from facescale.model_card import Contract
 
 

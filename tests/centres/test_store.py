@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from facescale.centres import sharded_checkpoint as centres_saved
-from facescale.centres.layout import InitialRows
+from facescale.centres.initial import InitialRows
 from facescale.centres.store import CentreStore
 from facescale.distributed import Dist
 

@@ -222,7 +222,7 @@ def test_heads_are_measured_line_by_line(facescale) -> None:  # type: ignore[no-
 def test_figures_of_heads_are_one_json_object_a_line(facescale, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     from facescale.plan import bench
 
-    monkeypatch.setattr(bench, "_free_memory", lambda: 0)  # nothing fits: nothing runs
+    monkeypatch.setattr(bench, "free_memory", lambda: 0)  # nothing fits: nothing runs
     code, out, _ = facescale(
         "bench", "heads", "--ids", "1k,2k", "--heads", "full", "--json", "--device", "cpu"
     )

@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from facescale.config import changed_keys, check_batch, duration_steps, explain, load_config, schema
+from facescale.config import changed_keys, duration_steps, explain, load_config, schema
+from facescale.plan.plan import check_batch
 
 
 def test_defaults_need_no_file() -> None:

@@ -14,7 +14,8 @@ from facescale import heads, margins
 from facescale.config import load_config
 from facescale.distributed import Dist
 from facescale.export.write import export
-from facescale.plan.bench import HeadVariant, bench_heads
+from facescale.plan.bench import bench_heads
+from facescale.plan.measure import HeadVariant
 from facescale.run import RunDir
 from facescale.train import train
 from tests.tiny import TINY

@@ -16,7 +16,7 @@ def test_the_readme_test_command_is_what_ci_runs() -> None:
 
 def test_every_shipped_config_is_valid() -> None:
     from facescale.config import load_config
-    from facescale.plan.plan import check_components
+    from facescale.plan.components import check_components
 
     files = sorted((ROOT / "configs").glob("*.toml"))
     assert files

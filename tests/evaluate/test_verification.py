@@ -12,8 +12,10 @@ from PIL import Image
 
 from facescale.evaluate import EVALS
 from facescale.evaluate.embedding import decoded_batches, embed_images
-from facescale.evaluate.protocols.pairs import IndexedImages, Pairs, stratified_folds
-from facescale.evaluate.verification import Verification, open_protocol
+from facescale.evaluate.protocols.images import IndexedImages
+from facescale.evaluate.protocols.open import open_protocol
+from facescale.evaluate.protocols.pairs import Pairs, stratified_folds
+from facescale.evaluate.verification import Verification
 
 SIZE = 16
 RNG = np.random.default_rng(0)

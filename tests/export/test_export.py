@@ -16,8 +16,9 @@ from facescale import backbones
 from facescale.data.synthetic.faces import SyntheticFaces
 from facescale.evaluate.run_protocols import evaluate
 from facescale.export.write import ParityError, export
-from facescale.inference.model import Model, load_model, save_model
-from facescale.inference.onnx_encoder import load_onnx
+from facescale.inference.load import load_onnx
+from facescale.inference.model import Model
+from facescale.inference.weights import load_model, save_model
 from facescale.model_card import KEY, Card, Contract, Graph, Threshold
 
 SPEC = {"name": "mbf_s", "embedding_size": 64, "options": {}}

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from facescale import heads, margins
 from facescale.distributed import Dist
-from facescale.heads.f2c import F2CHead, plan_writes
+from facescale.heads.f2c import F2CHead
+from facescale.heads.f2c_pool import plan_writes
 from facescale.pools import LruPool
 from tests.dist.spawn import run_processes
 from tests.heads.slot_heads import DIM, NUM_IDS, draw, step, step_peak, through_disk

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from facescale.data.loading.decode import encode_jpeg
+from facescale.data.readers.loose import NO_ID
 from facescale.data.synthetic.faces import SyntheticFaces
-from facescale.inference.embed_files import NO_ID, embed_to_file
+from facescale.inference.embed_files import embed_to_file
 from facescale.inference.model import Model
 from facescale.model_card import Card, Contract
 

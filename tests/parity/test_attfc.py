@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from facescale import heads, margins
-from facescale.data.sampling.multiview import ReleasedAttentionSampler
+from facescale.data.sampling.attention import ReleasedAttentionSampler
 from facescale.distributed import Dist
 from facescale.heads.attfc import AttFCHead, generative_centres
 from facescale.ops import unit

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from facescale import margins
 from facescale.distributed import Dist
-from facescale.heads.f2c import F2CHead, Writes
+from facescale.heads.f2c import F2CHead
+from facescale.heads.f2c_pool import Writes
 from facescale.ops import unit
 from facescale.pools import LruPool
 from facescale.train.twin import Twin

@@ -10,8 +10,9 @@ from facescale.data import open_reader
 from facescale.distributed import Dist
 from facescale.heads import Bytes
 from facescale.plan import Plan, make_plan
-from facescale.plan.advice import CANDIDATES, Candidate, advise, compare, head_share, skeleton_of
-from facescale.plan.memory import BackboneBytes, backbone_bytes, parse_memory
+from facescale.plan.advice import CANDIDATES, Candidate, advise, compare, head_share
+from facescale.plan.memory import BackboneBytes, backbone_bytes, skeleton_of
+from facescale.plan.units import parse_memory
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.toml"))
 NOTHING = BackboneBytes(0, 0, 0, 0, 0)

@@ -14,15 +14,11 @@ from facescale.config import load_config
 from facescale.data import open_reader
 from facescale.distributed import Dist
 from facescale.heads import HEADS
-from facescale.plan import bench, make_plan
-from facescale.plan.bench import (
-    HeadFigures,
-    HeadVariant,
-    bench_heads,
-    parse_counts,
-    parse_variants,
-    plot_heads,
-)
+from facescale.plan import bench, make_plan, measure, timing
+from facescale.plan.bench import HeadFigures, bench_heads, parse_variants
+from facescale.plan.measure import HeadVariant
+from facescale.plan.plot import plot_heads
+from facescale.plan.units import parse_counts
 
 SMALL: dict[str, Any] = {"embedding_size": 16, "batch_size": 8, "seconds": 0.0, "device": "cpu"}
 
@@ -63,7 +59,7 @@ def test_numbers_of_identities_may_be_short() -> None:
 
 @pytest.mark.parametrize("name", HEADS)
 def test_every_head_is_timed(name: str) -> None:
-    seconds, peak = bench._measure(bench._Case(name, {}, 3000, 16, 8, "cosface", "cpu", 0.0, 1))
+    seconds, peak = measure.measure_head(measure.Case(name, {}, 3000, 16, 8, "cosface", "cpu", 0.0, 1))
     assert seconds > 0
     assert peak is None or peak >= 0
 
@@ -86,14 +82,14 @@ def test_memory_follows_the_number_of_identities_for_the_full_head() -> None:
 def test_a_container_is_filled_before_it_is_measured() -> None:
     for name in ("attfc", "f2c"):
         head = heads.build(name, 200, 8, "cosface", share=0.5)
-        bench._fill(head)
+        measure._fill(head)
         assert len(head.pool) == head.num_counting == 100
         assert head.rows.norm(dim=-1).allclose(head.rows.new_ones(()))
-        assert bench._step(head, 4, 0) > 0
+        assert measure._step(head, 4, 0) > 0
 
 
 def test_what_does_not_fit_is_told_and_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench, "_free_memory", lambda: 10**9)
+    monkeypatch.setattr(bench, "free_memory", lambda: 10**9)
     (one,) = bench_heads([HeadVariant("full")], [10**9], **{**SMALL, "embedding_size": 512})
     assert one.step_ms is None and one.peak_bytes is None
     assert re.match(r"needs 4100\.0\d GB of memory; the machine has ", one.problem)
@@ -115,10 +111,10 @@ def test_all_mistakes_come_before_the_first_measurement() -> None:
 
 
 def test_a_system_that_does_not_tell_memory_gives_none(tmp_path: Path) -> None:
-    assert bench._kernel_figure(str(tmp_path / "status"), "VmHWM") is None
+    assert measure._kernel_figure(str(tmp_path / "status"), "VmHWM") is None
     (tmp_path / "status").write_text("Name:\tx\nVmRSS:\t 12 kB\n")
-    assert bench._kernel_figure(str(tmp_path / "status"), "VmHWM") is None
-    assert bench._kernel_figure(str(tmp_path / "status"), "VmRSS") == 12 * 1024
+    assert measure._kernel_figure(str(tmp_path / "status"), "VmHWM") is None
+    assert measure._kernel_figure(str(tmp_path / "status"), "VmRSS") == 12 * 1024
 
 
 def test_a_measurement_that_is_killed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,13 +131,13 @@ def test_a_measurement_that_is_killed_is_told(monkeypatch: pytest.MonkeyPatch) -
 
 def test_time_of_a_head_is_estimated_from_a_smaller_one(monkeypatch: pytest.MonkeyPatch) -> None:
     measured: list[Any] = []
-    monkeypatch.setattr(bench, "_measure", lambda case: (measured.append(case) or 0.5, None))
+    monkeypatch.setattr(timing, "measure_head", lambda case: (measured.append(case) or 0.5, None))
     settings = ["data.train=synthetic:ids=40000,images=1", "train.batch_size=512", "train.accumulate=2"]
 
     def seconds(*head: str, processes: int = 1) -> float:
         config = load_config(None, [*settings, *head])
         plan = make_plan(config, Dist(0, processes), open_reader(config.data.train))
-        return bench.head_seconds(config, plan)
+        return timing.head_seconds(config, plan)
 
     # a quarter of the classes, half of the images of a part, two parts
     assert seconds() == pytest.approx(0.5 * 4 * 2 * 2)

@@ -11,9 +11,11 @@ from facescale.config import load_config
 from facescale.data import open_reader
 from facescale.distributed import Dist
 from facescale.heads import Bytes, Needs
-from facescale.plan import Plan, make_plan
-from facescale.plan import memory as estimate
-from facescale.plan.memory import BackboneBytes, backbone_bytes, backbone_seconds, head_skeleton, parse_memory
+from facescale.plan import Plan, make_plan, timing
+from facescale.plan.components import head_skeleton
+from facescale.plan.memory import BackboneBytes, backbone_bytes
+from facescale.plan.timing import backbone_seconds
+from facescale.plan.units import parse_memory
 
 
 def planned(name: str, num_ids: int = 1_000_000, dist: Dist | None = None, **options: Any) -> Bytes:
@@ -122,7 +124,7 @@ def test_a_twin_adds_its_weights_and_every_view_its_activations() -> None:
 
 def test_time_of_the_network_counts_views(monkeypatch: pytest.MonkeyPatch) -> None:
     config, made = plan("backbone.name=mbf_s", "backbone.input_size=56", "train.batch_size=16")
-    monkeypatch.setattr(estimate, "monotonic", count().__next__)  # a round takes a second
+    monkeypatch.setattr(timing, "monotonic", count().__next__)  # a round takes a second
     # three looks at the clock for the one round that fits into two seconds: 3 s for 8 images
     assert backbone_seconds(config, made, Needs()) == pytest.approx(3 / 8 * 16)
     assert backbone_seconds(config, made, Needs(2, 2)) == pytest.approx(3 / 8 * 16 * (2 + 2 / 3))

@@ -8,7 +8,8 @@ from PIL import Image
 
 from facescale.data.loading.decode import decode, encode_jpeg
 from facescale.prepare import inspect
-from facescale.prepare.inspect import contact_sheet, inspect_data
+from facescale.prepare.contact_sheet import contact_sheet
+from facescale.prepare.inspect import inspect_data
 
 
 def test_identities_images_and_their_histogram_are_counted(make_reader):

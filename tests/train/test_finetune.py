@@ -12,12 +12,13 @@ from safetensors.torch import load_file
 
 from facescale.config import Config, load_config
 from facescale.data import open_reader
+from facescale.data.identities import old_numbers, write_identities
 from facescale.distributed import Dist
 from facescale.heads.centre_head import CentreHead
 from facescale.plan import make_plan
 from facescale.run import RunDir
 from facescale.train import train
-from facescale.train.finetune import inherit, old_numbers, write_identities
+from facescale.train.finetune import inherit
 from facescale.train.task import RecognitionTask
 from tests.tiny import TINY
 

@@ -3,13 +3,11 @@
 import io
 
 import numpy as np
-import numpy.typing as npt
 import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
+from facescale.arrays import Pixels
 from facescale.data.readers.base import BadRecordError
-
-Pixels = npt.NDArray[np.uint8]
 
 # A file of a few kilobytes can claim to hold gigapixels; a 64-megapixel photo needs 192 MB once decoded.
 MAX_PIXELS = 64_000_000

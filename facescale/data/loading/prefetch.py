@@ -12,6 +12,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+_CHUNK = 16  # images that a thread decodes in one go
+
+BATCHES_AHEAD = 3  # batches that are decoded while the consumer works on one
+
 Plan = TypeVar("Plan")
 Result = TypeVar("Result")
 
@@ -76,3 +80,8 @@ class Buffers:
         array = slot.memory.view()
         slot.user = weakref.ref(array)
         return torch.from_numpy(array)
+
+
+def chunks(count: int) -> list[range]:
+    """Successive ranges of indices below ``count``, each one thread's next piece of work."""
+    return [range(start, min(start + _CHUNK, count)) for start in range(0, count, _CHUNK)]

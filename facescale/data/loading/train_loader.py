@@ -1,6 +1,6 @@
 """Batches of decoded images: deterministic, sharded by process, resumable at any step."""
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -9,53 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from facescale.arrays import IntArray, Pixels
 from facescale.data.loading.augment import NUM_RANDOM
-from facescale.data.loading.decode import Pixels, decode_into
-from facescale.data.loading.prefetch import Buffers, in_order
+from facescale.data.loading.bad_records import BadRecords
+from facescale.data.loading.batch import Batch
+from facescale.data.loading.decode import decode_into
+from facescale.data.loading.prefetch import BATCHES_AHEAD, Buffers, chunks, in_order
 from facescale.data.readers.base import BadRecordError, Reader
-from facescale.data.readers.folder import read_file
-from facescale.data.sampling.base import ImageSampler, Int64s, Sampler
+from facescale.data.sampling.base import ImageSampler, Sampler
 from facescale.data.sampling.counter_rng import AUGMENT, REPLACE, hash64, uniform
 
-_CHUNK = 16  # images that a thread decodes in one go
-_AHEAD = 3  # batches that are decoded while the consumer works on one
 _MAX_REPLACEMENTS = 20  # draws for an unreadable item before the data is given up
-_SETTLED = 1000  # images after which the share of unreadable ones is taken at its word
-
-
-@dataclass(frozen=True)
-class Batch:
-    """One process's part of a global batch. V views, B images of each, H W height and width.
-
-    Attributes:
-        images: uint8 (V, B, H, W, 3), RGB, as they were decoded.
-        ids: int64 (B,), identities; (V, B) from a sampler whose views show different ones.
-        index: int64 (B,), place of the first view in the reader.
-        epoch: epoch that the batch belongs to.
-        random: float32 (V, B, NUM_RANDOM) in [0, 1), functions of (seed, epoch, image, view); they drive
-            every augmentation.
-        repeats: bool (V, B), images that an earlier view of the item shows already.
-    """
-
-    images: Tensor
-    ids: Tensor
-    index: Tensor
-    epoch: int
-    random: Tensor
-    repeats: Tensor
-
-    def split(self, size: int) -> Iterator["Batch"]:
-        """Successive parts of up to ``size`` items."""
-        for start in range(0, len(self.index), size):
-            part = slice(start, start + size)
-            yield Batch(
-                images=self.images[:, part],
-                ids=self.ids[..., part],
-                index=self.index[part],
-                epoch=self.epoch,
-                random=self.random[:, part],
-                repeats=self.repeats[:, part],
-            )
 
 
 @dataclass(frozen=True)
@@ -63,8 +27,8 @@ class _Job:
     """A batch in the making; workers fill ``images`` and correct ``index_VB`` where they replace an item."""
 
     epoch: int
-    position_B: Int64s
-    index_VB: Int64s
+    position_B: IntArray
+    index_VB: IntArray
     images: Tensor
 
 
@@ -153,7 +117,7 @@ class TrainLoader:
             )
         shape = (self.sampler.views, batch_size, size, size, 3)
         self._buffers = Buffers(shape, pin=torch.cuda.is_available())
-        self._bad = _BadRecords(reader, bad_log, max_bad_share)
+        self._bad = BadRecords(reader, bad_log, max_bad_share)
 
     def epoch(self, epoch: int, start_step: int = 0) -> Generator[Batch, None, None]:
         """The batches of an epoch from ``start_step`` on; what comes before is neither read nor decoded."""
@@ -163,7 +127,7 @@ class TrainLoader:
 
     def _batches(self, epoch: int, start_step: int) -> Generator[Batch, None, None]:
         jobs = (self._job(epoch, step) for step in range(start_step, self.steps_per_epoch))
-        for job, reports in in_order(jobs, self._workers, _AHEAD):
+        for job, reports in in_order(jobs, self._workers, BATCHES_AHEAD):
             filled = sum(report.items for report in reports)
             self._bad.add(filled * self.sampler.views, [one for report in reports for one in report.bad])
             if filled < self._batch_size:
@@ -177,7 +141,7 @@ class TrainLoader:
         start = step * self._global_batch + self._rank * self._batch_size
         position_B = np.arange(start, start + self._batch_size) % len(self.sampler)
         job = _Job(epoch, position_B, self.sampler.indices(epoch, position_B), self._buffers.take())
-        return job, [partial(self._fill, job, part) for part in _chunks(self._batch_size)]
+        return job, [partial(self._fill, job, part) for part in chunks(self._batch_size)]
 
     def _batch(self, job: _Job) -> Batch:
         view_V1 = np.arange(self.sampler.views)[:, None]
@@ -208,7 +172,7 @@ class TrainLoader:
                 job.index_VB[:, item] = self.sampler.indices(job.epoch, position)[:, 0]
         return _Filled(len(items), bad)
 
-    def _decode(self, index_V: Int64s, out_VHW3: Pixels, bad: list[tuple[int, str]]) -> bool:
+    def _decode(self, index_V: IntArray, out_VHW3: Pixels, bad: list[tuple[int, str]]) -> bool:
         for index, out in zip(index_V.tolist(), out_VHW3, strict=True):
             try:
                 decode_into(out, self._reader[index][0], resize=self._resize)
@@ -216,117 +180,3 @@ class TrainLoader:
                 bad.append((index, str(error)))
                 return False
         return True
-
-
-class _BadRecords:
-    """Counts unreadable images, names each once in a file, and stops when they are too many."""
-
-    def __init__(self, reader: Reader, path: str | Path | None, max_share: float) -> None:
-        self._reader = reader
-        self._path = Path(path) if path else None
-        self._max_share = max_share
-        self._seen = 0
-        self._indices: set[int] = set()
-        self._logged: set[str] | None = None
-
-    @property
-    def where(self) -> str:
-        """Where a person finds the reasons."""
-        return f"'{self._path}'" if self._path else "bad_log (not set)"
-
-    def add(self, read: int, bad: list[tuple[int, str]]) -> None:
-        """Account for ``read`` readable images and ``bad`` (index, reason) ones.
-
-        Raises:
-            ValueError: more than the allowed share is unreadable.
-        """
-        self._seen += read + len(bad)
-        for index, reason in bad:
-            if index not in self._indices:
-                self._indices.add(index)
-                self._log(self._reader.key(index), reason)
-        # A small sample says little, unless the set is small itself.
-        base = max(self._seen, min(len(self._reader), _SETTLED))
-        if len(self._indices) > self._max_share * base:
-            index, reason = bad[-1]
-            raise ValueError(
-                f"{len(self._indices)} of the first {self._seen:,} images are unreadable, more than the"
-                f" allowed share of {self._max_share:g}, such as '{self._reader.key(index)}' ({reason});"
-                " repair or remove them (facescale inspect names all), or raise max_bad_share"
-            )
-
-    def _log(self, key: str, reason: str) -> None:
-        if self._path is None:
-            return
-        with self._path.open("a+", encoding="utf-8", errors="backslashreplace") as file:
-            if self._logged is None:  # what was named before a resume is not named again
-                file.seek(0)
-                self._logged = {line.partition("\t")[0] for line in file}
-            if key not in self._logged:
-                file.write(f"{key}\t{' '.join(reason.split())}\n")
-
-
-def iter_images(
-    source: Reader | Sequence[str | Path],
-    *,
-    batch_size: int,
-    size: int,
-    workers: int = 2,
-    resize: bool = False,
-    bad: dict[int, str] | None = None,
-) -> Generator[tuple[Tensor, Tensor], None, None]:
-    """Every image once, in order: for evaluation and embedding.
-
-    Args:
-        source: a reader, or paths of image files.
-        batch_size: images per batch; the last one may be smaller.
-        size: height and width, pixels.
-        workers: decoding threads.
-        resize: scale images of another size instead of treating them as unreadable.
-        bad: receives index -> reason of unreadable images, which are then left out.
-
-    Yields:
-        uint8 (B, size, size, 3) RGB images and their int64 (B,) indices in ``source``.
-
-    Raises:
-        ValueError: an unreadable image, unless ``bad`` is given.
-    """
-    if isinstance(source, Sequence):
-        paths = source
-        fetch: Callable[[int], bytes | Pixels] = lambda index: read_file(paths[index])  # noqa: E731
-        name: Callable[[int], str] = lambda index: str(paths[index])  # noqa: E731
-    else:
-        reader = source
-        fetch, name = (lambda index: reader[index][0]), reader.key
-    buffers = Buffers((batch_size, size, size, 3), pin=torch.cuda.is_available())
-
-    def fill(start: int, images: Tensor, part: range) -> list[tuple[int, str]]:
-        pixels, failed = images.numpy(), []
-        for place in part:
-            try:
-                decode_into(pixels[place], fetch(start + place), resize=resize)
-            except BadRecordError as error:
-                failed.append((place, str(error)))
-        return failed
-
-    def jobs() -> Iterator[tuple[tuple[int, Tensor], list[Callable[[], list[tuple[int, str]]]]]]:
-        for start in range(0, len(source), batch_size):
-            images = buffers.take()[: len(source) - start]
-            yield (start, images), [partial(fill, start, images, part) for part in _chunks(len(images))]
-
-    for (start, images), reports in in_order(jobs(), workers, _AHEAD):
-        index = torch.arange(start, start + len(images))
-        failed = [failure for report in reports for failure in report]
-        if failed:
-            if bad is None:
-                place, reason = failed[0]
-                raise ValueError(f"cannot read image '{name(start + place)}': {reason}")
-            bad.update((start + place, reason) for place, reason in failed)
-            keep = torch.ones(len(images), dtype=torch.bool)
-            keep[[place for place, _ in failed]] = False
-            images, index = images[keep], index[keep]
-        yield images, index
-
-
-def _chunks(count: int) -> list[range]:
-    return [range(start, min(start + _CHUNK, count)) for start in range(0, count, _CHUNK)]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from facescale.data.loading.decode import Pixels
+from facescale.arrays import Pixels
 from facescale.data.readers.base import Reader, identity_names
 
 

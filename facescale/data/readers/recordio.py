@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from facescale.data.readers.base import BadRecordError
 
-Int64s = npt.NDArray[np.int64]
+IntArray = npt.NDArray[np.int64]
 Words = npt.NDArray[np.uint32]
 
 MAGIC = 0xCED7230A
@@ -136,7 +136,7 @@ class RecordReader:
         self._fd = _open(self, self.path)
 
 
-def read_index(path: Path, size: int) -> tuple[Int64s, Int64s]:
+def read_index(path: Path, size: int) -> tuple[IntArray, IntArray]:
     """Keys (ascending) and byte offsets from an .idx file of a record file of ``size`` bytes.
 
     Raises:
@@ -173,7 +173,7 @@ def _padded(size: int) -> int:
     return (size + 3) // 4 * 4
 
 
-def _gaps(offsets: Int64s, size: int) -> Int64s:
+def _gaps(offsets: IntArray, size: int) -> IntArray:
     """Bytes from each record to the next one in the file: its framed length, whatever its key."""
     order = np.argsort(offsets, kind="stable")
     gaps = np.empty_like(offsets)
@@ -181,7 +181,7 @@ def _gaps(offsets: Int64s, size: int) -> Int64s:
     return gaps
 
 
-def _rebuild_index(path: Path, words: Words) -> tuple[Int64s, Int64s]:
+def _rebuild_index(path: Path, words: Words) -> tuple[IntArray, IntArray]:
     """Keys (ascending) and offsets by one pass over the records."""
     view, offset, size = words.data.cast("B"), 0, words.nbytes
     starts: list[int] = []
@@ -212,7 +212,7 @@ def _is_set_header(words: Words, key: int, offset: int, gap: int) -> bool:
     return key == 0 and gap == _LABELS_ONLY and int(words[offset // 4 + 2]) == 2
 
 
-def _record_labels(path: Path, words: Words, keys: Int64s, offsets: Int64s) -> Int64s:
+def _record_labels(path: Path, words: Words, keys: IntArray, offsets: IntArray) -> IntArray:
     """The label that each record itself carries."""
     at = offsets // 4
     broken = words[at] != MAGIC
@@ -235,8 +235,8 @@ def _record_labels(path: Path, words: Words, keys: Int64s, offsets: Int64s) -> I
 
 
 def _insightface_labels(
-    path: Path, words: Words, keys: Int64s, offsets: Int64s, gaps: Int64s
-) -> tuple[Int64s, Int64s, Int64s]:
+    path: Path, words: Words, keys: IntArray, offsets: IntArray, gaps: IntArray
+) -> tuple[IntArray, IntArray, IntArray]:
     """Keys, offsets and labels of the images of a set that starts with the record of counts."""
     floats = words.view(np.float32)
     first, end = floats[offsets[0] // 4 + 8 :][:2].tolist()
@@ -268,7 +268,7 @@ def _far_apart(found: int, told: float) -> bool:
     return abs(found - told) > 0.01 * told
 
 
-def _tile(starts: Int64s, ends: Int64s, keys: Int64s) -> bool:
+def _tile(starts: IntArray, ends: IntArray, keys: IntArray) -> bool:
     """Whether the ranges of the identities cover exactly the keys 1..N of the images, in order."""
     num_images = len(keys)
     return (

@@ -2,12 +2,8 @@
 
 from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
-
+from facescale.arrays import IntArray
 from facescale.data.sampling.counter_rng import ORDER, permuted
-
-Int64s = npt.NDArray[np.int64]
 
 
 class Sampler(Protocol):
@@ -35,7 +31,7 @@ class Sampler(Protocol):
         """Items in an epoch."""
         ...
 
-    def indices(self, epoch: int, position_B: Int64s) -> Int64s:
+    def indices(self, epoch: int, position_B: IntArray) -> IntArray:
         """Reader indices (V, B) of the items at ``position_B`` of an epoch, 0 <= position < len(self)."""
         ...
 
@@ -53,6 +49,11 @@ class ImageSampler:
     def __len__(self) -> int:
         return self._num_images
 
-    def indices(self, epoch: int, position_B: Int64s) -> Int64s:
+    def indices(self, epoch: int, position_B: IntArray) -> IntArray:
         """Reader indices (1, B)."""
         return permuted(position_B, self._num_images, ORDER, self._seed, epoch)[None]
+
+
+def num_items(num_images: int, identity_pairs: bool) -> int:
+    """Items of an epoch: one an image, or three for two images where pairs are needed."""
+    return 3 * (num_images // 2) if identity_pairs else num_images

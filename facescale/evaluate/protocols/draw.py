@@ -4,8 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from facescale.evaluate.fold_rules import IntArray
-from facescale.evaluate.histogram import BoolArray
+from facescale.arrays import BoolArray, IntArray
 
 # Names: I images, P identities, "room" how many different pairs something allows.
 

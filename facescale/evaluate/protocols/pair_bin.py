@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from facescale.data.loading.decode import encode_jpeg
 from facescale.evaluate.fold_rules import contiguous_folds
-from facescale.evaluate.protocols.pairs import IndexedImages, Pairs
+from facescale.evaluate.protocols.images import IndexedImages
+from facescale.evaluate.protocols.pairs import Pairs
 from facescale.files import replacing
 
 

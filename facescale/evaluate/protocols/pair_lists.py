@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from facescale.arrays import BoolArray, IntArray
 from facescale.data.readers.folder import SUFFIXES, read_file
-from facescale.evaluate.fold_rules import IntArray
-from facescale.evaluate.histogram import BoolArray
 from facescale.evaluate.protocols.pairs import Pairs, stratified_folds
 from facescale.files import replacing
 

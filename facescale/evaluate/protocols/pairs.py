@@ -1,34 +1,13 @@
 """What a verification protocol is: a list of images, and pairs of them in folds."""
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
-from facescale.data.readers.base import Reader
-from facescale.evaluate.fold_rules import IntArray, contiguous_folds
-from facescale.evaluate.histogram import BoolArray
-
-Pixels = npt.NDArray[np.uint8]
-
-
-class Images(Protocol):
-    """Images by index, encoded (JPEG, PNG, ...) or as uint8 RGB pixels (H, W, 3)."""
-
-    def __len__(self) -> int:
-        """Number of images."""
-        ...
-
-    def __getitem__(self, index: int) -> bytes | Pixels:
-        """Image ``index``."""
-        ...
-
-    def key(self, index: int) -> str:
-        """A name for image ``index`` that a person can find again."""
-        ...
+from facescale.arrays import BoolArray, IntArray
+from facescale.evaluate.fold_rules import contiguous_folds
+from facescale.evaluate.protocols.images import Images
 
 
 @dataclass(frozen=True)
@@ -81,51 +60,6 @@ class Pairs:
     def num_genuine(self) -> int:
         """Number of pairs of one person."""
         return int(np.sum(self.is_same))
-
-
-class IndexedImages:
-    """Images held in memory."""
-
-    def __init__(self, images: Sequence[bytes | Pixels], keys: Sequence[str]) -> None:
-        self._images, self._keys = images, keys
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def __getitem__(self, index: int) -> bytes | Pixels:
-        return self._images[index]
-
-    def key(self, index: int) -> str:
-        """Name of image ``index``."""
-        return self._keys[index]
-
-
-class ReaderImages:
-    """The images of a reader, without their identities.
-
-    Args:
-        reader: the images.
-        keep: hold every image after its first use. For readers that paint their images: a protocol is used
-            again at every evaluation of a training.
-    """
-
-    def __init__(self, reader: Reader, keep: bool = False) -> None:
-        self._reader = reader
-        self._kept: dict[int, bytes | Pixels] | None = {} if keep else None
-
-    def __len__(self) -> int:
-        return len(self._reader)
-
-    def __getitem__(self, index: int) -> bytes | Pixels:
-        if self._kept is None:
-            return self._reader[index][0]
-        if index not in self._kept:
-            self._kept[index] = self._reader[index][0]
-        return self._kept[index]
-
-    def key(self, index: int) -> str:
-        """Name of image ``index``."""
-        return self._reader.key(index)
 
 
 def stratified_folds(is_same: BoolArray, num_folds: int = 10) -> IntArray:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from facescale.evaluate.histogram import FloatArray
+from facescale.arrays import FloatArray
 from facescale.evaluate.metrics import MIN_FALSE_ACCEPTS
 from facescale.evaluate.report.markup import Element
 from facescale.evaluate.report.svg import Line, Mark, chart, linear_axis, log_axis, thin

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from facescale.arrays import Pixels
 from facescale.data.loading.decode import decode, encode_jpeg, resized
 from facescale.evaluate.metrics import MIN_FALSE_ACCEPTS, OperatingPoint
-from facescale.evaluate.protocols.pairs import Pixels
 from facescale.evaluate.report.charts import Row, roc_chart, score_chart, training_charts
 from facescale.evaluate.report.markup import Child, Element, document, el
 from facescale.evaluate.verification import VerificationResult

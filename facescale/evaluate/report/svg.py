@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from facescale.evaluate.histogram import FloatArray
+from facescale.arrays import FloatArray
 from facescale.evaluate.report.markup import Element, el
 
 # All lengths are in units of the view box; a chart is shown about this wide on a screen, narrower on a phone.

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from facescale.data.loading.batch import Batch
 from facescale.data.loading.decode import decode
+from facescale.data.loading.iterate import iter_images
 from facescale.data.loading.prefetch import Buffers, in_order
-from facescale.data.loading.train_loader import Batch, TrainLoader, iter_images
+from facescale.data.loading.train_loader import TrainLoader
 
 IDS = [i % 7 for i in range(50)]
 

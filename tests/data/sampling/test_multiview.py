@@ -9,13 +9,10 @@ import torch
 from facescale.config import AugmentConfig
 from facescale.data.loading.augment import Augment, stronger
 from facescale.data.loading.train_loader import TrainLoader
+from facescale.data.sampling.attention import AttentionSampler, ReleasedAttentionSampler
 from facescale.data.sampling.base import ImageSampler
-from facescale.data.sampling.multiview import (
-    AttentionSampler,
-    PairSampler,
-    ReleasedAttentionSampler,
-    make_sampler,
-)
+from facescale.data.sampling.multiview import make_sampler
+from facescale.data.sampling.pairs import PairSampler
 
 # Identity i has COUNTS[i] images; identity 4 is not there at all.
 COUNTS = [1, 2, 3, 6, 0, 9, 4]

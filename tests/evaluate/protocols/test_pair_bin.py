@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from facescale.evaluate.protocols.images import IndexedImages
 from facescale.evaluate.protocols.pair_bin import read_bin, write_bin
-from facescale.evaluate.protocols.pairs import IndexedImages, Pairs
+from facescale.evaluate.protocols.pairs import Pairs
 
 IMAGES = [bytes([255, 216, i // 2]) for i in range(40)]  # every image occurs twice
 LABELS = [i % 2 == 0 for i in range(20)]

@@ -1,0 +1,110 @@
+"""Load a model from a run folder or a weights file of any supported format."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from facescale.inference.model import Model
+from facescale.inference.onnx_encoder import OnnxEncoder
+from facescale.inference.weights import load_foreign, load_model
+from facescale.model_card import KEY, Card, Contract, Graph
+from facescale.run import RunDir
+
+
+def load(run_or_weights: str | Path, device: str = "auto", precision: str = "fp32") -> Model:
+    """Load a model from whatever holds one.
+
+    Args:
+        run_or_weights: a run folder (its best checkpoint), a checkpoint folder, a ``model.safetensors``, an
+            ``.onnx`` file, or a ``.pth``, ``.pt``, ``.ckpt`` or ``.safetensors`` file of another project.
+        device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", ...
+        precision: "fp32", or "bf16" for bf16 autocast (2 to 4 times as fast where the device has it).
+
+    Raises:
+        ValueError: nothing there that can be loaded; no such device or precision.
+    """
+    path = Path(run_or_weights)
+    if path.is_dir():
+        inside = path / "model.safetensors"
+        return load_model(inside if inside.is_file() else RunDir.open(path).model_path(), device, precision)
+    if not path.is_file():
+        raise ValueError(f"'{path}' does not exist; give a run folder or a weights file")
+    if path.suffix == ".safetensors":
+        return load_model(path, device, precision)
+    if path.suffix == ".onnx":
+        return load_onnx(path, device, precision)
+    if path.suffix in (".pth", ".pt", ".ckpt"):
+        return load_foreign(path, device, precision)
+    raise ValueError(
+        f"'{path}' is no weights file that is known here; give a run folder, .safetensors, .onnx, .pth or .pt"
+    )
+
+
+def load_onnx(path: str | Path, device: str = "auto", precision: str = "fp32") -> Model:
+    """Load an ONNX file.
+
+    What an export of ours says of itself is used. A file of another project is taken to want RGB,
+    (v - 127.5) / 127.5, and the image size of its input; ``info["contract"]`` then says so.
+
+    Raises:
+        ValueError: not an ONNX file, or one that does not map images to embeddings; ONNX Runtime is not
+            installed or cannot use the device; a precision other than the file's own.
+    """
+    if precision != "fp32":
+        raise ValueError(
+            f"precision '{precision}' is not for ONNX files, which compute as exported; use 'fp32'"
+        )
+    try:
+        import onnxruntime
+    except ImportError:
+        raise ValueError(
+            "an .onnx file needs ONNX Runtime; install it with: pip install 'facescale[export]'"
+        ) from None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3
+    providers = _providers(device, onnxruntime.get_available_providers())
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers)
+    except Exception as error:  # its exceptions share no base class of their own
+        raise ValueError(f"cannot read '{path}' as ONNX: {str(error).splitlines()[0]}") from None
+    text = session.get_modelmeta().custom_metadata_map.get(KEY)
+    if text is None:
+        card = _assumed_card(path, session)
+    else:
+        try:
+            card = Card.from_json(text)
+        except ValueError as error:
+            raise ValueError(f"cannot use '{path}': {error}") from None
+    graph = card.graph or Graph()
+    return Model(OnnxEncoder(session, card.contract, graph), card)
+
+
+def _assumed_card(path: str | Path, session: Any) -> Card:
+    """Card of a file that says nothing of itself."""
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    kind, shape = inputs[0].type, inputs[0].shape
+    fits = kind == "tensor(float)" and len(shape) == 4 and shape[1] == 3
+    fits = fits and shape[2] == shape[3] and isinstance(shape[2], int)
+    if len(inputs) != 1 or not fits or len(outputs[0].shape) != 2 or not isinstance(outputs[0].shape[1], int):
+        raise ValueError(
+            f"'{path}' maps {kind} {shape} to {outputs[0].shape}; a face model must map float (B, 3, S, S) to"
+            " (B, d) with S and d fixed"
+        )
+    digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()[:32]
+    return Card(Contract(size=shape[2]), info={"contract": "assumed, the file has none"}, fingerprint=digest)
+
+
+def _providers(device: str, available: list[str]) -> list[Any]:
+    kind, _, index = device.partition(":")
+    has_cuda = "CUDAExecutionProvider" in available
+    if kind == "cuda" and not has_cuda:
+        raise ValueError(
+            f"device '{device}' cannot be used by this ONNX Runtime; use 'cpu', or install onnxruntime-gpu"
+        )
+    if kind not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"device '{device}' cannot be used for an ONNX file; use 'auto', 'cpu' or 'cuda'")
+    gpu = [("CUDAExecutionProvider", {"device_id": int(index or 0)})] if has_cuda and kind != "cpu" else []
+    return [*gpu, "CPUExecutionProvider"]

@@ -1,0 +1,161 @@
+"""Time and peak memory of one head, measured in the process that calls."""
+
+import json
+import re
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from facescale import heads
+from facescale.distributed import Dist
+from facescale.heads import ClassHead
+from facescale.heads.centre_head import CentreHead
+from facescale.heads.slot_head import SlotHead
+
+_UNTIMED = 2  # first steps: they allocate buffers
+
+_FILL = 4096  # identities that enter a container at once
+
+
+@dataclass(frozen=True)
+class HeadVariant:
+    """A head with options.
+
+    Attributes:
+        name: of HEADS.
+        options: beside the defaults.
+    """
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        texts = {key: x if isinstance(x, str) else json.dumps(x) for key, x in self.options.items()}
+        options = ",".join(f"{key}={text}" for key, text in texts.items())
+        return f"{self.name}:{options}" if options else self.name
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a process of its own measures; goes there as JSON."""
+
+    name: str
+    options: dict[str, Any]
+    num_ids: int
+    embedding_size: int
+    batch_size: int
+    margin: str
+    device: str
+    seconds: float
+    threads: int
+
+    @property
+    def variant(self) -> HeadVariant:
+        """Head and options."""
+        return HeadVariant(self.name, self.options)
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether memory is that of a GPU."""
+        return self.device.startswith("cuda")
+
+
+def free_memory() -> int | None:
+    """Memory that can be taken without swapping, where the system tells (Linux)."""
+    return _kernel_figure("/proc/meminfo", "MemAvailable")
+
+
+def _kernel_figure(file: str, key: str) -> int | None:
+    """A figure of a file below /proc, in bytes; None where there is no such thing."""
+    try:
+        found = re.search(rf"^{key}:\s+(\d+) kB", Path(file).read_text(), re.MULTILINE)
+    except OSError:
+        return None
+    return int(found[1]) * 1024 if found else None
+
+
+def measure_head(case: Case) -> tuple[float, int | None]:
+    """Median seconds of a step, and bytes that the head took; for a process that has done nothing else."""
+    torch.set_num_threads(case.threads)
+    dist = Dist(device=torch.device(case.device))
+    first = heads.build("full", 500, case.embedding_size, case.margin, dist)
+    _step(first, case.batch_size, 0)  # loads libraries
+    del first
+    before = _peak_memory(dist.device)
+    head = heads.build(case.name, case.num_ids, case.embedding_size, case.margin, dist, **case.options)
+    if isinstance(head, SlotHead):
+        _fill(head)
+    times: list[float] = []
+    while len(times) <= _UNTIMED or sum(times[_UNTIMED:]) < case.seconds:
+        times.append(_step(head, case.batch_size, len(times)))
+    after = _peak_memory(dist.device)
+    return median(times[_UNTIMED:]), None if before is None or after is None else after - before
+
+
+def classes_per_step(head: ClassHead, batch: int) -> int:
+    """Classes of this process that a step compares a batch of all processes with."""
+    if isinstance(head, SlotHead):
+        return head.stop - head.first
+    assert isinstance(head, CentreHead)
+    return head.num_selected(batch) or head.store.stop_id - head.store.first_id
+
+
+def _step(head: ClassHead, batch_size: int, seed: int) -> float:
+    """Seconds of one step on a random batch."""
+    q_VBD, id_B, k_VBD = _batch(head, batch_size, seed)
+    _wait(head.dist.device)
+    before = time.perf_counter()
+    head(q_VBD, id_B, k_VBD).loss.backward()
+    head.after_step(0.01)
+    _wait(head.dist.device)
+    return time.perf_counter() - before
+
+
+def _fill(head: SlotHead) -> None:
+    """Give every slot to somebody: in an empty container there is nothing to compare with."""
+    for start in range(0, head.size, _FILL):
+        head.pool.get(np.arange(start, min(start + _FILL, head.size)))
+    head.set_extra_state(head.get_extra_state())  # all that depends on who sits where
+    F.normalize(head.rows.normal_(), dim=-1, out=head.rows)
+
+
+def _batch(head: ClassHead, batch_size: int, seed: int) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Random embeddings and identities in the form that the head needs."""
+    generator = torch.Generator().manual_seed(seed)
+    needs, device = head.needs, head.dist.device
+
+    def views(count: int) -> Tensor:
+        return torch.randn(count, batch_size, head.embedding_size, generator=generator).to(device)
+
+    id_B = torch.randint(0, head.num_ids, (batch_size,), generator=generator)
+    if needs.identity_pairs:
+        other_B = torch.randint(0, head.num_ids, (batch_size,), generator=generator)
+        other_B[: batch_size // 2] = id_B[: batch_size // 2]
+        id_B = torch.stack([id_B, other_B])
+    keys = views(needs.key_views) if needs.key_views else None
+    return views(needs.query_views).requires_grad_(), id_B.to(device), keys
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _peak_memory(device: torch.device) -> int | None:
+    """Most memory that this process has taken so far, where the system tells (Linux): of the GPU, or all."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return _kernel_figure("/proc/self/status", "VmHWM")
+
+
+if __name__ == "__main__":  # plan.bench starts a process for each case
+    print(json.dumps(measure_head(Case(**json.loads(sys.argv[1])))))

@@ -1,0 +1,73 @@
+"""Estimate the time of a step from a few seconds of the real network and a smaller head."""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import monotonic
+
+import torch
+
+from facescale import backbones
+from facescale.config import Config
+from facescale.distributed import Dist
+from facescale.heads import Needs
+from facescale.plan.components import head_options, head_skeleton
+from facescale.plan.measure import Case, classes_per_step, measure_head
+from facescale.plan.memory import _DTYPES, skeleton_of
+from facescale.plan.plan import Plan
+
+CALIBRATION = 2.0  # seconds
+
+_FEW_CLASSES, _FEW_IDS, _FEW_IMAGES = 10_000, 100_000, 128  # that time is estimated from
+
+
+def backbone_seconds(config: Config, plan: Plan, needs: Needs) -> float:
+    """Seconds that the network takes in an optimiser step, from training it on noise for about two seconds.
+
+    Args:
+        config: of the run.
+        plan: of the run.
+        needs: of the head; a view through the twin takes a third of one that is trained on.
+    """
+    device = torch.device(plan.device)
+    net = backbones.build(config.backbone.name, config.backbone.embedding_size, **config.backbone.options)
+    net = net.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    batch = min(8, plan.part_batch)
+    side = int(net.input_size)
+    images = torch.randn(batch, 3, side, side, device=device).contiguous(memory_format=torch.channels_last)
+    dtype = _DTYPES[plan.precision]
+
+    def once() -> None:
+        with torch.autocast(device.type, dtype, enabled=dtype is not torch.float32):
+            embedding = net(images)
+        embedding.float().square().sum().backward()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    once()
+    start, rounds = monotonic(), 0
+    while monotonic() - start < CALIBRATION:
+        once()
+        rounds += 1
+    one_image = (monotonic() - start) / rounds / batch
+    return one_image * plan.process_batch * (needs.query_views + needs.key_views / 3)
+
+
+def head_seconds(config: Config, plan: Plan) -> float:
+    """Seconds that the head takes in an optimiser step, from a few steps of a smaller one.
+
+    Time is taken to grow with the batch and the classes that a step looks at.
+    """
+    real, batch = skeleton_of(config, plan), plan.part_batch * plan.world_size
+    here = plan.num_ids // plan.world_size
+    few = min(here, here * _FEW_CLASSES // classes_per_step(real, batch), _FEW_IDS)
+    few, part = max(2, few), min(batch, _FEW_IMAGES)
+    spec, margin = config.backbone, config.head.margin.name
+    name, threads = config.head.name, torch.get_num_threads()
+    with TemporaryDirectory() as folder:
+        options = head_options(config, Path(folder))
+        case = Case(name, options, few, spec.embedding_size, part, margin, plan.device, 1.0, threads)
+        seconds, _ = measure_head(case)
+    dist = Dist(device=torch.device(plan.device))
+    small = head_skeleton(name, few, spec.embedding_size, margin, dist, **options)
+    larger = classes_per_step(real, batch) / classes_per_step(small, part) * batch / part
+    return seconds * larger * config.train.accumulate
