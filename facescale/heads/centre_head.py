@@ -102,8 +102,15 @@ class CentreHead(ClassHead):
         """Most classes of this process that a step with ``batch`` images looks at; None is all."""
         return None
 
-    def prefetch(self) -> None:
-        """Ask for rows that the next step will look at."""
+    def expected_classes(self, step: int) -> Tensor | None:
+        """Classes of this process that a step will probably look at, ascending; None is not known."""
+        return None
+
+    def _prefetch(self) -> None:
+        """Start to read rows that the next step will look at."""
+        expected = self.expected_classes(self.step + 1) if self.store.staged else None
+        if expected is not None:
+            self.store.prefetch(self.store.rows_of(expected))
 
     # ---- a step -------------------------------------------------------------------------------------------
 
@@ -122,7 +129,7 @@ class CentreHead(ClassHead):
         local_G = torch.where(mine_G, local_G, -1)
         classes, work = self._open(self.select(local_G))
         own_cos_G = self._own_cosines(e_GD, local_G)
-        self.prefetch()
+        self._prefetch()
         has_G = id_G >= 0
         own = margin.prepare(own_cos_G, norm_G, has_G if self.compat else None)
         unknown_G = torch.zeros(len(id_G), device=id_G.device)
@@ -251,7 +258,9 @@ class CentreHead(ClassHead):
         """Open the rows of ascending classes for the whole step; the classes come in the order of rows."""
         if classes is None:
             return None, None
-        order, work = self.store.gather(self.store.rows_of(classes))
+        expected = self.expected_classes(self.step) if self.store.staged else None
+        expected_rows = None if expected is None else self.store.rows_of(expected)
+        order, work = self.store.gather(self.store.rows_of(classes), expected_rows)
         per_id = self.store.rows_per_id
         return order if per_id == 1 else order[::per_id] // per_id, work
 
