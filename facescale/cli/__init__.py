@@ -1,4 +1,4 @@
-"""The commands. Each imports what it needs when it runs, so that help is instant."""
+"""The commands. Each imports its dependencies when it runs, so that help is instant."""
 
 import os
 import sys
@@ -8,7 +8,7 @@ from facescale.cli.app import app
 
 
 def main() -> None:
-    """Run a command; a user's mistake becomes a sentence and exit code 2, a failure of ours 1."""
+    """Run a command. User errors print one sentence and exit with 2; internal failures exit with 1."""
     try:
         app()
     except (ValueError, FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError) as error:

@@ -1,4 +1,4 @@
-"""One-to-many identification: find a probe's person in a gallery, among people who are not in it too.
+"""One-to-many identification: search probes in a gallery; some probes have no mate in it.
 
 Shapes: Q probes, G gallery entries, D embedding width, M mated probes (their person is in the gallery),
 U the others. Features are rows of length 1; a similarity is their dot product.
@@ -42,8 +42,8 @@ class Identification:
         """
         if not 0 < fpir <= 1 or not len(self.other_U):
             raise ValueError(
-                f"no threshold at FPIR {fpir} from {len(self.other_U)} non-mated probes; give a rate above 0 "
-                "and at most 1, and probes of people who are not in the gallery"
+                f"no threshold at FPIR {fpir} from {len(self.other_U)} non-mated probes; use a rate above 0 "
+                "and at most 1, and add probes of people who are not in the gallery"
             )
         ranked = np.sort(self.other_U)[::-1]
         return float(ranked[max(int(len(ranked) * fpir) - 1, 0)])
@@ -64,7 +64,7 @@ def search(
     if (len(gallery_GD), len(probe_QD)) != (len(gallery_ids), len(probe_ids)):
         raise ValueError(
             f"{len(gallery_GD)} gallery and {len(probe_QD)} probe features do not fit {len(gallery_ids)} and "
-            f"{len(probe_ids)} identities; give one identity for each feature"
+            f"{len(probe_ids)} identities; pass one identity per feature"
         )
     is_mated = np.isin(probe_ids, gallery_ids)
     if not is_mated.any():
@@ -101,7 +101,7 @@ class MeanIdentification:
         return float(np.mean(np.concatenate([part.rank_M for part in self.parts]) <= k))
 
     def tpir_at(self, fpir: float) -> float:
-        """Mean TPIR over the galleries, each at its own threshold."""
+        """Mean TPIR over the galleries, each at a separate threshold."""
         return float(np.mean([part.tpir_at(fpir) for part in self.parts]))
 
 
@@ -142,7 +142,7 @@ def distractor_rank1(probe_QD: FloatArray, probe_ids: IntArray, distractor_GD: F
         num_pairs += int(is_pair_qQ.sum())
     if not num_pairs:
         raise ValueError(
-            f"each of the {len(probe_ids)} probes is alone of its person; give two images of some"
+            f"each of the {len(probe_ids)} probes has a different identity; add a second image of some"
         )
     return num_hits / num_pairs
 

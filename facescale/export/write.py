@@ -50,7 +50,7 @@ class ExportReport:
 
 def export(
     model: Model | str | Path,
-    out: str | Path,
+    out: str | Path | None = None,
     *,
     images: str | Path | Pixels | None = None,
     uint8_input: bool = False,
@@ -67,7 +67,7 @@ def export(
 
     Args:
         model: a model, or what `facescale.load` takes.
-        out: the file.
+        out: the file; by default ``export/model.onnx`` of the run.
         images: faces for the comparison: uint8 RGB (N, S, S, 3), or what `facescale.data.open_reader`
             takes; by default those of the run's evaluation set, or synthetic ones.
         uint8_input: the graph takes uint8 RGB (B, S, S, 3) and prepares it itself; else it takes what the
@@ -85,7 +85,7 @@ def export(
         ParityError: the file gives other embeddings.
     """
     start = time.perf_counter()
-    out = Path(out)
+    out = _default_path(model) if out is None else Path(out)
     graph = Graph(uint8_input, unit_output)
     _check_options(out, graph, half_weights)
     run = None
@@ -133,6 +133,12 @@ def export(
     return ExportReport(
         str(out), writer, checked_on, difference, cosine, num_bytes, model.fingerprint, seconds
     )
+
+
+def _default_path(model: Model | str | Path) -> Path:
+    if isinstance(model, Model) or not Path(model).is_dir():
+        raise ValueError(f"{model} is not a run folder; name the file to write with --out FILE.onnx")
+    return Path(model) / "export" / "model.onnx"
 
 
 def _check_options(out: Path, graph: Graph, half_weights: bool) -> None:
