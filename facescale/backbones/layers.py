@@ -11,7 +11,7 @@ from torch.nn.grad import conv2d_weight
 
 
 def plain_ops_needed() -> bool:
-    """True while a graph is being captured, which must hold torch's own operators only."""
+    """True while a graph is captured, which may contain torch's built-in operators only."""
     tracing = torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
     return bool(tracing) or torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export()
 
@@ -34,7 +34,7 @@ def in_full_precision(module: nn.Module, x: Tensor) -> Tensor:
 class _PReLUFunction(torch.autograd.Function):
     """PReLU whose gradient is made of vectorised operators.
 
-    torch's own gradient kernel runs one element at a time on a CPU (no vector code) and writes the weight
+    torch's gradient kernel runs one element at a time on a CPU (no vector code) and writes the weight
     gradient as a map of the input's size before summing it: a third of a MobileFaceNet training step.
     """
 

@@ -8,7 +8,7 @@ from facescale.backbones.layers import in_full_precision
 
 
 class TimmBackbone(nn.Module):
-    """A timm model whose classifier gives the embedding, with a batch norm after it.
+    """A timm model whose classifier produces the embedding, with a batch norm after it.
 
     Args:
         model: its name in timm.

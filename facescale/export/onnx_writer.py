@@ -39,7 +39,7 @@ def write_onnx(
             "export to .pt2 or .safetensors"
         )
     with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # of the exporters' own internals; what they write is compared
+        warnings.simplefilter("ignore")  # of exporter internals; the written file is compared
         try:
             # It takes 1 second where its successor takes 10, but it is on its way out of torch.
             exporter = "tracing"

@@ -1,4 +1,4 @@
-"""A trained network as its users see it: uint8 faces in, unit embeddings out, from any weights file."""
+"""A trained network for users: uint8 faces in, unit embeddings out, from any weights file."""
 
 import hashlib
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ class Encoder(Protocol):
 
     Attributes:
         embedding_size: d.
-        unit_output: it gives the final unit embedding, mirrored view included, instead of one view's raw one.
+        unit_output: returns the final unit embedding, flip fusion included, instead of one view's raw one.
     """
 
     embedding_size: int
@@ -123,14 +123,14 @@ class Model:
         return self._in_batches(unit, images_BHW3, batch_size)
 
     def embed_raw(self, images_BHW3: npt.ArrayLike | Tensor, batch_size: int = 128) -> Embeddings:
-        """What the network gives for the images as they are: one view, not normalised, float32 (B, d).
+        """The raw output of the network for the images: one view, not normalised, float32 (B, d).
 
         Raises:
             ValueError: images of another type, shape or size; a graph exported with ``unit_output``.
         """
         if self.encoder.unit_output:
             raise ValueError(
-                "this graph gives unit embeddings, so raw ones cannot be had; export it without unit_output"
+                "this graph returns unit embeddings, so there are no raw ones; export it without unit_output"
             )
         return self._in_batches(self.encoder, images_BHW3, batch_size)
 
@@ -149,11 +149,11 @@ class Model:
         kind, shape = str(array.dtype).removeprefix("torch."), tuple(array.shape)
         if kind != "uint8":
             raise ValueError(
-                f"images are {kind}, not uint8; give RGB pixels 0..255 as decoded, the model normalises them"
+                f"images are {kind}, not uint8; pass decoded RGB pixels 0..255, the model normalises them"
             )
         if len(shape) != 4 or shape[3] != 3:
             raise ValueError(
-                f"images have shape {shape}, not (B, {side}, {side}, 3); give a batch, colour channels last"
+                f"images have shape {shape}, not (B, {side}, {side}, 3); pass a batch, channels last"
             )
         if shape[1:3] != (side, side):
             raise ValueError(

@@ -102,7 +102,7 @@ def test_evaluating_weights_without_a_protocol_asks_for_one(facescale, tiny_run:
     code, _, err = facescale("evaluate", str(weights))
     assert code == 2 and "--on NAME=PATH" in err
     code, _, err = facescale("evaluate", "nowhere")
-    assert code == 2 and err == "facescale: 'nowhere' does not exist; give a run folder or a weights file\n"
+    assert code == 2 and err == "facescale: 'nowhere' does not exist; name a run folder or a weights file\n"
 
 
 def test_pairs_that_a_csv_cannot_name_are_refused(facescale, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

@@ -2,7 +2,6 @@
 
 import base64
 import json
-import math
 import re
 from html.parser import HTMLParser
 from pathlib import Path
