@@ -2,7 +2,7 @@
 
     python benchmarks/machine.py [--backbone mbf] [--batch 128] [--isa AVX2] [--rounds 3]
 
-Trains and evaluates a network on noise in processes of their own, plain and tuned in turn, and prints images per
+Trains and evaluates a network on noise in processes of their own, plain and tuned in turn; prints images per
 second (per second of processor time where memory is concerned), each with its ratio in the same run. "beside
 another program" has one process of the machine spinning all the while.
 """
