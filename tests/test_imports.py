@@ -14,7 +14,7 @@ LAYERS = [
     {"data", "centres"},
     {"heads", "convert"},
     {"inference", "plan"},
-    {"evaluate", "prepare"},
+    {"evaluate", "prepare", "gallery"},
     {"train", "export"},
     {"recipes"},
     {"cli", "__main__"},
