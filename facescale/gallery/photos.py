@@ -8,13 +8,14 @@ from typing import Protocol
 import numpy as np
 
 from facescale.arrays import Pixels
-from facescale.data.loading.decode import decode
+from facescale.data.loading.decode import decode, resized
 from facescale.data.readers.base import BadRecordError
 from facescale.data.readers.folder import read_file
 from facescale.data.readers.loose import is_image_file
 from facescale.gallery.gallery import Face
 from facescale.inference.model import Model
 
+ALIGNED = 112  # pixels of the template that data sets are aligned to
 _BATCH = 32
 
 
@@ -42,15 +43,17 @@ class FindFace(Protocol):
 
 
 def aligned_only(photo_HW3: Pixels, size: int) -> FoundFace:
-    """Take a photo for a face that is aligned already.
+    """Take a photo for a face that is aligned already, to 112 pixels or to those of the model.
 
     Raises:
         ValueError: it has another size.
     """
     height, width = photo_HW3.shape[:2]
-    if (height, width) != (size, size):
-        raise ValueError(f"it is {width}x{height} pixels, an aligned face is {size}x{size}")
-    return FoundFace(photo_HW3)
+    if height != width or width not in (size, ALIGNED):
+        raise ValueError(
+            f"it is {width}x{height} pixels and not an aligned face of {ALIGNED}x{ALIGNED}; align it first"
+        )
+    return FoundFace(photo_HW3 if width == size else resized(photo_HW3, size, size))
 
 
 def embed_photos(
