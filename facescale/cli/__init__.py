@@ -3,12 +3,14 @@
 import os
 import sys
 
-from facescale.cli import bench, data, models, training  # noqa: F401  (they register their commands)
+from facescale.cli import bench, data, models, people, training  # noqa: F401  (they register their commands)
 from facescale.cli.app import app
+from facescale.machine import tune
 
 
 def main() -> None:
     """Run a command. User errors print one sentence and exit with 2; internal failures exit with 1."""
+    tune()
     try:
         app()
     except (ValueError, FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError) as error:

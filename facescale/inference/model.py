@@ -1,6 +1,7 @@
 """A trained network for users: uint8 faces in, unit embeddings out, from any weights file."""
 
 import hashlib
+import math
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, Protocol
@@ -73,6 +74,31 @@ class Model:
     def thresholds(self) -> Mapping[float, Threshold]:
         """Cosine thresholds by false-accept rate, each with the protocol that it was measured on."""
         return self.card.thresholds
+
+    def threshold(self, far: float) -> Threshold:
+        """The cosine threshold at a false-accept rate.
+
+        Raises:
+            ValueError: none was measured at that rate; the message names the rates that were.
+        """
+        for known, threshold in self.thresholds.items():
+            if math.isclose(known, far, rel_tol=1e-6):
+                return threshold
+        known_rates = ", ".join(f"{rate:g}" for rate in sorted(self.thresholds))
+        have = f"it has thresholds at {known_rates}" if known_rates else "it has no thresholds"
+        raise ValueError(
+            f"this model has not been measured at a false-accept rate of {far:g}: {have}; evaluate it on a "
+            "protocol with enough pairs, or name another rate"
+        )
+
+    def compare(self, first_HW3: npt.ArrayLike, second_HW3: npt.ArrayLike) -> float:
+        """Cosine of two aligned faces, uint8 RGB (S, S, 3).
+
+        Raises:
+            ValueError: as ``embed``.
+        """
+        first, second = self.embed(np.stack([np.asarray(first_HW3), np.asarray(second_HW3)]))
+        return float(first @ second)
 
     @property
     def info(self) -> Mapping[str, Any]:

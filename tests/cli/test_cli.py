@@ -6,24 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from facescale.cli import main
 from facescale.cli.app import app
-
-
-def run(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: str
-) -> tuple[int, str, str]:
-    monkeypatch.setattr(sys, "argv", ["facescale", *words])
-    with pytest.raises(SystemExit) as stop:
-        main()
-        sys.exit(0)
-    out = capsys.readouterr()
-    return int(stop.value.code or 0), out.out, out.err
-
-
-@pytest.fixture
-def facescale(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
-    return lambda *words: run(capsys, monkeypatch, *words)
 
 
 def test_help_does_not_import_torch() -> None:

@@ -1,4 +1,4 @@
-"""Public functions say which errors they raise."""
+"""Public functions document the errors they raise; the docstring of a command is its help."""
 
 import ast
 from collections.abc import Iterator
@@ -10,6 +10,12 @@ import facescale
 
 PACKAGE = Path(facescale.__file__).parent
 FOLDERS = ["backbones", "cli", "convert", "evaluate", "export", "inference", "prepare"]
+
+
+def is_command(function: ast.FunctionDef) -> bool:
+    """Whether a decorator registers the function as a command."""
+    calls = [each.func for each in function.decorator_list if isinstance(each, ast.Call)]
+    return any(isinstance(call, ast.Attribute) and call.attr == "command" for call in calls)
 
 
 def raises_value_error(function: ast.FunctionDef) -> bool:
@@ -29,7 +35,7 @@ def raises_value_error(function: ast.FunctionDef) -> bool:
 def public_functions(tree: ast.Module) -> Iterator[tuple[str, ast.FunctionDef, str]]:
     """Name, function and docstring; that of a class counts for its constructor."""
     for node in tree.body:
-        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_") and not is_command(node):
             yield node.name, node, ast.get_docstring(node) or ""
         if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
             for part in node.body:

@@ -1,0 +1,258 @@
+"""Commands that recognise people: verify, enrol, search, gallery."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from facescale.cli.app import DeviceOption, JsonOption, app, show, table
+
+if TYPE_CHECKING:
+    from facescale.gallery.gallery import Gallery
+    from facescale.inference.model import Model
+
+gallery = typer.Typer(help="List or change the people enrolled in a gallery.", no_args_is_help=True)
+app.add_typer(gallery, name="gallery")
+
+GalleryArgument = Annotated[Path, typer.Argument(metavar="GALLERY", help="The gallery (one file).")]
+ModelOption = Annotated[
+    Path | None,
+    typer.Option("--model", help="Run folder, weights or .onnx; by default the last model of the gallery."),
+]
+FarOption = Annotated[
+    float,
+    typer.Option("--far", min=0, max=1, help="False-accept rate: the fraction of impostors accepted."),
+]
+FAR = 1e-3
+
+
+@app.command()
+def verify(
+    first: Annotated[Path, typer.Argument(metavar="A", help="A photo.")],
+    second: Annotated[Path, typer.Argument(metavar="B", help="Another photo.")],
+    model: Annotated[Path, typer.Option(help="Run folder, weights or .onnx.")],
+    far: FarOption = FAR,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Decide whether two photos show the same person, at a false-accept rate."""
+    from facescale.gallery.photos import aligned_only, embed_photos
+    from facescale.inference.load import load
+
+    loaded = load(model, device)
+    threshold = loaded.threshold(far)
+    faces, left_out = embed_photos(loaded, [first, second], aligned_only)
+    for path, reason in left_out.items():
+        raise ValueError(f"'{path}' cannot be compared: {reason}")
+    cosine = float(faces[0].embedding @ faces[1].embedding)
+    same = cosine >= threshold.cosine
+    values = {"cosine": cosine, "threshold": threshold.cosine, "far": far, "measured_on": threshold.on}
+    words = "the same person" if same else "different people"
+    text = (
+        f"{words}: cosine {cosine:.3f}, threshold {threshold.cosine:.3f} "
+        f"at a false-accept rate of {far:g} (measured on {threshold.on})"
+    )
+    show({"same": same, **values}, as_json, text)
+
+
+@app.command()
+def enrol(
+    path: GalleryArgument,
+    photos: Annotated[Path, typer.Argument(help="One folder per person; with --name, photos of one person.")],
+    model: ModelOption = None,
+    name: Annotated[str | None, typer.Option(help="Name of the person on all photos.")] = None,
+    min_quality: Annotated[float, typer.Option(min=0, max=1, help="Skip photos of lower quality.")] = 0.0,
+    far: FarOption = FAR,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Add people to a gallery; it is created if it does not exist."""
+    from dataclasses import asdict
+
+    from facescale.gallery.enrol import enrol as add
+    from facescale.gallery.photos import aligned_only, people_of, photos_of
+
+    people = {name: photos_of(photos)} if name else people_of(photos)
+    found, loaded = _opened(path, model, device, create=True)
+    known = loaded.thresholds.get(far)
+    done = add(
+        found,
+        loaded,
+        people,
+        find=aligned_only,
+        min_quality=min_quality,
+        threshold=known.cosine if known else None,
+    )
+    lines = [f"left out {key}: {reason}" for key, reason in done.left_out.items()]
+    lines += [
+        f"odd: {key} is unlike this person's other photos (cosine {cosine:.3f})"
+        for key, cosine in done.odd.items()
+    ]
+    lines.append(f"{len(done.people)} people with {done.num_photos} photos are enrolled in {path}")
+    if not done.people:
+        raise ValueError("\n".join([*lines[:-1], "no photo could be enrolled"]))
+    show(asdict(done), as_json, "\n".join(lines))
+
+
+@app.command()
+def search(
+    path: GalleryArgument,
+    photos: Annotated[Path, typer.Argument(help="A photo, or a folder of photos.")],
+    model: ModelOption = None,
+    far: FarOption = FAR,
+    top: Annotated[int, typer.Option(min=1, help="Number of people to show per photo.")] = 3,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Identify the person on each photo, if enrolled in the gallery."""
+    import numpy as np
+
+    from facescale.gallery.photos import aligned_only, embed_photos, photos_of
+    from facescale.gallery.search import nearest_people
+
+    paths = photos_of(photos)
+    found, loaded = _opened(path, model, device)
+    threshold = loaded.threshold(far)
+    names, templates = found.templates()
+    if not names:
+        raise ValueError(f"the gallery '{path}' is empty; add people with: facescale enrol")
+    faces, left_out = embed_photos(loaded, paths, aligned_only)
+    matches = nearest_people(np.stack([f.embedding for f in faces]), names, templates, top) if faces else []
+    rows: list[dict[str, Any]] = []
+    for face, best in zip(faces, matches, strict=True):
+        margin = best[0].cosine - best[1].cosine if len(best) > 1 else None
+        rows.append(
+            {
+                "photo": face.key,
+                "who": best[0].name if best[0].cosine >= threshold.cosine else None,
+                "cosine": best[0].cosine,
+                "margin": margin,
+                "best": [{"name": one.name, "cosine": one.cosine} for one in best],
+            }
+        )
+    values = {
+        "threshold": threshold.cosine,
+        "far": far,
+        "measured_on": threshold.on,
+        "photos": rows,
+        "left_out": left_out,
+    }
+    lines = [_sentence(row) for row in rows]
+    lines += [f"{key}: no face ({reason})" for key, reason in left_out.items()]
+    lines.append(f"threshold {threshold.cosine:.3f}: false-accept rate {far:g}, measured on {threshold.on}")
+    show(values, as_json, "\n".join(lines))
+
+
+def _sentence(row: dict[str, Any]) -> str:
+    best = ", ".join(f"{one['name']} {one['cosine']:.3f}" for one in row["best"])
+    return f"{row['photo']}: {row['who'] or 'nobody'} (nearest: {best})"
+
+
+@gallery.command("list")
+def list_people(path: GalleryArgument, as_json: JsonOption = False) -> None:
+    """List the enrolled people."""
+    from facescale.gallery.gallery import Gallery
+
+    rows = [
+        {"name": one.name, "photos": len(one.keys), "files": ", ".join(one.keys)}
+        for one in Gallery(path).people()
+    ]
+    show(rows, as_json, table(rows) if rows else f"the gallery {path} is empty")
+
+
+@gallery.command()
+def remove(path: GalleryArgument, name: Annotated[str, typer.Argument(help="The person.")]) -> None:
+    """Remove a person and all their photos."""
+    from facescale.gallery.gallery import Gallery
+
+    Gallery(path).remove(name)
+    print(f"{name} is no longer in {path}")
+
+
+@gallery.command()
+def rename(
+    path: GalleryArgument,
+    name: Annotated[str, typer.Argument(help="The person.")],
+    new_name: Annotated[str, typer.Argument(help="The new name.")],
+) -> None:
+    """Rename a person."""
+    from facescale.gallery.gallery import Gallery
+
+    Gallery(path).rename(name, new_name)
+    print(f"{name} is now called {new_name}")
+
+
+@gallery.command()
+def merge(
+    path: GalleryArgument,
+    name: Annotated[str, typer.Argument(help="The entry that receives all photos.")],
+    other: Annotated[str, typer.Argument(help="The same person under another name.")],
+) -> None:
+    """Merge two entries of the same person."""
+    from facescale.gallery.gallery import Gallery
+
+    Gallery(path).merge(name, other)
+    print(f"{other} is now {name}")
+
+
+@gallery.command()
+def split(
+    path: GalleryArgument,
+    name: Annotated[str, typer.Argument(help="The entry with photos of two people.")],
+    new_name: Annotated[str, typer.Argument(help="Name of the second person.")],
+    photos: Annotated[list[str], typer.Argument(help="Photos of the second person, as in 'gallery list'.")],
+) -> None:
+    """Move some photos of a person to a new one."""
+    from facescale.gallery.gallery import Gallery
+
+    Gallery(path).split(name, new_name, photos)
+    print(f"{len(photos)} photos of {name} are now those of {new_name}")
+
+
+@gallery.command()
+def check(
+    path: GalleryArgument,
+    model: ModelOption = None,
+    far: FarOption = FAR,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Show the most similar other person for everyone, and pairs that are too similar to separate."""
+    from facescale.gallery.search import too_alike
+
+    found, loaded = _opened(path, model, device)
+    threshold = loaded.threshold(far)
+    names, templates = found.templates()
+    nearest, pairs = too_alike(names, templates, threshold.cosine)
+    rows = [
+        {"name": name, "most like": one.name, "cosine": f"{one.cosine:.3f}"}
+        for name, one in zip(names, nearest, strict=False)
+    ]
+    values = {"threshold": threshold.cosine, "nearest": rows, "too_alike": pairs}
+    lines = [table(rows)] if rows else ["there is nobody to compare with"]
+    lines += [
+        f"{a} and {b} are too alike to be told apart (cosine {cosine:.3f}, threshold "
+        f"{threshold.cosine:.3f}); if they are one person, merge them"
+        for a, b, cosine in pairs
+    ]
+    show(values, as_json, "\n".join(lines))
+
+
+def _opened(path: Path, model: Path | None, device: str, create: bool = False) -> "tuple[Gallery, Model]":
+    """The gallery and the model for it."""
+    from facescale.gallery.gallery import Gallery
+    from facescale.inference.load import load
+
+    if create and not path.exists():
+        if model is None:
+            raise ValueError(f"the gallery '{path}' does not exist yet; say which --model it is for")
+        loaded = load(model, device)
+        made = Gallery.create(path, loaded.fingerprint, loaded.embedding_size, str(model.resolve()))
+        return made, loaded
+    found = Gallery(path)
+    used = model or Path(found.model)
+    if not used.exists():
+        raise ValueError(f"the model of the gallery '{path}' was at '{used}'; say where it is with --model")
+    loaded = load(used, device)
+    found.check_model(loaded.fingerprint)
+    return found, loaded

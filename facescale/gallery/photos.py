@@ -1,0 +1,121 @@
+"""From photo files to faces that can be compared: found, aligned, embedded."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from facescale.arrays import Pixels
+from facescale.data.loading.decode import decode, resized
+from facescale.data.readers.base import BadRecordError
+from facescale.data.readers.folder import read_file
+from facescale.data.readers.loose import is_image_file
+from facescale.gallery.gallery import Face
+from facescale.inference.model import Model
+
+ALIGNED = 112  # pixels of the template that data sets are aligned to
+_BATCH = 32
+
+
+@dataclass(frozen=True)
+class FoundFace:
+    """A face of a photo.
+
+    Attributes:
+        pixels: aligned, uint8 RGB (S, S, 3).
+        quality: 0 to 1; how much its embedding is to be trusted.
+        note: what a person should know of it, or nothing.
+    """
+
+    pixels: Pixels
+    quality: float = 1.0
+    note: str = ""
+
+
+class FindFace(Protocol):
+    """Finds the face of a photo and aligns it to ``size`` pixels."""
+
+    def __call__(self, photo_HW3: Pixels, size: int) -> FoundFace:
+        """The face; raises ValueError where there is none."""
+        ...
+
+
+def aligned_only(photo_HW3: Pixels, size: int) -> FoundFace:
+    """Take a photo for a face that is aligned already, to 112 pixels or to those of the model.
+
+    Raises:
+        ValueError: it has another size.
+    """
+    height, width = photo_HW3.shape[:2]
+    if height != width or width not in (size, ALIGNED):
+        raise ValueError(
+            f"it is {width}x{height} pixels and not an aligned face of {ALIGNED}x{ALIGNED}; align it first"
+        )
+    return FoundFace(photo_HW3 if width == size else resized(photo_HW3, size, size))
+
+
+def embed_photos(
+    model: Model, paths: Sequence[Path], find: FindFace = aligned_only
+) -> tuple[list[Face], dict[str, str]]:
+    """Embed the face of each photo.
+
+    Args:
+        model: what embeds.
+        paths: image files.
+        find: finds and aligns the face of a photo.
+
+    Returns:
+        The faces, their keys the paths as text; reason by path of the photos without one.
+    """
+    faces: list[Face] = []
+    left_out: dict[str, str] = {}
+    size = model.contract.size
+    for start in range(0, len(paths), _BATCH):
+        found: list[tuple[str, FoundFace]] = []
+        for path in paths[start : start + _BATCH]:
+            try:
+                found.append((str(path), find(decode(read_file(path)), size)))
+            except (BadRecordError, ValueError) as error:
+                left_out[str(path)] = str(error)
+        if found:
+            embeddings = model.embed(np.stack([face.pixels for _, face in found]))
+            faces += [
+                Face(key, embedding, face.quality)
+                for (key, face), embedding in zip(found, embeddings, strict=True)
+            ]
+    return faces, left_out
+
+
+def photos_of(path: Path) -> list[Path]:
+    """A photo itself, or the photos that lie directly in a folder, by name.
+
+    Raises:
+        ValueError: nothing there, or a folder without photos.
+    """
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise ValueError(f"'{path}' does not exist; give a photo or a folder of photos")
+    found = sorted(one for one in path.iterdir() if one.is_file() and is_image_file(one))
+    if not found:
+        raise ValueError(f"the folder '{path}' holds no photo")
+    return found
+
+
+def people_of(root: Path) -> dict[str, list[Path]]:
+    """Photos by person of a folder that has a folder for each person.
+
+    Raises:
+        ValueError: no folder with photos below ``root``.
+    """
+    folders: Iterable[Path] = sorted(one for one in root.iterdir() if one.is_dir()) if root.is_dir() else ()
+    people = {
+        folder.name: photos
+        for folder in folders
+        if (photos := sorted(one for one in folder.iterdir() if one.is_file() and is_image_file(one)))
+    }
+    if not people:
+        raise ValueError(f"'{root}' has no folder with photos: make one for each person, or use --name")
+    return people
