@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 
 def croppable(make: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
-    """Give the factory of a network, which must take ``input_size``, the option ``crop`` as well.
+    """Add the option ``crop`` to the factory of a network, which must take ``input_size``.
 
-    ``crop`` is (left, top, side), pixels of the input. The network sees only that square and is built for
+    ``crop`` is (left, top, side), pixels of the input. The network sees only this square and is built for
     its side; ``input_size`` stays the side of the input image. Data sets that frame faces
     differently (black borders, more or less hair) become similar, and shifts move in real pixels, not black.
     """

@@ -105,7 +105,7 @@ class GroupedConv2d(nn.Conv2d):
 
     Measured on a CPU with AMX (batch 32, one core), forward and both gradients in bf16:
 
-    * 2 channels a group (128 channels, 56 x 56): 950 ms, for the weight gradient has no vector code. The
+    * 2 channels per group (128 channels, 56 x 56): 950 ms: the weight gradient has no vector code. The
       same convolution with groups of 32 channels, its weight zero outside the original groups: 45 ms.
     * depthwise with stride 2 (128 channels, 56 x 56): 120 ms; see ``_DepthwiseStrideFunction``: 20 ms.
     * depthwise over the whole 7 x 7 map (512 channels): 16 ms, as a product and a sum 2 ms.

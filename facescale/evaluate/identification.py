@@ -17,7 +17,7 @@ CHUNK = 1024  # probes compared at once: with a million gallery entries, 4 GB of
 
 @dataclass(frozen=True)
 class Identification:
-    """What a search of probes in a gallery gave.
+    """The result of searching probes in a gallery.
 
     Attributes:
         rank_M: int64, place of the mate in the list of each mated probe: 1 + the number of other people's
@@ -70,7 +70,7 @@ def search(
     if not is_mated.any():
         raise ValueError(
             f"none of the {len(probe_ids)} probes is of a person in the gallery; "
-            "check that both use the same numbers for people"
+            "check that both use the same identity numbers"
         )
     rank, mate, best = [], [], []
     for rows, sim_qG in _similarities(probe_QD, gallery_GD):
@@ -128,10 +128,10 @@ def pooled_recall(
 def distractor_rank1(probe_QD: FloatArray, probe_ids: IntArray, distractor_GD: FloatArray) -> float:
     """MegaFace's rank-1: share of ordered pairs of one person that score above all distractors of the first.
 
-    Every other image of a probe's person is put alone among the distractors, in turn.
+    Each other image of the probe's person is added alone to the distractors.
 
     Raises:
-        ValueError: nobody has two images.
+        ValueError: no person has two images.
     """
     num_hits, num_pairs = 0, 0
     for rows, sim_qG in _similarities(probe_QD, distractor_GD):

@@ -45,7 +45,7 @@ def pair_accuracy(
     pca: int | None = None,
     fold_ids: IntArray | None = None,
 ) -> PairResult:
-    """Accuracy of pairs, each fold judged at the threshold that is best on the other folds.
+    """Accuracy of pairs; each fold is scored at the threshold that is best on the other folds.
 
     Args:
         embeddings: (2N, D) rows 2i and 2i+1 are pair i; they are normalised here, in float64.

@@ -1,4 +1,4 @@
-"""What ``facescale evaluate`` and ``facescale report`` do."""
+"""The commands ``facescale evaluate`` and ``facescale report``."""
 
 import json
 from collections.abc import Sequence

@@ -35,9 +35,9 @@ def pick_faces(images: str | Path | Pixels | None, run: str | Path | None, size:
     """
     if isinstance(images, np.ndarray):
         if len(images) == 0:
-            raise ValueError("no images to compare on; give at least one, or None for synthetic faces")
+            raise ValueError("no images to compare on; pass at least one, or None for synthetic faces")
         # The same few again where there are not enough: what is compared is numbers, not people.
-        return images[np.arange(_WANTED) % len(images)], f"{min(len(images), _WANTED)} given images"
+        return images[np.arange(_WANTED) % len(images)], f"{min(len(images), _WANTED)} user images"
     source: Images
     if images is not None:
         source, words = ReaderImages(open_reader(str(images))), f"images of {images}"

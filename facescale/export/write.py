@@ -25,11 +25,11 @@ _HALF_TOLERANCE = (2e-2, 0.9995)
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What was written and how well it agrees.
+    """The written file and its agreement with the network.
 
     Attributes:
         path: the file.
-        writer: what made it, with the operator set where there is one.
+        writer: the exporter, with its opset if there is one.
         checked_on: the images of the parity check, in words.
         max_relative_difference: largest absolute difference of an element, over the largest element.
         min_cosine: between the network's embedding of an image and the file's.
@@ -60,10 +60,10 @@ def export(
     thresholds: Mapping[float, Threshold] | None = None,
     info: Mapping[str, Any] | None = None,
 ) -> ExportReport:
-    """Write ``out`` as its suffix says: ``.onnx``, ``.pt2`` (a torch.export program) or ``.safetensors``.
+    """Write ``out`` in the format of its suffix: ``.onnx``, ``.pt2`` (torch.export) or ``.safetensors``.
 
     The batch size stays free. Contract, thresholds, info and fingerprint go into the file. It is read back
-    and compared with the network, on batches of 1 and 5 images, before it appears under its name.
+    and compared with the network, on batches of 1 and 5 images, before it gets its final name.
 
     Args:
         model: a model, or what `facescale.load` takes.
@@ -74,13 +74,13 @@ def export(
             contract makes of that, float32 (B, 3, S, S).
         unit_output: the graph returns the final unit embedding (with flip fusion where the contract says
             so), which the thresholds are for; else the raw embedding of one view.
-        half_weights: ONNX: store the weights as fp16, half the file; when it runs they are fp32 again.
+        half_weights: ONNX: store the weights as fp16, half the file size; they are computed with as fp32.
         opset: ONNX: version of the operator set.
         thresholds: replace those of the model.
         info: added to that of the model, for example licence and data.
 
     Raises:
-        ValueError: unknown suffix, an option that this form does not have, a model that is itself an exported
+        ValueError: an unknown suffix, an option that the format does not have, a model that is an exported
             graph, images that do not fit, ONNX packages missing, weights beyond what an ONNX file holds.
         ParityError: the embeddings of the file differ.
     """

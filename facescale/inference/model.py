@@ -22,7 +22,7 @@ Embeddings = npt.NDArray[np.float32]
 
 
 class Encoder(Protocol):
-    """What computes: uint8 RGB images (B, S, S, 3) -> float32 embeddings (B, d).
+    """Computes embeddings: uint8 RGB images (B, S, S, 3) -> float32 embeddings (B, d).
 
     Attributes:
         embedding_size: d.
@@ -41,8 +41,8 @@ class Model:
     """Turns aligned faces into embeddings.
 
     Attributes:
-        encoder: what computes; evaluators, which add the views themselves, take this.
-        card: all that the weights file says of itself.
+        encoder: computes the embeddings; evaluators, which do flip fusion themselves, use it directly.
+        card: the metadata of the weights file.
     """
 
     def __init__(self, encoder: Encoder, card: Card) -> None:
@@ -51,10 +51,10 @@ class Model:
 
     @classmethod
     def of(cls, module: nn.Module, card: Card, device: str = "auto", precision: str = "fp32") -> "Model":
-        """Wrap a network, which is moved to the device; its weights and mode stay as they are.
+        """Wrap a network and move it to the device; its weights and mode do not change.
 
         Raises:
-            ValueError: contract and network disagree on the image size, no such device or precision.
+            ValueError: contract and network disagree on the image size; an unknown device or precision.
         """
         size = getattr(module, "input_size", card.contract.size)
         if size != card.contract.size:
@@ -87,7 +87,7 @@ class Model:
         known_rates = ", ".join(f"{rate:g}" for rate in sorted(self.thresholds))
         have = f"it has thresholds at {known_rates}" if known_rates else "it has no thresholds"
         raise ValueError(
-            f"this model has not been measured at a false-accept rate of {far:g}: {have}; evaluate it on a "
+            f"this model has no threshold at a false-accept rate of {far:g}: {have}; evaluate it on a "
             "protocol with enough pairs, or name another rate"
         )
 
@@ -112,7 +112,7 @@ class Model:
 
     @property
     def needs_flip(self) -> bool:
-        """Whether the encoder must be shown the mirrored view too (an exported graph may do that itself)."""
+        """Whether the mirrored view must be embedded too (an exported graph may do that itself)."""
         return self.contract.flip and not self.encoder.unit_output
 
     @property
@@ -188,7 +188,7 @@ class Model:
             )
         if isinstance(array, Tensor):
             return array
-        # Writable too: torch warns otherwise, and decoded pixels often are not.
+        # Writable too: torch warns about read-only arrays, and decoded pixels often are read-only.
         return torch.from_numpy(np.require(array, requirements=("C", "W")))
 
 

@@ -215,7 +215,7 @@ def test_not_a_number_is_not_parity(tmp_path):
 
 def test_the_comparison_uses_the_given_images(tiny, tmp_path):
     given = np.zeros((2, 32, 32, 3), np.uint8)
-    assert export(tiny, tmp_path / "m.onnx", images=given).checked_on == "2 given images"
+    assert export(tiny, tmp_path / "m.onnx", images=given).checked_on == "2 user images"
     spec = "synthetic:ids=3,images=2"
     assert export(tiny, tmp_path / "m.onnx", images=spec).checked_on == f"6 images of {spec}"
     with pytest.raises(ValueError, match="no images to compare on"):
