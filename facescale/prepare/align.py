@@ -84,7 +84,7 @@ def align(photo_HW3: Pixels, landmarks_52: FloatArray, size: int = SIZE) -> Pixe
 
 
 def _bilinear(photo_HW3: Pixels, x_P: FloatArray, y_P: FloatArray) -> Pixels:
-    """Colours (P, 3) at places between pixels, rounded to nearest; black outside. (Pillow's rounds down.)"""
+    """Colours (P, 3) at places between pixels, rounded to nearest; black outside (Pillow rounds down)."""
     height, width = photo_HW3.shape[:2]
     left_P, top_P = np.floor(x_P).astype(np.int64), np.floor(y_P).astype(np.int64)
     sum_P3 = np.zeros((len(x_P), 3))
