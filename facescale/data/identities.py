@@ -55,7 +55,8 @@ def check_identities(file: Path, config: Config, reader: Reader) -> None:
         kept = int((number_N >= 0).sum())
         raise ValueError(
             f"the data has other identities than when {file.parent} was started ({before}; now "
-            f"{len(number_N)}, {len(number_N) - kept} of them new); start another run with --set train.init={file.parent}"
+            f"{len(number_N)}, {len(number_N) - kept} of them new); start another run with "
+            f"--set train.init={file.parent}"
         )
 
 

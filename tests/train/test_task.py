@@ -1,4 +1,4 @@
-"""The networks of a training as one thing: what a step sets, what parts add up to, what a checkpoint brings back."""
+"""The networks of a training: what a step sets, what its parts add up to, what a checkpoint restores."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -79,7 +79,6 @@ def test_thresholds_come_back_with_the_state(tiny_config: Config, tiny_run: Path
 
 def test_released_order_is_asked_for_by_the_head(tmp_path: Path) -> None:
     for compat in (False, True):
-        config = load_config(
-            None, [*TINY, "head.name=attfc", "head.share=1.0", f"head.compat={compat}".lower()]
-        )
+        options = ["head.name=attfc", "head.share=1.0", f"head.compat={str(compat).lower()}"]
+        config = load_config(None, [*TINY, *options])
         assert built(config, tmp_path).head.needs.released_order is compat
