@@ -193,7 +193,10 @@ def test_a_million_pairs_are_judged_in_seconds() -> None:
             lambda: pair_accuracy(np.ones((20, 2)), np.ones(10, bool), rule="lfw"),
             "unknown rule 'lfw'.*insightface",
         ),
-        (lambda: pair_accuracy(np.ones((20, 2)), np.ones(10, bool), num_folds=11), "10 pairs do not make 11 folds"),
+        (
+            lambda: pair_accuracy(np.ones((20, 2)), np.ones(10, bool), num_folds=11),
+            "10 pairs do not make 11 folds",
+        ),
         (
             lambda: pair_accuracy(np.ones((20, 2)), np.ones(10, bool), fold_ids=np.zeros(10)),
             "at least two folds",
