@@ -79,3 +79,12 @@ def test_links_lead_somewhere(page: str) -> None:
     for file in path.glob("*.md") if path.is_dir() else [path]:
         for target in re.findall(r"\]\(([^)#:]+)\)", file.read_text()):
             assert (file.parent / target).exists(), f"{file.name} links to {target}"
+
+
+def test_the_architecture_page_has_the_layers_of_the_import_test() -> None:
+    from tests.test_imports import LAYERS
+
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d+) \| ([^|]+) \|", page, re.MULTILINE)
+    layers = {int(number): set(re.findall(r"`(\w+)`", rooms)) for number, rooms in rows}
+    assert layers == dict(enumerate(LAYERS, start=1))
