@@ -52,7 +52,7 @@ def read_card(path: str | Path) -> Card:
     except (OSError, SafetensorError) as error:
         raise ValueError(f"cannot read the weights '{path}': {error}") from None
     if text is None:
-        raise ValueError(f"the weights '{path}' have no card; give a file that facescale wrote")
+        raise ValueError(f"the weights '{path}' have no card; use a file that facescale wrote")
     return Card.from_json(text)
 
 
