@@ -32,7 +32,7 @@ WITHOUT_TORCH = [
     "kernels/__init__.py",
     "config/__init__.py",
     "config/schema.py",
-    "registry.py",
+    "registry/__init__.py",
     "run.py",
 ]
 
