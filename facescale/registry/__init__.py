@@ -1,9 +1,10 @@
 """Build a named component from an explicit table, answering a wrong name or option in one sentence."""
 
 import difflib
-import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
+
+from facescale.registry.options import Option, options_of, wrong_values
 
 T = TypeVar("T")
 
@@ -25,34 +26,37 @@ def lookup(kind: str, table: Mapping[str, T], name: str) -> T:
     return table[name]
 
 
-def option_names(factory: Callable[..., Any]) -> list[str]:
-    """Names of the keyword options that ``factory`` accepts (its keyword-only parameters)."""
-    return [p.name for p in inspect.signature(factory).parameters.values() if p.kind is p.KEYWORD_ONLY]
-
-
 def option_problems(
     kind: str, name: str, factory: Callable[..., Any], options: Mapping[str, Any]
-) -> list[str]:
-    """Sentences about options that ``factory`` does not take (empty when all is well)."""
-    allowed = option_names(factory)
-    return [
-        f"{kind} '{name}' has no option '{option}'{nearest(option, allowed)}; "
-        f"it takes: {', '.join(allowed) or 'no options'}"
+) -> dict[str, str]:
+    """A sentence about each option that ``factory`` does not take, or whose value is of another type."""
+    known = options_of(factory)
+    problems = {
+        option: f"{kind} '{name}' has no option '{option}'{nearest(option, known)}; "
+        f"it takes: {', '.join(known) or 'no options'}"
         for option in options
-        if option not in allowed
-    ]
+        if option not in known
+    }
+    for wrong in wrong_values(factory, options).values():
+        value = options[wrong.name]
+        problems[wrong.name] = f"{wrong.name} of {kind} '{name}' is {value!r}; it must be {wrong.expected}"
+    return problems
 
 
-def build(kind: str, table: Mapping[str, Callable[..., T]], name: str, *args: Any, **options: Any) -> T:
-    """Call ``table[name](*args, **options)`` after checking the name and the option names.
+def build(kind: str, table: Mapping[str, Callable[..., T]], name: str, /, *args: Any, **options: Any) -> T:
+    """Call ``table[name](*args, **options)`` after checking name, options and the types of their values.
 
-    Factories take their options as keyword-only parameters, so that a wrong one can be named here.
+    Factories take their options as keyword-only annotated parameters, which is what is checked here; ranges
+    are theirs to check.
 
     Raises:
-        ValueError: unknown name, or an option that the component does not have.
+        ValueError: unknown name, an option that the component does not have, or a value of another type.
     """
     factory = lookup(kind, table, name)
     problems = option_problems(kind, name, factory, options)
     if problems:
-        raise ValueError("; ".join(problems))
+        raise ValueError("; ".join(problems.values()))
     return factory(*args, **options)
+
+
+__all__ = ["Option", "build", "lookup", "nearest", "option_problems", "options_of", "wrong_values"]
