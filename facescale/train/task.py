@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from facescale import backbones, heads, margins
+from facescale import backbones
 from facescale.config import Config
 from facescale.data.loading.augment import Augment, normalise, stronger
 from facescale.data.loading.batch import Batch
@@ -22,7 +22,7 @@ from facescale.inference.weights import save_model
 from facescale.model_card import Contract, Threshold
 from facescale.ops import ema_update_, unit
 from facescale.plan import Plan
-from facescale.plan.components import head_options
+from facescale.plan.components import build_head
 from facescale.train.twin import Twin
 
 # V views, B batch of this process, H W height and width, D embedding size
@@ -62,14 +62,7 @@ class RecognitionTask(nn.Module):
         self.backbone: nn.Module = backbones.build(
             config.backbone.name, config.backbone.embedding_size, **config.backbone.options
         ).to(dist.device, memory_format=layout)  # type: ignore[call-overload]
-        self.head: ClassHead = heads.build(
-            config.head.name,
-            plan.num_ids,
-            config.backbone.embedding_size,
-            margins.build(config.head.margin.name, **config.head.margin.options),
-            dist,
-            **head_options(config, centres),
-        ).to(dist.device)
+        self.head: ClassHead = build_head(config, plan.num_ids, dist, centres).to(dist.device)
         self.average = copy.deepcopy(self.backbone).requires_grad_(False) if config.train.ema else None
         self.twin = (
             Twin(
