@@ -23,7 +23,7 @@ from facescale.config import (
 )
 from facescale.config.hints import hint, known_name
 from facescale.config.mistakes import Key, Mistake, dotted
-from facescale.config.no_effect import no_effect, unread_optim
+from facescale.config.no_effect import unread_by_head, unread_optim, unread_twin
 from facescale.distributed import Dist
 from facescale.heads import ClassHead
 from facescale.plan.components import build_head
@@ -69,15 +69,16 @@ def component_mistakes(tree: Tree) -> list[Mistake]:
     of_margin = _mistakes(margin, partial(margins.build, margin.name))
     optim = _table(tree.get("optim"))
     make_head = partial(_head, head.name, MarginConfig() if of_margin else _margin(margin), _valid(optim))
-    of_head = _mistakes(head, make_head)
-    if not of_head:
-        of_head += _unread_by_head(head.options, tree, make_head(**head.options), head.name)
-    return [
+    mistakes = [
         *_mistakes(backbone, partial(skeleton, backbone.name)),
         *of_margin,
-        *of_head,
-        *unread_optim(optim, head.options.get("optimizer")),
+        *_mistakes(head, make_head),
+        *unread_optim(optim, head.options),
+        *unread_by_head(optim, head.options),
     ]
+    if head.name in heads.HEADS and not _head(head.name, MarginConfig(), OptimConfig()).needs.key_views:
+        mistakes += unread_twin(_table(tree.get("twin")), head.name)
+    return mistakes
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,8 @@ def _margin(section: _Section) -> MarginConfig:
 
 
 def _head(name: str, margin: MarginConfig, optim: OptimConfig, **options: Any) -> ClassHead:
+    if options.get("size", 0) > _NUM_IDS:  # bookkeeping of slots is in memory even on the meta device
+        options["size"] = _NUM_IDS
     config = Config(head=HeadConfig(name=name, margin=margin, **options), optim=optim)
     with torch.device("meta"):
         return build_head(config, _NUM_IDS, Dist(), Path())
@@ -140,17 +143,19 @@ def _mistakes(section: _Section, make: Callable[..., nn.Module]) -> list[Mistake
         known = registry.options_of(factory_of(section.name))
     except ValueError as error:
         return [Mistake(((*key, "name"),), _meant(section) or str(error))]
-    wrong = []
+    wrong, options = [], {}
     for name, value in section.options.items():
         if name not in known:
             wrong.append(Mistake(((*key, name),), _unknown_option(section, name, list(known))))
         elif not known[name].accepts(value):
             text = f"{section.kind} '{section.name}' takes {known[name].expected} here"
             wrong.append(Mistake(((*key, name),), text, value))
+        else:
+            options[name] = value
     downloads = section.name.startswith("timm:")  # its weights, when it is made
-    if wrong or downloads or (section.kind == "backbone" and not section.options):
+    if downloads or (section.kind == "backbone" and not options):
         return wrong
-    return list(_refused(section, make))
+    return [*wrong, *_refused(section.kind, options, make)]
 
 
 def _unknown_option(section: _Section, option: str, known: Sequence[str]) -> str:
@@ -176,46 +181,22 @@ def _meant(section: _Section) -> str | None:
     return None
 
 
-def _refused(section: _Section, make: Callable[..., nn.Module]) -> Iterator[Mistake]:
+def _refused(kind: str, options: dict[str, Any], make: Callable[..., nn.Module]) -> Iterator[Mistake]:
     """What ``make`` refuses, each sentence put down to the options without which it would not be said."""
-    key = _KINDS[section.kind][0]
-    names = ((*key, "name"), *([("head", "margin", "name")] if section.kind == "head" else []))
-    options = dict(section.options)
+    key = _KINDS[kind][0]
+    names = ((*key, "name"), *([("head", "margin", "name")] if kind == "head" else []))
     while text := _refusal(make, options):
-        causes = [name for name in options if _refusal(make, _without(options, name)) != text]
+        causes = [name for name in options if _refusal(make, options, leave_out=name) != text]
         keys = tuple((*key, name) for name in causes) or names
         yield Mistake(keys, text, options[causes[0]]) if len(causes) == 1 else Mistake(keys, text)
         if not causes:
             return
-        for name in causes:
-            del options[name]
+        options = {name: value for name, value in options.items() if name not in causes}
 
 
-def _refusal(make: Callable[..., nn.Module], options: Tree) -> str:
+def _refusal(make: Callable[..., nn.Module], options: Tree, leave_out: str = "") -> str:
     try:
-        make(**options)
+        make(**{name: value for name, value in options.items() if name != leave_out})
     except ValueError as error:
         return str(error)
     return ""
-
-
-def _without(options: Tree, name: str) -> dict[str, Any]:
-    return {key: value for key, value in options.items() if key != name}
-
-
-def _unread_by_head(options: Tree, tree: Tree, head: ClassHead, name: str) -> Iterator[Mistake]:
-    """Values for the head or the twin that a head does not read.
-
-    Args:
-        options: of the head, as written.
-        tree: the config as written.
-        head: the head.
-        name: of the head.
-    """
-    if not head.needs.key_views:
-        why, instead = f"head.name = '{name}', which has no twin", "head.name = 'attfc' or 'f2c'"
-        for key, value in _table(tree.get("twin")).items():
-            yield no_effect(("twin", key), value, why, instead)
-    if options.get("size") and "share" in options:
-        why = f"head.size = {options['size']}"
-        yield no_effect(("head", "share"), options["share"], why, "head.size = 0")

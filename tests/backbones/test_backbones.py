@@ -274,6 +274,7 @@ def test_dropout_acts_in_training_only() -> None:
             {"attention": "sa"},
             r"attention of backbone .* 'sa'; it must be one of hybrid, se, ca",
         ),
+        ("vit_t", {"input_size": 8}, r"input_size = 8 is smaller than a patch; give 9 pixels or more"),
         ("r18", {"input_size": 0}, r"input_size is 0; it must be a positive whole number"),
         ("mla_r10", {"input_size": 100}, r"input_size = 100 does not divide .* 16 pixels; use 96 or 112"),
         ("timm:resnet18", {}, r"'timm:resnet18' needs the timm package .*; pip install 'facescale\[timm\]'"),

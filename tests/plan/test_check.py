@@ -56,6 +56,18 @@ def test_ranges_are_checked_by_the_component_and_each_is_put_down_to_its_option(
     assert lines[3] == "--set head.rate=3: rate of partial_fc is 3; it is a share from 0 to 1 (0.1 is usual)"
 
 
+def test_a_range_is_checked_beside_options_that_are_unknown_or_of_another_type() -> None:
+    lines = mistakes(
+        "head.name=attfc", "head.key=3", "head.fresh=1", "head.temperature=-1", "optim.betas=[0.5, 0.6]"
+    )
+    assert [line.split(": ")[0] for line in lines] == [
+        "--set head.key=3",
+        "--set head.fresh=1",
+        "--set head.temperature=-1",
+        "--set optim.betas=[0.5, 0.6]",
+    ]
+
+
 def test_options_that_exclude_each_other_are_named_together(tmp_path: Path) -> None:
     path = tmp_path / "c.toml"
     path.write_text("[head]\nname = 'partial_fc'\nrate = 0.1\n")
@@ -107,6 +119,12 @@ def test_a_wrong_component_or_option_is_answered(setting: str, text: str) -> Non
     assert line.startswith(f"--set {setting}: {text}")
 
 
+def test_a_pool_of_any_size_is_checked_without_its_memory() -> None:
+    read_config(None, ["head.name=attfc", "head.size=1_000_000_000_000"])
+    (line,) = mistakes("head.name=attfc", "head.size=-1")
+    assert line.startswith("--set head.size=-1: slots are size=-1, share=0.3; give a size above 0")
+
+
 def test_a_network_of_timm_is_not_made_for_the_check(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
     read_config(None, ["backbone.name=timm:resnet18", "backbone.pretrained=true"])
@@ -135,6 +153,7 @@ def test_what_is_no_section_is_left_to_the_schema(part: str) -> None:
         (["twin.momentum=0.99"], "head.name = 'full', which has no twin"),
         (["head.name=partial_fc", "twin.buffers=own"], "head.name = 'partial_fc', which has no twin"),
         (["head.name=f2c", "head.size=100", "head.share=0.5"], "head.size = 100"),
+        (["optim.name=adamw", "head.momentum=0.5"], "optimizer 'adamw' of the class centres"),
     ],
 )
 def test_a_value_that_nothing_reads_is_refused(settings: list[str], why: str) -> None:
@@ -184,4 +203,6 @@ def test_a_config_made_in_python_is_checked_too() -> None:
         "head.chunk = 'a': head 'full' takes a whole number here",
         "optim.betas = (0.5, 0.6): has no effect with optim.name = 'sgd'; "
         "leave it out, or set optim.name = 'adamw'",
+        "twin.momentum = 0.5: has no effect with head.name = 'full', which has no twin; "
+        "leave it out, or set head.name = 'attfc' or 'f2c'",
     ]
