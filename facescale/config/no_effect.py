@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from facescale.config.mistakes import Mistake
+from facescale.config.mistakes import Mistake, dotted
 from facescale.config.schema import OptimConfig
 
 Table = Mapping[str, Any]
@@ -60,5 +60,5 @@ def _chosen(optim: Table, key: str) -> Any:
 
 def _no_effect(table: Table, key: tuple[str, ...], why: str, instead: str) -> Iterator[Mistake]:
     if key[-1] in table:
-        text = f"has no effect with {why}; leave it out, or set {instead}"
+        text = f"has no effect with {why}; take it out (--set {dotted(key)}=), or set {instead}"
         yield Mistake((key,), text, table[key[-1]])

@@ -39,7 +39,7 @@ class Source:
         return f"{' '.join(f'--set {setting}' for setting in blamed)}: {text}"
 
     def apply(self, setting: str) -> None:
-        """Set one value from ``section.key=value``."""
+        """Set one value from ``section.key=value``; without a value, take out what the file says."""
         name, equals, text = setting.partition("=")
         *parents, last = name.strip().split(".")
         if not equals or not all((*parents, last)):
@@ -51,6 +51,9 @@ class Source:
             if not isinstance(table, dict):
                 self.refused.append(f"--set {setting}: '{parent}' is a value, not a section")
                 return
+        if last in table and not text.strip():
+            del table[last]
+            return
         table[last] = parse_value(text)
         self.settings[*parents, last] = setting
 

@@ -129,6 +129,14 @@ def test_a_setting_without_a_value_is_one_sentence() -> None:
         load_config(None, ["train.seed"])
 
 
+def test_an_empty_setting_takes_out_what_the_file_says(tmp_path: Path) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text("[train]\nseed = 3\ninit = 'x'\n")
+    assert load_config(path, ["train.seed="]) == load_config(None, ["train.init=x"])
+    assert load_config(path, ["train="]) == load_config()
+    assert mistakes(None, "train.seed=") == ["--set train.seed=: input should be a valid integer"]
+
+
 def test_a_setting_below_a_value_is_one_sentence() -> None:
     with pytest.raises(ValueError, match="'seed' is a value, not a section"):
         load_config(None, ["train.seed=1", "train.seed.x=2"])

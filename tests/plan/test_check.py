@@ -158,7 +158,10 @@ def test_what_is_no_section_is_left_to_the_schema(part: str) -> None:
 )
 def test_a_value_that_nothing_reads_is_refused(settings: list[str], why: str) -> None:
     (line,) = mistakes(*settings)
-    assert line.startswith(f"--set {settings[-1]}: has no effect with {why}; leave it out, or set ")
+    key = settings[-1].partition("=")[0]
+    assert line.startswith(
+        f"--set {settings[-1]}: has no effect with {why}; take it out (--set {key}=), or set "
+    )
 
 
 @pytest.mark.parametrize(
@@ -174,6 +177,17 @@ def test_a_value_that_nothing_reads_is_refused(settings: list[str], why: str) ->
 )
 def test_values_that_are_read_are_accepted(settings: list[str]) -> None:
     read_config(None, settings)
+
+
+def test_what_a_file_sets_can_be_taken_out_when_another_head_is_tried(tmp_path: Path) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text("[head]\nname = 'attfc'\n[twin]\nmomentum = 0.9\nschedule = 'warmup'\n")
+    assert [line.split(": ")[1] for line in mistakes("head.name=full", path=path)] == [
+        "twin.momentum = 0.9",
+        "twin.schedule = 'warmup'",
+    ]
+    assert read_config(path, ["head.name=full", "twin="]).twin == TwinConfig()
+    read_config(path, ["head.name=full", "twin.momentum=", "twin.schedule="])
 
 
 @pytest.mark.parametrize("name", HEADS)
@@ -202,7 +216,7 @@ def test_a_config_made_in_python_is_checked_too() -> None:
     assert str(caught.value).splitlines() == [
         "head.chunk = 'a': head 'full' takes a whole number here",
         "optim.betas = (0.5, 0.6): has no effect with optim.name = 'sgd'; "
-        "leave it out, or set optim.name = 'adamw'",
+        "take it out (--set optim.betas=), or set optim.name = 'adamw'",
         "twin.momentum = 0.5: has no effect with head.name = 'full', which has no twin; "
-        "leave it out, or set head.name = 'attfc' or 'f2c'",
+        "take it out (--set twin.momentum=), or set head.name = 'attfc' or 'f2c'",
     ]
