@@ -1,4 +1,4 @@
-"""What heads say they need (as `facescale plan` prints it) against the peak of a process that trains them.
+"""Planned memory of heads (as `facescale plan` prints it) against the peak of a process that trains them.
 
 OMP_NUM_THREADS=1 python benchmarks/plan_bytes.py [MARGIN ...] [--ids 300k] [--embedding-size 256]
 

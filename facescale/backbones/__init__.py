@@ -51,7 +51,7 @@ BACKBONES: Mapping[str, Callable[..., nn.Module]] = {
 
 
 def factory(name: str) -> Callable[..., nn.Module]:
-    """What builds the backbone ``name``, of the table or ``timm:NAME``; takes the embedding size and options.
+    """The factory of the backbone ``name``, from the table or ``timm:NAME``.
 
     Raises:
         ValueError: unknown name.

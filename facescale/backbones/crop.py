@@ -1,4 +1,4 @@
-"""A network that looks at a part of its input image only."""
+"""A network that sees only a crop of its input image."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 def croppable(make: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
-    """Give the factory of a network, which must take ``input_size``, the option ``crop`` as well.
+    """Add the option ``crop`` to the factory of a network, which must take ``input_size``.
 
     The network sees only that square and is built for its side; ``input_size`` stays the side of the image
     that it is given. Data sets that frame faces differently (black borders, more or less hair) become alike,

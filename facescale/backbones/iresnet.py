@@ -96,7 +96,7 @@ class IResNet(nn.Module):
         return self.embed(self.bn2(self.last_map(x)))
 
     def last_map(self, x: Tensor) -> Tensor:
-        """Map images (B, 3, S, S) to what the last stage gives (B, 512, S / 16, S / 16)."""
+        """Map images (B, 3, S, S) to the output of the last stage (B, 512, S / 16, S / 16)."""
         checkpointing = self.checkpointing and self.training
         x = run_blocks([nn.Sequential(self.conv1, self.bn1, self.prelu)], x, checkpointing)
         for blocks in (self.layer1, self.layer2, self.layer3, self.layer4):

@@ -54,7 +54,7 @@ class Mlp(nn.Module):
 
 
 class DropPath(nn.Module):
-    """Leave out the branch for a share of the images of a batch (stochastic depth, arXiv 1603.09382)."""
+    """Drop the branch for a fraction of the images of a batch (stochastic depth, arXiv 1603.09382)."""
 
     def __init__(self, rate: float) -> None:
         super().__init__()
@@ -192,9 +192,9 @@ def _check(drop_path: float, mask_ratio: float, norm: str, input_size: int) -> N
         raise ValueError(f"input_size = {input_size} is smaller than a patch; give {PATCH} pixels or more")
     for name, rate in (("drop_path", drop_path), ("mask_ratio", mask_ratio)):
         if not 0 <= rate < 1:
-            raise ValueError(f"{name} = {rate} is no rate; give a number from 0 to below 1")
+            raise ValueError(f"{name} = {rate} is out of range; use a number from 0 to below 1")
     if norm == "bn" and mask_ratio > 0:
         raise ValueError(
-            f"norm = 'bn' has statistics for every token, so mask_ratio = {mask_ratio} may leave none out; "
+            f"norm = 'bn' has statistics for every token, so mask_ratio = {mask_ratio} cannot drop any; "
             "set mask_ratio = 0 or norm = 'ln'"
         )

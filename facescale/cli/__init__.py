@@ -1,4 +1,4 @@
-"""The commands. Each imports what it needs when it runs, so that help is instant."""
+"""The commands. Each imports its dependencies when it runs, so that help is instant."""
 
 import os
 import sys
@@ -9,7 +9,7 @@ from facescale.machine import tune
 
 
 def main() -> None:
-    """Run a command; a user's mistake becomes a sentence and exit code 2, a failure of ours 1."""
+    """Run a command. User errors print one sentence and exit with 2; internal failures exit with 1."""
     tune()
     try:
         app()

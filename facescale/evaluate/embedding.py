@@ -18,13 +18,13 @@ from facescale.data.readers.base import BadRecordError
 from facescale.evaluate.metrics import require_finite, unit_rows
 from facescale.evaluate.protocols.images import Images
 
-if TYPE_CHECKING:  # torch takes seconds to import, and protocols are read and drawn without it
+if TYPE_CHECKING:  # torch takes seconds to import, and reading protocols does not need it
     from torch import Tensor
 
     # uint8 RGB (B, H, W, 3) -> raw embeddings (B, D), of any float type, on any device
     Embed = Callable[[Tensor], Tensor]
 
-MAX_BATCH_CHANGE = 0.1  # share of the longest embedding; half precision stays far below
+MAX_BATCH_CHANGE = 0.1  # fraction of the longest embedding; half precision changes it far less
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def embed_images(embed: "Embed", batches: Iterable[Pixels], flip: bool = True) -
         flip: add the mirrored view.
 
     Raises:
-        ValueError: no image; embeddings that are not finite; an embedding that depends on its batch.
+        ValueError: no image, non-finite embeddings, or an embedding that depends on its batch.
     """
     import torch
 
@@ -71,12 +71,12 @@ def embed_images(embed: "Embed", batches: Iterable[Pixels], flip: bool = True) -
             unit.append(unit_rows(fused_BD).astype(np.float32))
             norm.append(torch.stack(views).norm(dim=2).mean(0).cpu().numpy())
     if not unit:
-        raise ValueError("there are no images to embed; give at least one batch")
+        raise ValueError("there are no images to embed; pass at least one batch")
     return Embedded(np.concatenate(unit), np.concatenate(norm))
 
 
 def _check_batch_independence(embed: "Embed", images_BHW3: "Tensor", x_BD: "Tensor") -> None:
-    """Embed the first two images without the others: batch norm in training mode would change them."""
+    """Embed the first two images alone: batch norm in training mode would change the result."""
     if len(images_BHW3) > 2:
         change = float((embed(images_BHW3[:2]).float() - x_BD[:2]).norm(dim=1).max() / x_BD.norm(dim=1).max())
         if change > MAX_BATCH_CHANGE:
@@ -104,8 +104,8 @@ def decoded_batches(
                 decode_into(out, images[index], resize=True)
             except BadRecordError as error:
                 raise ValueError(
-                    f"image '{images.key(index)}' of the protocol is bad: {error}; "
-                    "a protocol must be complete, so replace the image or take its pairs out"
+                    f"image '{images.key(index)}' of the protocol cannot be read: {error}; "
+                    "a protocol must be complete, so replace the image or remove its pairs"
                 ) from error
         return batch
 

@@ -1,4 +1,4 @@
-"""Accuracy of pairs by folds: each fold is judged at the threshold that is best on all the others.
+"""Accuracy of pairs by folds: each fold is scored at the threshold that is best on all the others.
 
 Shapes: N pairs, F folds, T thresholds of a grid. ``x_FN[f]`` is what fold f measures between the images of
 each pair; all rows are equal unless something (a projection) was fitted on the training pairs of each fold.
@@ -23,10 +23,10 @@ class PairResult:
         folds: (F,) test accuracy of each fold.
         thresholds: (F,) the threshold each fold took from the other folds; a squared distance (accept below
             it) under the rule "insightface", a cosine (accept from it on) under the others.
-        val: mean true-accept rate at the threshold that gives FAR 1e-3 on the other folds. Only the rule
+        val: mean true-accept rate at the threshold for FAR 1e-3 on the other folds. Only the rule
             "insightface" defines it, and the next three.
         val_std: its population standard deviation over the folds.
-        far: mean false-accept rate that those thresholds really gave.
+        far: mean false-accept rate measured at those thresholds.
         val_thresholds: (F,) those thresholds, squared distances.
     """
 
@@ -49,7 +49,7 @@ class PairResult:
 
     @property
     def standard_error(self) -> float:
-        """``std / sqrt(F)``, which F2C and LFW's own page print as the deviation."""
+        """``std / sqrt(F)``, which F2C and the LFW page print as the deviation."""
         return self.std / float(np.sqrt(len(self.folds)))
 
 
@@ -63,7 +63,7 @@ def contiguous_folds(num_pairs: int, num_folds: int) -> IntArray:
     """
     if not 2 <= num_folds <= num_pairs:
         raise ValueError(
-            f"cannot cut {num_pairs} pairs into {num_folds} folds; use at least two folds and a pair for each"
+            f"{num_pairs} pairs do not make {num_folds} folds; use two folds or more, and a pair for each"
         )
     sizes = np.full(num_folds, num_pairs // num_folds)
     sizes[: num_pairs % num_folds] += 1
@@ -80,7 +80,7 @@ def insightface_folds(distance_FN: FloatArray, is_same: BoolArray, fold_of_N: In
 
     Accept strictly below the threshold: the first of 0, 0.01, ..., 3.99 that is most accurate in training.
     VAL takes thresholds 0, 0.001, ..., 3.999, interpolated linearly over the training FAR, and 0 where none
-    reaches the FAR. The original fails under SciPy > 1.5; these are the values it gave under SciPy 1.5.
+    reaches the FAR. The original fails under SciPy > 1.5; these are its values under SciPy 1.5.
     """
     grid, val_grid = np.arange(0, 4, 0.01), np.arange(0, 4, 0.001)
     rows = []

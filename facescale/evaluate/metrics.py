@@ -1,7 +1,7 @@
 """Verification figures from embeddings or scores: pair accuracy, ROC, TAR@FAR, EER, thresholds (numpy only).
 
 Shapes: N pairs or scores, D embedding width, F folds, K points of a ROC, R bootstrap resamples.
-A score is a similarity (larger is more alike); a pair is accepted when ``score >= threshold``.
+A score is a similarity (larger means more similar); a pair is accepted when ``score >= threshold``.
 """
 
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ def pair_accuracy(
     pca: int | None = None,
     fold_ids: IntArray | None = None,
 ) -> PairResult:
-    """Accuracy of pairs, each fold judged at the threshold that is best on the other folds.
+    """Accuracy of pairs; each fold is scored at the threshold that is best on the other folds.
 
     Args:
         embeddings: (2N, D) rows 2i and 2i+1 are pair i; they are normalised here, in float64.
@@ -65,7 +65,7 @@ def pair_accuracy(
     if np.ndim(embeddings) != 2 or len(embeddings) != 2 * len(is_same):
         raise ValueError(
             f"embeddings of shape {np.shape(embeddings)} do not fit {len(is_same)} pairs; "
-            f"give two rows for each pair, in order: ({2 * len(is_same)}, D)"
+            f"pass two rows per pair, in order: ({2 * len(is_same)}, D)"
         )
     require_finite(embeddings, "embeddings")
     fold_of_N = contiguous_folds(len(is_same), num_folds) if fold_ids is None else np.asarray(fold_ids)
@@ -73,7 +73,7 @@ def pair_accuracy(
     if len(fold_of_N) != len(is_same) or len(folds) < 2:
         raise ValueError(
             f"{len(fold_of_N)} fold numbers with {len(folds)} values do not fit {len(is_same)} pairs; "
-            "give one for each pair, and at least two folds"
+            "pass one per pair, and at least two folds"
         )
     x_ND = unit_rows(embeddings)
     if pca is None:
@@ -104,12 +104,20 @@ def _project(x_ND: FloatArray, is_train: BoolArray, num_components: int) -> Floa
 
 
 def require_finite(values: FloatArray, what: str) -> None:
-    """Raise a ValueError that counts the entries (rows, in a matrix) of ``values`` that are not finite."""
+    """Check that ``values`` holds no NaN or infinity.
+
+    Args:
+        values: (N,) or (N, D).
+        what: name of the rows in the message.
+
+    Raises:
+        ValueError: some entries (rows of a matrix) are not finite; the message counts them.
+    """
     rows = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))
     if len(rows):
         raise ValueError(
-            f"{len(rows)} of {len(values)} {what} hold NaN or infinity; the network has diverged: "
-            "use an earlier checkpoint, or lower the learning rate"
+            f"{len(rows)} of {len(values)} {what} contain NaN or infinity: the network has diverged; "
+            "use an earlier checkpoint or lower the learning rate"
         )
 
 
@@ -136,9 +144,13 @@ class Roc:
         return far * self.num_impostor * ROUND_UP >= MIN_FALSE_ACCEPTS
 
     def index_at(self, far: float) -> int:
-        """Index of the last point whose FAR is at most ``far``: the lowest threshold that keeps to it."""
+        """Index of the last point whose FAR is at most ``far``: the lowest threshold that satisfies it.
+
+        Raises:
+            ValueError: ``far`` is not above 0 and at most 1.
+        """
         if not 0 < far <= 1:
-            raise ValueError(f"false-accept rate {far} is not possible; give a number above 0 and at most 1")
+            raise ValueError(f"false-accept rate {far} is out of range; use a number above 0 and at most 1")
         return int(np.searchsorted(self.far, far * ROUND_UP, side="right")) - 1
 
     def tar_at(self, far: float, rule: str = "below") -> float:
@@ -183,7 +195,7 @@ def roc(scores: FloatArray, is_genuine: BoolArray, drop_collinear: bool = False)
     """Exact ROC of similarity scores (N,).
 
     Args:
-        scores: (N,) larger means more alike.
+        scores: (N,) larger means more similar.
         is_genuine: (N,) True for genuine pairs.
         drop_collinear: leave out points between two equal steps, as scikit-learn's ``roc_curve`` does by
             default; the curve is the same, but the point *nearest* to a FAR can then be another one.
@@ -195,14 +207,14 @@ def roc(scores: FloatArray, is_genuine: BoolArray, drop_collinear: bool = False)
     if scores.ndim != 1 or scores.shape != is_genuine.shape:
         raise ValueError(
             f"scores of shape {scores.shape} do not fit labels of shape {is_genuine.shape}; "
-            "give one label for each score"
+            "pass one label per score"
         )
     require_finite(scores, "scores")
     num_genuine = int(is_genuine.sum())
     num_impostor = len(scores) - num_genuine
     if not num_genuine or not num_impostor:
         raise ValueError(
-            f"{num_genuine} genuine and {num_impostor} impostor pairs make no ROC; give both kinds"
+            f"{num_genuine} genuine and {num_impostor} impostor pairs do not define a ROC; pass both kinds"
         )
     order = np.argsort(scores)[::-1]
     ranked = scores[order]
@@ -282,7 +294,7 @@ def operating_point(
     """Threshold and TAR at a false-accept rate, with percentile bootstrap intervals.
 
     Genuine and impostor pairs are resampled with replacement. Only two numbers of a resample matter, and both
-    have a closed distribution, so they are drawn directly, whatever N is: the rank (in the original order) of
+    have a closed distribution, so they are sampled directly, for any N: the rank (in the original order) of
     its k-th largest impostor score is ``ceil(n U)``, U the k-th smallest of n uniforms: Beta(k, n - k + 1);
     and its number of accepted genuine pairs is binomial. Pairs that share images are not independent, so the
     true interval is somewhat wider.
@@ -292,7 +304,7 @@ def operating_point(
     """
     if not 0 < confidence < 1 or num_resamples < 1:
         raise ValueError(
-            f"confidence {confidence} with {num_resamples} resamples gives no interval; "
+            f"confidence {confidence} with {num_resamples} resamples does not define an interval; "
             "use a confidence between 0 and 1 and at least one resample"
         )
     index = curve.index_at(far)

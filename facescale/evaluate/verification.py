@@ -1,4 +1,4 @@
-"""One-to-one verification: embed a pair protocol and say how well the scores tell people apart."""
+"""One-to-one verification: embed the images of a pair protocol, score the pairs, compute the figures."""
 
 import math
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ FARS = (1e-1, 1e-2, 1e-3, 1e-4)
 
 @dataclass(frozen=True)
 class VerificationResult:
-    """All that a verification run found out.
+    """The results of a verification run.
 
     Attributes:
         name: of the protocol.
@@ -36,7 +36,7 @@ class VerificationResult:
         scores: (N,) cosine of each pair.
         accuracy: accuracy by folds, by insightface's rule.
         curve: the exact ROC.
-        points: threshold and TAR at each of the false-accept rates that were asked for.
+        points: threshold and TAR at each requested false-accept rate.
         mean_norm: mean length of the raw embeddings (insightface prints it as XNorm).
         num_images: images that were embedded.
         flip: whether the mirrored view was added.
@@ -53,7 +53,7 @@ class VerificationResult:
     flip: bool
 
     def figures(self) -> Iterator[tuple[str, float]]:
-        """Yield (name, value) of every scalar; rates that the set cannot support are left out."""
+        """Yield (name, value) of every scalar, without rates that the set is too small for."""
         yield "accuracy", self.accuracy.mean
         yield "accuracy_std", self.accuracy.std
         yield "auc", self.curve.auc
@@ -66,16 +66,16 @@ class VerificationResult:
         yield "mean_norm", self.mean_norm
 
     def unsupported(self) -> list[str]:
-        """A sentence for each false-accept rate that this set has too few impostor pairs for."""
+        """One sentence per false-accept rate for which this set has too few impostor pairs."""
         return [
-            f"{self.name}: FAR {point.far:g} needs {round(MIN_FALSE_ACCEPTS / point.far):,} impostor pairs "
-            f"to speak of, the set has {self.curve.num_impostor:,}"
+            f"{self.name}: FAR {point.far:g} needs {round(MIN_FALSE_ACCEPTS / point.far):,} impostor pairs; "
+            f"the set has {self.curve.num_impostor:,}"
             for point in self.points
             if not point.supported
         ]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; what is not finite (no score achieves the rate) is None."""
+        """Plain values for JSON; non-finite values (no score achieves the rate) become None."""
         return {
             "kind": "verification",
             "name": self.name,
@@ -114,7 +114,7 @@ class Verification:
         size: side of the images that the network takes, in pixels; others are resized.
         flip: add the embedding of the mirrored image.
         batch_size: images in one forward pass.
-        fars: false-accept rates at which thresholds are taken.
+        fars: false-accept rates at which thresholds are computed.
     """
 
     name: str

@@ -170,7 +170,7 @@ class AttFCHead(SlotHead):
         if self.training:
             self._pending.append((centre_GD, id_G))
         stats = {
-            "own_cosine": own.cos_B.detach().mean(),
+            "target_cosine": own.cos_B.detach().mean(),
             "norm": norm_G.detach().mean(),
             "attention": attention_BV.amax(1).mean(),
         }

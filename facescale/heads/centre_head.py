@@ -155,7 +155,7 @@ class CentreHead(ClassHead):
         loss = self._losses(margin.own(own), value_G, has_G).mean()
         for term in (margin.penalty(norm_G), margin.batch_term(shared_GD, id_G)):
             loss = loss if term is None else loss + term
-        stats = {"own_cosine": own_cos_G.detach().mean(), "norm": norm_G.detach().mean()}
+        stats = {"target_cosine": own_cos_G.detach().mean(), "norm": norm_G.detach().mean()}
         return HeadOutput(loss.float(), stats)
 
     def _losses(self, own_G: Tensor, value_G: Tensor, has_G: Tensor) -> Tensor:

@@ -188,7 +188,7 @@ class F2CHead(SlotHead):
         for term in (self.margin.penalty(norm_G), self.margin.batch_term(shared_GD, on(id_G, x_GD))):
             loss = loss if term is None else loss + term
         stats = {
-            "own_cosine": own.cos_B.detach().mean(),
+            "target_cosine": own.cos_B.detach().mean(),
             "norm": norm_G.detach().mean(),
             "outliers": torch.tensor(len(outside) / max(1, len(id_G))),
         }

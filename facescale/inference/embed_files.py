@@ -1,4 +1,4 @@
-"""Embed a set of face images into one file that says which model made it."""
+"""Embed a set of face images into one file that names the model."""
 
 import importlib.util
 import json
@@ -23,7 +23,7 @@ from facescale.inference.model import Embeddings, Model
 
 @dataclass(frozen=True)
 class EmbedReport:
-    """What was embedded.
+    """The result of `embed_to_file`.
 
     Attributes:
         path: the file.
@@ -57,7 +57,7 @@ def embed_to_file(
     Images that cannot be read are left out and named in the report.
 
     Args:
-        model: what embeds.
+        model: computes the embeddings.
         source: a reader, what `facescale.data.open_reader` takes, or a folder of images (id -1, no name).
         out: the file.
         batch_size: images per forward pass.
@@ -72,7 +72,7 @@ def embed_to_file(
     _check_suffix(out)
     reader = _open(source) if isinstance(source, str | Path) else source
     bad: dict[int, str] = {}
-    # Reserved at once (and paid for when written to), so that no second copy is ever made.
+    # Reserved at once (memory is used only when written to), so that no second copy is ever made.
     embeddings_ND = np.empty((len(reader), model.embedding_size), np.float32)
     indices: list[int] = []
     batches = iter_images(
@@ -127,7 +127,7 @@ def _write_parquet(path: Path, table: _Table) -> None:
     width = table.embeddings_ND.shape[1]
     vectors = pyarrow.FixedSizeListArray.from_arrays(table.embeddings_ND.reshape(-1), width)
     columns = {"key": table.keys, "id": table.ids, "name": table.names, "embedding": vectors}
-    # Metadata by replacing the schema's: pyarrow.table() takes none along with inferred types.
+    # Metadata replaces that of the schema: pyarrow.table() accepts none together with inferred types.
     parquet.write_table(pyarrow.table(columns).replace_schema_metadata(table.origin), path)
 
 
@@ -144,7 +144,7 @@ def _open(source: str | Path) -> Reader:
     folder = Path(source)
     if folder.is_dir():
         entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
-        has_others = any(entry.is_dir() or entry.is_symlink() for entry in entries)  # a reader's business
+        has_others = any(entry.is_dir() or entry.is_symlink() for entry in entries)  # a data set
         if not has_others and any(is_image_file(entry) for entry in entries):
             return LooseImages(folder)
     return open_reader(str(source))

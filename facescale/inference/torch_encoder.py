@@ -34,7 +34,7 @@ class TorchEncoder:
 
 @contextmanager
 def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside; afterwards every sub-module has its own mode again (some may be frozen)."""
+    """Evaluation mode inside; restores the mode of every sub-module afterwards (some may be frozen)."""
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
     try:

@@ -1,4 +1,4 @@
-"""Rewrite a data set in another form: RecordIO for speed and for other tools, or plain folders."""
+"""Write a data set in another format: RecordIO for speed and for other tools, or plain folders."""
 
 import json
 import shutil
@@ -42,11 +42,11 @@ def convert_data(reader: Reader, folder: str | Path, *, form: str = "recordio") 
     Args:
         reader: the source.
         folder: must not exist, or be empty.
-        form: "recordio" (as InsightFace packs), "im2rec" (as MXNet's im2rec packs) or "folder" (one folder an
+        form: "recordio" (as InsightFace packs), "im2rec" (as MXNet packs) or "folder" (one folder per
             identity, named by its label).
 
     Raises:
-        ValueError: unknown form, or a folder that holds something.
+        ValueError: an unknown form, or a folder that is not empty.
     """
     folder = Path(folder)
     write = lookup("form", FORMS, form)
@@ -67,7 +67,7 @@ def convert_data(reader: Reader, folder: str | Path, *, form: str = "recordio") 
 
 
 def _write_folder(reader: Reader, folder: Path) -> Written:
-    """One folder an identity; labels and image numbers with leading zeros, so that names sort as numbers."""
+    """One folder per identity; labels and image numbers have leading zeros, so that names sort as numbers."""
     label_digits, image_digits = len(str(reader.num_ids - 1)), len(str(len(reader) - 1))
     bad: dict[str, str] = {}
     for index in range(len(reader)):

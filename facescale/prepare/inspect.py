@@ -1,4 +1,4 @@
-"""Look at a data set before training on it: counts, sizes, colours, damaged and repeated images."""
+"""Inspect a data set before training: counts, sizes, colours, damaged and duplicate images."""
 
 import hashlib
 from collections import Counter
@@ -23,7 +23,7 @@ _EDGES = (1, 2, 3, 5, 10, 20, 50, 100, 200, 500)  # lower ends of the bins of im
 
 @dataclass(frozen=True)
 class DataReport:
-    """What a data set holds.
+    """Summary of a data set.
 
     ``images`` and the figures per identity are of the whole set; everything below ``images_read`` is of the
     images that were read.
@@ -44,7 +44,7 @@ class DataReport:
         num_conflicts: images whose bytes occurred before, under another identity.
         repeated: names of (first, later) of the first such pairs.
         conflicts: likewise.
-        hints: what a person should look at, in words.
+        hints: sentences about possible problems.
     """
 
     identities: int
@@ -104,7 +104,7 @@ class _Image:
 
 @dataclass
 class _Findings:
-    """What some images hold.
+    """Statistics of some images.
 
     Attributes:
         images: those that could be decoded.
@@ -118,13 +118,13 @@ class _Findings:
 
 
 def inspect_data(reader: Reader, *, sample: int | None = SAMPLE, workers: int = 2) -> DataReport:
-    """Read a set (or ``sample`` of its images, spread evenly by a fixed shuffle) and report what it holds."""
+    """Read a set (or ``sample`` of its images, chosen by a fixed shuffle) and summarise it."""
     indices = np.arange(len(reader))
     if sample is not None and sample < len(reader):
         indices = np.sort(permuted(np.arange(sample), len(reader), ORDER))
     chunks = [indices[start : start + _CHUNK].tolist() for start in range(0, len(indices), _CHUNK)]
     jobs: Iterator[tuple[None, list[Callable[[], _Findings]]]] = (
-        (None, [partial(_look_at, reader, chunk)]) for chunk in chunks
+        (None, [partial(_read_chunk, reader, chunk)]) for chunk in chunks
     )
     total = _Findings([], [], np.zeros((3, 256), np.int64))
     for _, (found,) in in_order(jobs, workers, ahead=2 * workers):
@@ -134,7 +134,7 @@ def inspect_data(reader: Reader, *, sample: int | None = SAMPLE, workers: int = 
     return _report(reader, total)
 
 
-def _look_at(reader: Reader, indices: list[int]) -> _Findings:
+def _read_chunk(reader: Reader, indices: list[int]) -> _Findings:
     found = _Findings([], [], np.zeros((3, 256), np.int64))
     for index in indices:
         try:
@@ -228,14 +228,14 @@ def _hints(
 ) -> Iterator[str]:
     singles = int((counts == 1).sum())
     if singles:
-        yield f"{singles:,} identities have one image only; data.min_images = 2 leaves them out"
+        yield f"{singles:,} identities have only one image; data.min_images = 2 excludes them"
     if len({side for image in found.images for side in (image.width, image.height)}) > 1:
-        yield "images are not all square and of one size; align the photos first (facescale prepare)"
+        yield "images differ in size or are not square; align the photos first (facescale prepare)"
     if mean[2] > mean[0] + 4:  # skin is redder than it is blue under nearly all light
-        yield "blue is stronger than red, which faces are not; were the images written as BGR?"
+        yield "blue is stronger than red, which is unusual for faces; were the images written as BGR?"
     if found.bad:
         yield f"{len(found.bad):,} images are unreadable; training skips them, up to data.max_bad_share"
     if num_conflicts:
-        yield f"{num_conflicts:,} images are also there under another identity; one of the labels is wrong"
+        yield f"{num_conflicts:,} images also occur under another identity; one of the labels is wrong"
     if num_repeated:
-        yield f"{num_repeated:,} images are there more than once under their identity"
+        yield f"{num_repeated:,} images occur more than once under the same identity"

@@ -185,12 +185,18 @@ def test_a_million_pairs_are_judged_in_seconds() -> None:
             lambda: pair_accuracy(np.ones((9, 2)), np.ones(5, bool)),
             r"shape \(9, 2\) do not fit 5 pairs; .*\(10, D\)",
         ),
-        (lambda: pair_accuracy(np.full((20, 2), np.nan), np.ones(10, bool)), "20 of 20 embeddings hold NaN"),
+        (
+            lambda: pair_accuracy(np.full((20, 2), np.nan), np.ones(10, bool)),
+            "20 of 20 embeddings contain NaN",
+        ),
         (
             lambda: pair_accuracy(np.ones((20, 2)), np.ones(10, bool), rule="lfw"),
             "unknown rule 'lfw'.*insightface",
         ),
-        (lambda: pair_accuracy(np.ones((20, 2)), np.ones(10, bool), num_folds=11), "10 pairs into 11 folds"),
+        (
+            lambda: pair_accuracy(np.ones((20, 2)), np.ones(10, bool), num_folds=11),
+            "10 pairs do not make 11 folds",
+        ),
         (
             lambda: pair_accuracy(np.ones((20, 2)), np.ones(10, bool), fold_ids=np.zeros(10)),
             "at least two folds",
@@ -201,8 +207,11 @@ def test_a_million_pairs_are_judged_in_seconds() -> None:
         ),
         (lambda: roc(np.ones(3), np.ones(4, bool)), r"shape \(3,\) do not fit labels of shape \(4,\)"),
         (lambda: roc(np.ones(3), np.ones(3, bool)), "3 genuine and 0 impostor pairs"),
-        (lambda: roc(np.array([1, np.inf]), np.array([True, False])), "1 of 2 scores hold NaN or infinity"),
-        (lambda: tar_at_far(np.arange(2), np.array([True, False]), 0.0), "rate 0.0 is not possible"),
+        (
+            lambda: roc(np.array([1, np.inf]), np.array([True, False])),
+            "1 of 2 scores contain NaN or infinity",
+        ),
+        (lambda: tar_at_far(np.arange(2), np.array([True, False]), 0.0), "rate 0.0 is out of range"),
         (
             lambda: tar_at_far(np.arange(2), np.array([True, False]), 0.1, "near"),
             "unknown rule 'near'.*nearest",

@@ -58,9 +58,7 @@ def test_a_blind_network_scores_half() -> None:
 def test_rates_without_enough_impostors_are_said_not_shown() -> None:
     result = Verification("toy", toy_pairs(), size=SIZE).measure(pixels_as_embedding)
     assert "tar@far=0.01" not in dict(result.figures())
-    assert result.unsupported()[0] == (
-        "toy: FAR 0.01 needs 1,000 impostor pairs to speak of, the set has 200"
-    )
+    assert result.unsupported()[0] == ("toy: FAR 0.01 needs 1,000 impostor pairs; the set has 200")
     points = {point["far"]: point for point in result.to_dict()["operating_points"]}
     assert [points[far]["supported"] for far in (0.1, 0.01, 0.001, 0.0001)] == [True, False, False, False]
     assert points[0.1]["threshold_low"] <= points[0.1]["threshold"] <= points[0.1]["threshold_high"]
@@ -112,7 +110,7 @@ def test_a_network_left_in_training_mode_is_found_out() -> None:
 
 
 def test_embeddings_that_are_not_finite_are_counted() -> None:
-    with pytest.raises(ValueError, match="2 of 2 embeddings hold NaN"):
+    with pytest.raises(ValueError, match="2 of 2 embeddings contain NaN"):
         embed_images(lambda x: torch.full((len(x), 4), torch.nan), [np.zeros((2, 4, 4, 3), np.uint8)])
 
 
@@ -129,7 +127,7 @@ def test_images_are_decoded_in_order_and_resized() -> None:
 
 
 def test_a_bad_image_is_named() -> None:
-    with pytest.raises(ValueError, match=r"image 'b' of the protocol is bad: .*replace the image"):
+    with pytest.raises(ValueError, match=r"image 'b' of the protocol cannot be read: .*replace the image"):
         list(decoded_batches(IndexedImages([b"not an image"], ["b"]), [0], 16, 1))
 
 
@@ -158,11 +156,11 @@ def test_protocols_are_opened_by_what_they_are(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("nowhere.csv", "there is no protocol 'nowhere.csv'; give a folder with pairs.txt"),
-        ("lfw=nowhere", "there is no protocol 'nowhere'"),
-        ("{tmp}", "has no pairs.txt; draw pairs .*'facescale pairs"),
-        ("{tmp}/x.json", r"'.*x.json' is no pair protocol; give a .txt"),
-        ("{tmp}/x.json?roots=y", r"unknown option 'roots=y'; the one option is root"),
+        ("nowhere.csv", "'nowhere.csv' does not exist; name a folder with pairs.txt"),
+        ("lfw=nowhere", "'nowhere' does not exist"),
+        ("{tmp}", "has no pairs.txt; sample pairs .*'facescale pairs"),
+        ("{tmp}/x.json", r"'.*x.json' is not a pair protocol; use a .txt"),
+        ("{tmp}/x.json?roots=y", r"unknown option 'roots=y'; the only option is root"),
         ("synthetic:pair=9", r"cannot read 'pair=9' \(did you mean 'pairs'\?\); write synthetic:pairs=2000"),
         ("synthetic:pairs=many", "cannot read 'pairs=many'"),
         ("synthetic:pairs=7", "7 pairs do not make 10"),
@@ -178,7 +176,7 @@ def test_what_is_no_protocol_is_answered_in_a_sentence(tmp_path: Path, spec: str
     ("change", "message"),
     [
         ({"a": np.array([0, 1, 2])}, r"differ in length: \[3, 4\]"),
-        ({"b": np.array([0, 1, 2, 9])}, "pairs name images 0 to 9, but there are 4"),
+        ({"b": np.array([0, 1, 2, 9])}, "pairs refer to images 0 to 9, but there are 4"),
         ({"is_same": np.ones(4, bool)}, "4 of 4 pairs are genuine"),
         ({"fold": np.zeros(4, np.int64)}, "all pairs are in one fold"),
     ],

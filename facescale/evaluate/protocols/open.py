@@ -22,13 +22,13 @@ def open_protocol(spec: str, size: int = 112, flip: bool = True, batch_size: int
     PATH?root=FOLDER.
 
     Args:
-        spec: as above; without NAME it is called after its file or folder.
+        spec: as above; without NAME, the name is that of the file or folder.
         size: side of the images that the network takes, in pixels.
         flip: add the embedding of the mirrored image.
         batch_size: images in one forward pass.
 
     Raises:
-        ValueError: nothing there, not a protocol, or damaged; the sentence says what to do.
+        ValueError: the path does not exist, is not a protocol, or is damaged.
     """
     named = re.fullmatch(r"([\w.-]+)=(.+)", spec)
     name, path = named.groups() if named else ("", spec)
@@ -42,19 +42,19 @@ def _open_files(spec: str) -> Pairs:
     text, _, query = spec.partition("?")
     options = dict(parse_qsl(query))
     if set(options) - {"root"} or (query and not options):
-        raise ValueError(f"'{spec}': unknown option '{query}'; the one option is root, as PATH?root=FOLDER")
+        raise ValueError(f"'{spec}': unknown option '{query}'; the only option is root: PATH?root=FOLDER")
     root = Path(options["root"]) if "root" in options else None
     path = Path(text)
     if path.is_dir():
         if not (path / "pairs.txt").is_file():
             raise ValueError(
-                f"'{path}' has no pairs.txt; draw pairs from a folder of identities with "
+                f"'{path}' has no pairs.txt; sample pairs from a folder of identities with "
                 f"'facescale pairs {path}', then evaluate on the CSV that it writes"
             )
         return read_lfw(path / "pairs.txt", root)
     if not path.is_file():
         raise ValueError(
-            f"there is no protocol '{path}'; give a folder with pairs.txt, a .csv or .bin of pairs, "
+            f"'{path}' does not exist; name a folder with pairs.txt, a .csv or .bin of pairs, "
             "or synthetic:pairs=2000"
         )
     readers = {".txt": read_lfw, ".csv": read_csv}
@@ -62,8 +62,8 @@ def _open_files(spec: str) -> Pairs:
         return readers[path.suffix](path, root)
     if path.suffix != ".bin" or root:
         raise ValueError(
-            f"'{spec}' is no pair protocol; give a .txt in LFW's format or a .csv (either with ?root=FOLDER "
-            "if need be), or a .bin"
+            f"'{spec}' is not a pair protocol; use a .txt in LFW's format or a .csv, both with ?root=FOLDER "
+            "if needed, or a .bin"
         )
     return read_bin(path)
 
@@ -78,7 +78,7 @@ def _open_synthetic(spec: str, size: int) -> Pairs:
         except (KeyError, ValueError):
             raise ValueError(
                 f"'{spec}': cannot read '{item}'{nearest(key, kinds)}; write synthetic:pairs=2000 "
-                "and, if need be, seed=0, folds=10, nuisance=1, parted by commas"
+                "and optionally seed=0, folds=10, nuisance=1, comma-separated"
             ) from None
     num_pairs, num_folds = values.pop("pairs"), values.pop("folds", 10)
     drawn = synthetic_pairs(num_pairs, num_folds=num_folds, size=size, **values)

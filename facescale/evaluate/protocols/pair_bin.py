@@ -26,7 +26,7 @@ def read_bin(path: str | Path, num_folds: int = 10) -> Pairs:
     bytes. Images that are equal byte for byte are listed once.
 
     Raises:
-        ValueError: not such a file, or one that asks for more than bytes, lists, booleans and numpy arrays.
+        ValueError: not such a file, or one with objects other than bytes, lists, booleans and numpy arrays.
     """
     try:
         # From memory: a file that claims more bytes than it has cannot make the reader allocate them.
@@ -37,7 +37,7 @@ def read_bin(path: str | Path, num_folds: int = 10) -> Pairs:
     except Exception as error:  # damaged pickles raise nearly anything
         raise ValueError(
             f"'{path}' is not a verification .bin (a pickle of images and labels): {error}; "
-            "make one with 'facescale pairs', or give a CSV of pairs"
+            "make one with 'facescale pairs', or use a CSV of pairs"
         ) from error
     number: dict[bytes, int] = {}
     index = np.array([number.setdefault(image, len(number)) for image in encoded], dtype=np.int64)
@@ -69,10 +69,10 @@ def write_bin(path: str | Path, pairs: Pairs) -> None:
 
 def _images_and_labels(content: Any) -> tuple[list[bytes], npt.NDArray[np.bool_]]:
     if not isinstance(content, tuple | list) or len(content) != 2:
-        raise ValueError("it holds no (images, labels)")
+        raise ValueError("it does not contain (images, labels)")
     images, labels = (part.value() if isinstance(part, _Array) else part for part in content)
     if not isinstance(images, list) or not isinstance(labels, list | np.ndarray):
-        raise ValueError("its images or labels are no list")
+        raise ValueError("its images or labels are not a list")
     encoded = [image.value().tobytes() if isinstance(image, _Array) else image for image in images]
     if not all(isinstance(image, bytes) for image in encoded):
         raise ValueError("an image is neither bytes nor a uint8 array")
@@ -85,14 +85,14 @@ def _images_and_labels(content: Any) -> tuple[list[bytes], npt.NDArray[np.bool_]
 
 
 class _Dtype:
-    """Stands for numpy's dtype: one byte a value, unsigned or boolean, nothing else."""
+    """Stands for numpy's dtype: one byte per value, unsigned or boolean, nothing else."""
 
     __slots__ = ("kind",)
 
     def __init__(self, code: Any, *_: Any) -> None:
         name = _text(code).lstrip("|")
         if name not in ("u1", "b1"):
-            raise ValueError(f"it holds an array of type '{name}', where only bytes and booleans belong")
+            raise ValueError(f"it contains an array of type '{name}'; only bytes and booleans are allowed")
         self.kind = np.dtype(name)
 
     def __setstate__(self, _: Any) -> None:
@@ -119,7 +119,7 @@ class _Array:
             ValueError: data, type and shape are not those of an array of bytes or booleans.
         """
         if not isinstance(self.data, bytes | bytearray) or not isinstance(self.dtype, _Dtype):
-            raise ValueError("it holds an array without data")
+            raise ValueError("it contains an array without data")
         return np.frombuffer(self.data, self.dtype.kind).reshape(self.shape)
 
 
@@ -142,7 +142,7 @@ class _EncodedText:
 
     def __new__(cls, text: Any, encoding: Any) -> Any:
         if not isinstance(text, str) or _text(encoding) != "latin1":
-            raise ValueError("it encodes something else than bytes")
+            raise ValueError("it encodes something other than bytes")
         return text.encode("latin1")
 
     def __setstate__(self, _: Any) -> None:
@@ -182,6 +182,6 @@ class _BinUnpickler(pickle._Unpickler):
         """
         if (module, name) not in _STAND_INS:
             raise pickle.UnpicklingError(
-                f"it asks to run {module}.{name}, which a list of images never needs"
+                f"it asks to run {module}.{name}, which is not allowed in a list of images"
             )
         return _STAND_INS[module, name]

@@ -31,14 +31,14 @@ class FileImages:
             real = os.path.realpath(root / path)
             if os.path.commonpath([real_root, real]) != real_root:
                 raise ValueError(
-                    f"{source}: '{path}' leads out of '{root}'; name images by their path below that folder"
+                    f"{source}: '{path}' is outside '{root}'; name images by their path below that folder"
                 )
             if not os.path.isfile(real):
                 missing.append(path)
         if missing:
             raise ValueError(
                 f"{source}: {len(missing)} of {len(paths)} images are not in '{root}', the first is "
-                f"'{missing[0]}'; complete the folder, or say where the images are: PATH?root=FOLDER"
+                f"'{missing[0]}'; complete the folder, or name another one: PATH?root=FOLDER"
             )
 
     def __len__(self) -> int:
@@ -61,7 +61,7 @@ def read_lfw(list_file: Path, root: Path | None = None) -> Pairs:
 
     Args:
         list_file: the list.
-        root: folder with a folder for each name; by default the list's own, or ``images`` or ``lfw`` in it.
+        root: folder with one folder per name; by default that of the list, or ``images`` or ``lfw`` in it.
 
     Raises:
         ValueError: a line of another form, another number of lines than stated, missing images.
@@ -73,12 +73,14 @@ def read_lfw(list_file: Path, root: Path | None = None) -> Pairs:
     fold = None
     if header:
         if not all(word.isdecimal() and int(word) for word in header):
-            raise ValueError(f"{list_file}: the first line is '{' '.join(header)}', not '10 300' or the like")
+            raise ValueError(
+                f"{list_file}: the first line is '{' '.join(header)}', not numbers such as '10 300'"
+            )
         num_folds, of_each = [1, *map(int, header)][-2:]
         if len(rows) != num_folds * 2 * of_each:
             raise ValueError(
-                f"{list_file}: the first line promises {num_folds * 2 * of_each} pairs but {len(rows)} "
-                "follow; the file is cut short, or its first line is wrong"
+                f"{list_file}: the first line announces {num_folds * 2 * of_each} pairs but {len(rows)} "
+                "follow; the file is truncated, or its first line is wrong"
             )
         if num_folds > 1:
             fold = np.repeat(np.arange(num_folds), 2 * of_each)
@@ -91,7 +93,7 @@ def read_csv(list_file: Path, root: Path | None = None) -> Pairs:
 
     Args:
         list_file: the list; its first line names the columns.
-        root: folder of the images; by default the list's own.
+        root: folder of the images; by default that of the list.
 
     Raises:
         ValueError: a column or value is missing or of another form, images are missing or not below ``root``.
@@ -101,13 +103,13 @@ def read_csv(list_file: Path, root: Path | None = None) -> Pairs:
     if not {"a", "b", "same"} <= set(columns):
         raise ValueError(
             f"{list_file}: its columns are '{', '.join(map(str, columns))}'; "
-            "the first line must be 'a,b,same' or 'a,b,same,fold', then one pair a line"
+            "the first line must be 'a,b,same' or 'a,b,same,fold', followed by one pair per line"
         )
     for number, row in enumerate(rows, start=1):
         if row["same"].strip().lower() not in _TRUTH or not row["a"] or not row["b"]:
             raise ValueError(
                 f"{list_file}: pair {number} reads a='{row['a']}', b='{row['b']}', same='{row['same']}'; "
-                f"give two paths, and one of {', '.join(_TRUTH)}"
+                f"write two paths, and one of {', '.join(_TRUTH)}"
             )
     is_same = np.array([_TRUTH[row["same"].strip().lower()] for row in rows], dtype=bool)
     fold = np.unique([row["fold"] for row in rows], return_inverse=True)[1] if "fold" in columns else None
@@ -130,7 +132,9 @@ def _lines(path: Path) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"cannot read the pair list '{path}': {error}") from error
     if not lines:
-        raise ValueError(f"the pair list '{path}' is empty; give a pairs.txt or a CSV with columns a,b,same")
+        raise ValueError(
+            f"the pair list '{path}' is empty; use a pairs.txt or a CSV with the columns a,b,same"
+        )
     return lines
 
 

@@ -106,9 +106,9 @@ def test_functions_in_a_file_are_not_run(tmp_path: Path, function: Any, protocol
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"a": 1}, r"holds no \(images, labels\)"),
-        ((IMAGES, "yes"), "images or labels are no list"),
-        (("abc", LABELS), "images or labels are no list"),
+        ({"a": 1}, r"does not contain \(images, labels\)"),
+        ((IMAGES, "yes"), "images or labels are not a list"),
+        (("abc", LABELS), "images or labels are not a list"),
         ((IMAGES[:-1], LABELS), "39 images do not make 20 pairs"),
         ((["text"] * 40, LABELS), "neither bytes nor a uint8 array"),
         ((IMAGES, [2] * 20), "labels are not booleans"),

@@ -65,14 +65,14 @@ def test_lfw_images_may_lie_in_a_sub_folder_or_elsewhere_and_be_png(tmp_path: Pa
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (["10 300", "Bo 1 2"], "promises 6000 pairs but 1 follow"),
-        (["ten", "Bo 1 2"], "first line is 'ten', not '10 300'"),
+        (["10 300", "Bo 1 2"], "announces 6000 pairs but 1 follow"),
+        (["ten", "Bo 1 2"], "first line is 'ten', not numbers such as '10 300'"),
         (["Bo 1 2 3 4"], "cannot read the line 'Bo 1 2 3 4'; a genuine pair is 'NAME 1 2'"),
         (["Bo 1 x"], "cannot read the line 'Bo 1 x'"),
         (["Bo 1 2", "Bo 1 Cy 9", "Bo 2 3", "Bo 1 Cy 1"], "1 of 5 images are not in .*Cy_0009.jpg"),
-        (["Bo 1 2", "Bo 1 3"], "2 genuine and 0 impostor pairs; give at least two of each"),
+        (["Bo 1 2", "Bo 1 3"], "2 genuine and 0 impostor pairs; folds need at least two of each"),
         ([""], "is empty"),
-        (["Bo 1 2", "../Bo 1 2", "Bo 1 Cy 1", "Bo 2 Cy 2"], r"'../Bo/../Bo_0001.jpg' leads out of"),
+        (["Bo 1 2", "../Bo 1 2", "Bo 1 Cy 1", "Bo 2 Cy 2"], r"'../Bo/../Bo_0001.jpg' is outside"),
     ],
 )
 def test_wrong_lfw_lists_are_answered_in_a_sentence(people: Path, lines: list[str], message: str) -> None:
@@ -112,9 +112,9 @@ def test_written_csv_is_read_back_the_same(people: Path) -> None:
         (["a,b,same", "x,y"], "pair 1 reads .*same=''"),
         (
             ["a,b,same", "/etc/passwd,Bo/Bo_0001.jpg,1", "a,b,0", "a,b,1", "a,b,0"],
-            "'/etc/passwd' leads out of",
+            "'/etc/passwd' is outside",
         ),
-        (["a,b,same", "../x,Bo/Bo_0001.jpg,1", "a,b,0", "a,b,1", "a,b,0"], r"'\.\./x' leads out of"),
+        (["a,b,same", "../x,Bo/Bo_0001.jpg,1", "a,b,0", "a,b,1", "a,b,0"], r"'\.\./x' is outside"),
     ],
 )
 def test_wrong_csv_is_answered_in_a_sentence(people: Path, rows: list[str], message: str) -> None:
@@ -129,7 +129,7 @@ def test_a_link_may_not_lead_out_of_the_folder(
     make_images(outside.parent, [outside.name])
     (people / "Bo/link.jpg").symlink_to(outside)
     rows = ["a,b,same", "Bo/link.jpg,Bo/Bo_0001.jpg,1", "Bo/Bo_0002.jpg,Bo/Bo_0001.jpg,1"]
-    with pytest.raises(ValueError, match=r"'Bo/link.jpg' leads out of"):
+    with pytest.raises(ValueError, match=r"'Bo/link.jpg' is outside"):
         read_csv(write(people / "p.csv", *rows, *[row.replace(",1", ",0") for row in rows[1:]]))
 
 
