@@ -1,5 +1,6 @@
 """The commands. Each imports what it needs when it runs, so that help is instant."""
 
+import io
 import os
 import sys
 
@@ -9,6 +10,9 @@ from facescale.cli.app import app
 
 def main() -> None:
     """Run a command; a user's mistake becomes a sentence and exit code 2, a failure of ours 1."""
+    for stream in (sys.stdout, sys.stderr):  # a file's name may hold bytes that the terminal cannot show
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except (ValueError, FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError) as error:

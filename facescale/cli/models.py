@@ -38,7 +38,7 @@ def evaluate(
         + "".join(f", TAR@FAR={p.far:g} {p.tar:.2%}" for p in r.points if p.supported)
         for r in results
     ]
-    notes = [note for r in results for note in r.unsupported()]
+    notes = [note for r in results for note in r.notes()]
     values = {"report": str(report), "results": [r.to_dict() for r in results]}
     show(values, as_json, "\n".join([*lines, *notes, f"report: {report}"]))
 

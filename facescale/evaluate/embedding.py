@@ -3,6 +3,7 @@
 Shapes: B images of a batch, H W their size, D embedding width, N images in all.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -84,18 +85,23 @@ def _check_batch_independence(embed: "Embed", images_BHW3: "Tensor", x_BD: "Tens
 
 
 def decoded_batches(
-    images: Images, indices: Sequence[int], size: int, batch_size: int, workers: int = 2
+    images: Images,
+    indices: Sequence[int],
+    size: int,
+    batch_size: int,
+    workers: int = 2,
+    sizes: Counter[str] | None = None,
 ) -> Iterator[Pixels]:
     """Yield uint8 (B, size, size, 3) batches of the images at ``indices``, decoded ahead by threads.
 
-    Images of another size are resized.
+    Images of another size are resized; ``sizes`` receives the number of images by "WIDTHxHEIGHT".
 
     Raises:
         ValueError: an image cannot be read, with its key.
     """
     bad: dict[int, str] = {}
     batches = iter_images(
-        images, indices, batch_size=batch_size, size=size, workers=workers, resize=True, bad=bad
+        images, indices, batch_size=batch_size, size=size, workers=workers, resize=True, bad=bad, sizes=sizes
     )
     for batch, _ in batches:
         for index, reason in bad.items():

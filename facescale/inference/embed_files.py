@@ -15,7 +15,8 @@ from facescale.data import open_reader
 from facescale.data.images import ReaderImages
 from facescale.data.loading.iterate import iter_images
 from facescale.data.readers.base import Reader, identity_names
-from facescale.data.readers.loose import NO_ID, LooseImages, is_image_file
+from facescale.data.readers.loose import NO_ID, LooseImages
+from facescale.data.readers.pictures import is_picture, is_system_folder
 from facescale.files import replacing
 from facescale.inference.model import Embeddings, Model
 
@@ -54,7 +55,8 @@ def embed_to_file(
 
     A ``.npz`` file (read with ``numpy.load``) holds ``embeddings`` float32 (N, d), ``keys`` (N,), ``ids``
     int64 (N,), ``names`` (N,), and the scalars ``fingerprint`` and ``contract`` (JSON). A ``.parquet`` file
-    has the columns ``key``, ``id``, ``name`` and ``embedding``, and the scalars in its schema's metadata.
+    has the columns ``key``, ``id``, ``name`` and ``embedding``, and the scalars in its schema's metadata; bytes
+    of a file's name that are not UTF-8 are escaped there, \\udcfc for 0xfc.
     Images that cannot be read are left out and named in the report.
 
     Args:
@@ -132,9 +134,15 @@ def _write_parquet(path: Path, table: _Table) -> None:
 
     width = table.embeddings_ND.shape[1]
     vectors = pyarrow.FixedSizeListArray.from_arrays(table.embeddings_ND.reshape(-1), width)
-    columns = {"key": table.keys, "id": table.ids, "name": table.names, "embedding": vectors}
+    keys, names = ([_utf8(text) for text in texts] for texts in (table.keys, table.names))
+    columns = {"key": keys, "id": table.ids, "name": names, "embedding": vectors}
     # Metadata by replacing the schema's: pyarrow.table() takes none along with inferred types.
     parquet.write_table(pyarrow.table(columns).replace_schema_metadata(table.origin), path)
+
+
+def _utf8(name: str) -> str:
+    """A file's name as Parquet can hold it: each byte that is not UTF-8 becomes an escape such as \\udcfc."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _check_suffix(out: Path) -> None:
@@ -149,8 +157,12 @@ def _check_suffix(out: Path) -> None:
 def _open(source: str | Path) -> Reader:
     folder = Path(source)
     if folder.is_dir():
-        entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+        entries = [
+            entry
+            for entry in folder.iterdir()
+            if not entry.name.startswith(".") and not is_system_folder(entry.name)
+        ]
         has_others = any(entry.is_dir() or entry.is_symlink() for entry in entries)  # a reader's business
-        if not has_others and any(is_image_file(entry) for entry in entries):
+        if not has_others and any(is_picture(entry) for entry in entries):
             return LooseImages(folder)
     return open_reader(str(source))

@@ -41,7 +41,7 @@ def test_unreadable_images_are_left_out_and_named(make_reader, tmp_path, form: s
 
 def test_folders_sort_as_their_labels_and_files_have_the_suffix_of_their_format(make_reader, tmp_path):
     source = make_reader(list(range(12)))
-    source.images[3:6] = [b"\x89PNG\r\n...", b"BM......", b"RIFF....WEBP"]
+    source.images[3:6] = [b"\x89PNG\r\n...", b"BM....\0\0\0\0", b"RIFF....WEBP"]
     convert_data(source, tmp_path / "out", form="folder")
     converted = open_reader(tmp_path / "out")
     assert [converted[i] for i in range(12)] == [source[i] for i in range(12)]

@@ -45,6 +45,31 @@ def read_index(path: Path, size: int) -> tuple[IntArray, IntArray]:
     return keys, offsets
 
 
+def check_gapless(path: Path, words: Words, offsets: IntArray, gaps: IntArray) -> None:
+    """Make sure that the index ``path`` leaves out no record between two that it names.
+
+    Raises:
+        ValueError: it does.
+    """
+    word = words[offsets // 4 + 1].astype(np.int64)
+    is_whole = word >> KIND_BIT == 0  # a record in parts is longer than its first part tells
+    missed = is_whole & ((FRAME.size + (word & MAX_LENGTH) + 3) // 4 * 4 != gaps)
+    if missed.any():
+        raise ValueError(
+            f"'{path}' leaves out what follows the record at byte {offsets[missed][0]:,}; it is incomplete: copy"
+            " it again, or remove it to have it rebuilt"
+        )
+
+
+def record_end(words: Words, offset: int) -> int:
+    """Byte behind the record that starts at ``offset``, all its parts included; may lie beyond the file."""
+    while True:
+        word = int(words[offset // 4 + 1])
+        offset += padded(FRAME.size + (word & MAX_LENGTH))
+        if word >> KIND_BIT not in (1, 2) or offset + FRAME.size > words.nbytes:
+            return offset
+
+
 def gaps_between(offsets: IntArray, size: int) -> IntArray:
     """Bytes from each record to the next one in the file: its framed length, whatever its key."""
     order = np.argsort(offsets, kind="stable")

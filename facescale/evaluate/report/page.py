@@ -201,7 +201,7 @@ def _protocol(result: VerificationResult, pictures: bool) -> list[Element]:
             _table("Operating points", points, ["FAR", "Threshold", "Interval", "TAR", "Interval"]),
             _caption("Thresholds are cosines. Intervals are 95 % bootstrap intervals over pairs."),
         ]
-    parts += [*map(_caption, result.unsupported()), _table("Facts", list(facts.items()), class_="facts")]
+    parts += [*map(_caption, result.notes()), _table("Facts", list(facts.items()), class_="facts")]
     if pictures:
         ranked = np.argsort(result.scores, kind="stable")
         is_same = result.pairs.is_same[ranked]

@@ -113,8 +113,11 @@ def test_functions_in_a_file_are_not_run(tmp_path: Path, function: Any, protocol
         ((["text"] * 40, LABELS), "neither bytes nor a uint8 array"),
         ((IMAGES, [2] * 20), "labels are not booleans"),
         ((IMAGES, ["x"] * 20), "labels are not booleans"),
-        (([np.zeros(3, np.float32)] * 40, LABELS), "array of type 'f4'"),
-        (([np.array([{}], object)] * 40, LABELS), "array of type 'O8'"),
+        (([np.zeros(3, np.float32)] * 40, LABELS), "neither bytes nor a uint8 array"),
+        (([np.zeros(3, np.complex64)] * 40, LABELS), "array of type 'c8'"),
+        (([np.array([{}], object)] * 40, LABELS), "neither bytes nor a uint8 array"),
+        ((IMAGES, [0.5] * 20), "labels are not booleans, nor 0 and 1"),
+        ((np.array(IMAGES, object), "yes"), "images or labels are no list"),
         ((IMAGES, [True] * 20), "20 of 20 pairs are genuine"),
     ],
 )
