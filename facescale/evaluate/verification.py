@@ -73,14 +73,14 @@ class VerificationResult:
     def notes(self) -> list[str]:
         """A sentence for each thing that makes a figure less than it seems, or leaves it out."""
         notes = [
-            f"{self.name}: {count:,} images are {size} and were scaled to {self.size}x{self.size}; the network "
-            "wants faces aligned to that size"
+            f"{self.name}: {count:,} images are {size} and were scaled to {self.size}x{self.size}; the "
+            "network wants faces aligned to that size"
             for size, count in self.scaled.items()
         ]
         if one_sided := one_sided_folds(self.pairs.is_same, self.pairs.fold):
             notes.append(
-                f"{self.name}: {one_sided} of {len(self.accuracy.folds)} folds hold genuine or impostor pairs "
-                "only, so VAL rests on the others; mix the pairs before they are cut into folds"
+                f"{self.name}: {one_sided} of {len(self.accuracy.folds)} folds hold genuine or impostor "
+                "pairs only, so VAL rests on the others; mix the pairs before they are cut into folds"
             )
         return notes + [
             f"{self.name}: FAR {point.far:g} needs {round(MIN_FALSE_ACCEPTS / point.far):,} impostor pairs "

@@ -55,8 +55,8 @@ def embed_to_file(
 
     A ``.npz`` file (read with ``numpy.load``) holds ``embeddings`` float32 (N, d), ``keys`` (N,), ``ids``
     int64 (N,), ``names`` (N,), and the scalars ``fingerprint`` and ``contract`` (JSON). A ``.parquet`` file
-    has the columns ``key``, ``id``, ``name`` and ``embedding``, and the scalars in its schema's metadata; bytes
-    of a file's name that are not UTF-8 are escaped there, \\udcfc for 0xfc.
+    has the columns ``key``, ``id``, ``name`` and ``embedding``, and the scalars in its schema's metadata;
+    bytes of a file's name that are not UTF-8 are escaped there, as by ``backslashreplace``.
     Images that cannot be read are left out and named in the report.
 
     Args:
@@ -141,7 +141,7 @@ def _write_parquet(path: Path, table: _Table) -> None:
 
 
 def _utf8(name: str) -> str:
-    """A file's name as Parquet can hold it: each byte that is not UTF-8 becomes an escape such as \\udcfc."""
+    """A file's name as Parquet can hold it: each byte that is not UTF-8 becomes an escape."""
     return name.encode("utf-8", "backslashreplace").decode()
 
 

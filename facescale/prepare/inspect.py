@@ -92,9 +92,9 @@ class DataReport:
         yield f"unreadable           {self.num_bad:,}"
         yield from (f"  {key}: {reason}" for key, reason in self.bad.items())
         if self.passed_over:
-            yield f"passed over          {listed(Counter(self.passed_over))}"
+            yield f"passed over          {listed(self.passed_over)}"
         if self.unusual:
-            yield f"unusual              {listed(Counter(self.unusual))}"
+            yield f"unusual              {listed(self.unusual)}"
         yield f"repeated images      {self.num_repeated:,} within an identity, {self.num_conflicts:,} across"
         yield from (f"  {a} = {b}" for a, b in self.conflicts)
         yield from (f"! {hint}" for hint in self.hints)

@@ -12,6 +12,7 @@ import torch
 
 from facescale.config import Config
 from facescale.data import open_reader
+from facescale.data.readers.base import passed_over
 from facescale.distributed import Dist, pick_device
 from facescale.evaluate.protocols.open import open_protocol
 from facescale.files import write_atomically
@@ -108,7 +109,8 @@ def train(
                 on_log(line, plan)
 
     singles = getattr(loader.sampler, "num_single", 0)
-    log("start", **plan.to_dict(), **started, single_image_identities=singles)
+    started |= {"single_image_identities": singles, "passed_over": passed_over(reader)}
+    log("start", **plan.to_dict(), **started)
     task.train()
     stopping, warning = False, None
     with stop_signals() as stop_asked, closing(timed_batches(loader, plan, state.step)) as batches:

@@ -193,3 +193,36 @@ def test_synthetic_faces_are_painted_once_for_all_evaluations(monkeypatch: pytes
     first = protocol.measure(pixels_as_embedding)
     monkeypatch.setattr("facescale.data.synthetic.faces.SyntheticFaces.__getitem__", None)
     assert (protocol.measure(pixels_as_embedding).scores == first.scores).all()
+
+
+def test_pictures_that_were_scaled_are_said() -> None:
+    pictures = [np.full((side, 20, 3), shade, np.uint8) for shade, side in enumerate((16, 16, 20, 16))]
+    same = np.array([True, False, True, False])
+    pairs = Pairs(
+        "x",
+        IndexedImages(pictures, list("abcd")),
+        np.arange(4),
+        np.array([1, 2, 3, 0]),
+        same,
+        np.arange(4) // 2,
+    )
+    result = Verification("x", pairs, SIZE).measure(lambda x: pixels_as_embedding(x) + 0.1)
+    assert result.scaled == {"20x16": 3, "20x20": 1}
+    assert result.notes()[0] == (
+        "x: 3 images are 20x16 and were scaled to 16x16; the network wants faces aligned to that size"
+    )
+    assert result.to_dict()["notes"] == result.notes()
+
+
+def test_folds_of_one_kind_are_said() -> None:
+    pairs = toy_pairs(40)
+    order = np.argsort(~pairs.is_same, kind="stable")
+    columns = (pairs.a[order], pairs.b[order], pairs.is_same[order], np.arange(40) // 10)
+    result = Verification("toy", Pairs("x", pairs.images, *columns), SIZE).measure(pixels_as_embedding)
+    assert result.notes()[0] == (
+        "toy: 4 of 4 folds hold genuine or impostor pairs only, so VAL rests on the others; "
+        "mix the pairs before they are cut into folds"
+    )
+    assert not any(
+        "folds" in note for note in Verification("toy", pairs, SIZE).measure(pixels_as_embedding).notes()
+    )

@@ -18,7 +18,10 @@ _FORMATS = ("JPEG", "PNG", "BMP", "WEBP")  # Pillow opens nothing else
 # What is unusual in a file that can be read all the same.
 STRAY, SAMPLING = "stray bytes", "rare chroma sampling"
 TURNED, TRANSPARENT = "turned upright by EXIF", "transparent, on black"
-_STRAY = "extraneous bytes before marker"  # as libjpeg says it
+_HARMLESS = {  # what libjpeg says -> what it is
+    "extraneous bytes before marker": STRAY,
+    "not determine subsampling": SAMPLING,
+}
 
 
 def decode(data: bytes | Pixels, max_pixels: int = MAX_PIXELS) -> Pixels:
@@ -61,14 +64,13 @@ def _decode_jpeg(data: bytes, max_pixels: int) -> tuple[Pixels, list[str]]:
     except BadRecordError:
         raise
     except ValueError as error:
-        if _STRAY not in str(error):  # data that ends too soon, say
-            raise BadRecordError(f"damaged JPEG: {error}") from error
-        return _decode_other(data, max_pixels)[0], [STRAY]
-    except KeyError as error:  # simplejpeg looks up a chroma sampling that it has no name for
+        unusual = [what for words, what in _HARMLESS.items() if words in str(error)]
         try:
-            return _decode_other(data, max_pixels)[0], [SAMPLING]
+            if unusual:
+                return _decode_other(data, max_pixels)[0], unusual
         except BadRecordError:
-            raise BadRecordError("damaged JPEG: its header is incomplete") from error
+            pass  # a truncated header, say, tells no sampling
+        raise BadRecordError(f"damaged JPEG: {error}") from error
 
 
 def decode_into(out: Pixels, data: bytes | Pixels, *, resize: bool = False) -> tuple[int, int]:
@@ -92,7 +94,7 @@ def decode_into(out: Pixels, data: bytes | Pixels, *, resize: bool = False) -> t
             fits = not resize or simplejpeg.decode_jpeg_header(data)[:2] == out.shape[:2]
             if fits and simplejpeg.decode_jpeg(data, "RGB", buffer=out).shape == out.shape:
                 return out.shape[:2]
-        except (ValueError, KeyError):
+        except ValueError:
             pass  # damaged, unusual, in CMYK, or larger than the buffer: `decode` finds out
     pixels = decode(data)
     size = pixels.shape[:2]

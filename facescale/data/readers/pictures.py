@@ -7,6 +7,7 @@ counted.
 
 import os
 from collections import Counter
+from collections.abc import Mapping
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp"})
 HIDDEN = "hidden files"
@@ -58,6 +59,6 @@ def kind_of(name: str) -> str:
     return os.path.splitext(name)[1].lower() or "no suffix"
 
 
-def listed(passed_over: Counter[str]) -> str:
-    """Counts as text: ``.heic (3), @eaDir (2)``."""
-    return ", ".join(f"{kind} ({count:,})" for kind, count in passed_over.most_common())
+def listed(counts: Mapping[str, int]) -> str:
+    """Counts as text: ``.heic (3), folder @eaDir (2)``."""
+    return ", ".join(f"{kind} ({count:,})" for kind, count in Counter(counts).most_common())

@@ -57,10 +57,11 @@ class RecordReader:
         end = record_end(words, int(offsets.max()))
         if end > size:
             raise ValueError(f"'{path}' ends within its last record; it is truncated, copy it again")
-        if end < size:
+        if end < size or offsets.min() > 0:
             raise ValueError(
-                f"'{index}' names {len(keys):,} records up to byte {end:,} of a record file of {size:,} bytes; it"
-                " is incomplete or of another file: copy it again, or remove it to have it rebuilt"
+                f"'{index}' names {len(keys):,} records from byte {offsets.min():,} to {end:,} of a record"
+                f" file of {size:,} bytes; it is incomplete or of another file: copy it again, or remove it"
+                " to have it rebuilt"
             )
         gaps = gaps_between(offsets, size)
         if is_set_header(words, int(keys[0]), int(offsets[0]), int(gaps[0])):

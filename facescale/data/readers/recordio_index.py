@@ -56,8 +56,8 @@ def check_gapless(path: Path, words: Words, offsets: IntArray, gaps: IntArray) -
     missed = is_whole & ((FRAME.size + (word & MAX_LENGTH) + 3) // 4 * 4 != gaps)
     if missed.any():
         raise ValueError(
-            f"'{path}' leaves out what follows the record at byte {offsets[missed][0]:,}; it is incomplete: copy"
-            " it again, or remove it to have it rebuilt"
+            f"'{path}' leaves out what follows the record at byte {offsets[missed][0]:,}; it is incomplete:"
+            " copy it again, or remove it to have it rebuilt"
         )
 
 

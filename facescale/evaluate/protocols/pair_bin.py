@@ -28,7 +28,8 @@ def read_bin(path: str | Path, num_folds: int = 10) -> Pairs:
     list is cut into ``num_folds`` parts in order, as InsightFace does; fewer pairs than that into twos.
 
     Raises:
-        ValueError: not such a file, too few pairs, or one that asks for more than bytes, lists, numbers and numpy arrays.
+        ValueError: not such a file, too few pairs, or one that asks for more than bytes, lists, numbers and
+            numpy arrays.
     """
     try:
         # From memory: a file that claims more bytes than it has cannot make the reader allocate them.

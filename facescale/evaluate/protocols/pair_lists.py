@@ -99,7 +99,7 @@ def read_csv(list_file: Path, root: Path | None = None) -> Pairs:
     Raises:
         ValueError: a column or value is missing or of another form, images are missing or not below ``root``.
     """
-    # From one text: a quoted name may hold line ends. Blanks after a comma belong to a name where it is quoted.
+    # As one text: a quoted name may hold line ends. Blanks after a comma belong to a quoted name only.
     lines = csv.DictReader(io.StringIO(_text(list_file), newline=""), skipinitialspace=True, restval="")
     rows = [row for row in lines if any(isinstance(value, str) and value.strip() for value in row.values())]
     columns = rows[0].keys() if rows else ()

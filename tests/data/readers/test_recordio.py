@@ -165,9 +165,8 @@ def test_an_index_of_part_of_the_file_is_refused(written, kept: slice):
     index = path.with_suffix(".idx")
     lines = sorted(index.read_text().splitlines(), key=lambda line: int(line.split("\t")[1]))
     index.write_text("\n".join(lines[kept]))
-    with pytest.raises(
-        ValueError, match=r"records up to byte .* incomplete|leaves out what follows|tells of 6 images"
-    ):
+    sentence = r"records from byte .* incomplete|leaves out what follows|tells of 6 images"
+    with pytest.raises(ValueError, match=sentence):
         RecordReader(path)
 
 
@@ -175,7 +174,7 @@ def test_two_files_in_one_are_refused(written):
     path, _ = written
     path.write_bytes(path.read_bytes() * 2)
     with pytest.raises(
-        ValueError, match=r"names \d+ records up to byte [\d,]+ of a record file of [\d,]+ bytes"
+        ValueError, match=r"names \d+ records from byte 0 to [\d,]+ of a record file of [\d,]+ bytes"
     ):
         RecordReader(path)
 
@@ -283,7 +282,9 @@ def test_the_index_of_a_larger_file_is_refused(written):
 def test_the_index_of_another_file_is_refused(written):
     path, _ = written
     path.with_suffix(".idx").write_text("0\t4\n1\t0\n")
-    with pytest.raises(ValueError, match=r"names 2 records up to byte \d+ .* incomplete or of another file"):
+    with pytest.raises(
+        ValueError, match=r"names 2 records from byte 0 to \d+ .* incomplete or of another file"
+    ):
         RecordReader(path)
 
 

@@ -1,5 +1,7 @@
 """Drawn protocols: balanced, without repetition, without people in two folds, the same every time."""
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -85,3 +87,21 @@ def test_one_identity_allows_no_impostors() -> None:
         ValueError, match="1 identities allow 10 genuine and 0 impostor pairs; give more images"
     ):
         make_pairs(np.zeros(5, np.int64), 4, 2)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "num_pairs", "num_folds", "advice"),
+    [
+        ([3, 3], 6000, 10, "ask for 12 pairs in 6 folds"),
+        ([2, 2, 2, 2, 2], 20, 10, "ask for 10 pairs in 5 folds"),
+        ([6, 6], 6000, 10, r"ask for 60 \(--num-pairs\) or fewer"),
+        ([2, 1], 4, 2, "give more images"),
+    ],
+)
+def test_advice_can_be_followed(sizes: list[int], num_pairs: int, num_folds: int, advice: str) -> None:
+    ids = np.repeat(np.arange(len(sizes)), sizes)
+    with pytest.raises(ValueError, match=advice) as error:
+        make_pairs(ids, num_pairs, num_folds)
+    numbers = [int(number) for number in re.findall(r"\d+", str(error.value).rpartition(";")[2])]
+    if numbers:
+        assert len(make_pairs(ids, *numbers).a) == numbers[0]
