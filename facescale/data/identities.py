@@ -1,4 +1,4 @@
-"""Who the identities of a run are, and which of them another run knew."""
+"""The names of a run's identities, and which of them another run had."""
 
 import json
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from facescale.files import write_atomically
 
 
 def write_identities(file: Path, config: Config, reader: Reader) -> None:
-    """Note who the identities of a run are; data without names (drawn faces) calls identity i just i."""
+    """Save the names of a run's identities; without names (synthetic faces) identity i is called i."""
     names: Sequence[str] | None = getattr(reader, "names", None)
     who = {"source": _source(config), "num_ids": reader.num_ids, "names": names and list(names)}
     write_atomically(file, json.dumps(who))

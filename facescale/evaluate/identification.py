@@ -131,7 +131,7 @@ def distractor_rank1(probe_QD: FloatArray, probe_ids: IntArray, distractor_GD: F
     Every other image of a probe's person is put alone among the distractors, in turn.
 
     Raises:
-        ValueError: nobody has two images.
+        ValueError: no person has two images.
     """
     num_hits, num_pairs = 0, 0
     for rows, sim_qG in _similarities(probe_QD, distractor_GD):

@@ -226,3 +226,19 @@ def test_folds_of_one_kind_are_said() -> None:
     assert not any(
         "folds" in note for note in Verification("toy", pairs, SIZE).measure(pixels_as_embedding).notes()
     )
+
+
+@pytest.mark.parametrize("name", ["C++ faces", "synthetic:pairs=20", "50%25", "a&b", "x?root=y"])
+def test_a_path_that_exists_is_not_taken_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).mkdir()
+    for i in range(4):
+        Image.new("RGB", (8, 8)).save(tmp_path / name / f"{i}.png")
+    (tmp_path / "list.csv").write_text("a,b,same\n" + "0.png,1.png,1\n2.png,3.png,0\n" * 2)
+    assert open_protocol(f"list.csv?root={name}").pairs.images.key(0) == "0.png"
+    (tmp_path / "list.csv").rename(tmp_path / name / "list.csv")
+    assert open_protocol(f"{name}/list.csv").name == "list"
+    with pytest.raises(ValueError, match=r"has no pairs\.txt"):
+        open_protocol(name)

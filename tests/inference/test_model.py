@@ -264,7 +264,7 @@ def test_a_file_of_another_kind_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"cannot read the weights .*m\.safetensors"):
         facescale.load(tmp_path / "m.safetensors")
     (tmp_path / "m.txt").write_text("not tensors")
-    with pytest.raises(ValueError, match="is no weights file that is known here"):
+    with pytest.raises(ValueError, match="is not a supported weights file"):
         facescale.load(tmp_path / "m.txt")
     with pytest.raises(ValueError, match="does not exist; give a run folder or a weights file"):
         facescale.load(tmp_path / "absent.safetensors")

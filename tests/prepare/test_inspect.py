@@ -136,7 +136,11 @@ def test_what_is_unusual_or_passed_over_is_counted_and_said(make_folder, make_pi
     turned, clear = io.BytesIO(), io.BytesIO()
     Image.fromarray(make_picture(2)).save(turned, "JPEG", exif=exif)
     Image.fromarray(make_picture(3)).convert("RGBA").save(clear, "PNG")
-    files = {"a/1.jpg": jpeg, "a/2.jpg": jpeg[:-2] + b"\x11\x22\x33" * 5 + jpeg[-2:], "a/3.jpg": turned.getvalue()}
+    files = {
+        "a/1.jpg": jpeg,
+        "a/2.jpg": jpeg[:-2] + b"\x11\x22\x33" * 5 + jpeg[-2:],
+        "a/3.jpg": turned.getvalue(),
+    }
     reader = FolderReader(
         make_folder(files | {"a/4.png": clear.getvalue(), "a/5.heic": b"", "a/6.heic": b""})
     )

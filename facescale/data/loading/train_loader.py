@@ -115,7 +115,11 @@ class TrainLoader:
         self._bad = BadRecords(reader, bad_log, max_bad_share)
 
     def epoch(self, epoch: int, start_step: int = 0) -> Generator[Batch, None, None]:
-        """The batches of an epoch from ``start_step`` on; what comes before is neither read nor decoded."""
+        """The batches of an epoch from ``start_step`` on; what comes before is neither read nor decoded.
+
+        Raises:
+            ValueError: there is no such step; while iterating, too many unreadable images.
+        """
         if not 0 <= start_step <= self.steps_per_epoch:
             raise ValueError(f"start_step is {start_step}; an epoch has {self.steps_per_epoch} steps")
         return self._batches(epoch, start_step)

@@ -40,7 +40,7 @@ class RecordReader:
 
     Raises:
         ValueError: the file is missing, truncated or no RecordIO, the index does not belong to it, or a label
-            is no identity.
+            is not a whole number.
     """
 
     def __init__(self, path: str | Path) -> None:

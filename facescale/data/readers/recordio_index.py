@@ -25,7 +25,7 @@ def read_index(path: Path, size: int) -> tuple[IntArray, IntArray]:
         ValueError: not lines of two integers, or offsets that cannot be records of such a file.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("error", DeprecationWarning)  # NumPy's answer to text that is no number
+        warnings.simplefilter("error", DeprecationWarning)  # what NumPy says of text that is not a number
         try:
             numbers = np.fromstring(path.read_text("ascii"), np.int64, sep=" ")
         except (ValueError, DeprecationWarning):
@@ -79,7 +79,11 @@ def gaps_between(offsets: IntArray, size: int) -> IntArray:
 
 
 def rebuild_index(path: Path, words: Words) -> tuple[IntArray, IntArray]:
-    """Keys (ascending) and offsets by one pass over the records."""
+    """Keys (ascending) and byte offsets, int64 (N,) each, by one pass over the records.
+
+    Raises:
+        ValueError: a record is incomplete, or this is not a RecordIO file.
+    """
     view, offset, size = words.data.cast("B"), 0, words.nbytes
     starts: list[int] = []
     inside = False

@@ -1,5 +1,6 @@
 """Open a verification protocol from the text that names it."""
 
+import os
 from pathlib import Path
 
 from facescale.data.images import ReaderImages
@@ -33,7 +34,7 @@ def open_protocol(
     Raises:
         ValueError: nothing there, not a protocol, or damaged; the sentence says what to do.
     """
-    if path.startswith(_DRAWN) and not Path(path).exists():
+    if path.startswith(_DRAWN) and not os.path.exists(path):
         return Verification(name or "synthetic", _open_synthetic(path, size), size, flip, batch_size)
     place, root = split_root(path)
     pairs = _open_files(Path(place), root)
@@ -42,14 +43,14 @@ def open_protocol(
 
 def _open_files(path: Path, root: str | None) -> Pairs:
     images = None if root is None else Path(root)
-    if path.is_dir():
+    if os.path.isdir(path):
         if not (path / "pairs.txt").is_file():
             raise ValueError(
                 f"'{path}' has no pairs.txt; draw pairs from a folder of identities with "
                 f"'facescale pairs {path}', then evaluate on the CSV that it writes"
             )
         return read_lfw(path / "pairs.txt", images)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise ValueError(
             f"there is no protocol '{path}'; give a folder with pairs.txt, a .csv or .bin of pairs "
             "(lists with ?root=FOLDER if need be), or synthetic:pairs=2000"
