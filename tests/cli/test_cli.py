@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 import time
@@ -244,3 +245,13 @@ def test_help_is_instant() -> None:
         subprocess.run([sys.executable, "-m", "facescale", "--help"], check=True, stdout=subprocess.DEVNULL)
         times.append(time.monotonic() - start)
     assert min(times) < 0.3
+
+
+def test_names_that_the_terminal_cannot_show_are_escaped(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"J\xfcrgen")
+    folder.mkdir()
+    (folder / "1.jpg").write_bytes(b"no picture")
+    command = [sys.executable, "-m", "facescale", "inspect", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "utf-8"})
+    assert done.returncode == 0, done.stderr
+    assert rb"J\udcfcrgen/1.jpg: not a JPEG" in done.stdout

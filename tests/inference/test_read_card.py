@@ -20,7 +20,7 @@ def test_a_card_comes_back_as_it_was_saved(tmp_path: Path) -> None:
 
 def test_a_file_without_a_card_or_that_cannot_be_read_is_one_sentence(tmp_path: Path) -> None:
     save_file({"w": torch.ones(1)}, tmp_path / "foreign.safetensors")
-    with pytest.raises(ValueError, match=r"foreign\.safetensors' have no card; give a file that facescale"):
+    with pytest.raises(ValueError, match=r"foreign\.safetensors' have no card; use a file that facescale"):
         read_card(tmp_path / "foreign.safetensors")
     (tmp_path / "half.safetensors").write_bytes(b"half")
     with pytest.raises(ValueError, match=r"cannot read the weights '.*half\.safetensors'"):
