@@ -25,6 +25,11 @@ def replacing(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def one_line(name: str) -> str:
+    """A file's name for a file of lines and tabs: line ends, tabs and backslashes as escapes."""
+    return name.replace("\\", r"\\").replace("\n", r"\n").replace("\r", r"\r").replace("\t", r"\t")
+
+
 def write_atomically(path: Path, text: str) -> None:
     """Write ``text`` so that a reader (or a crash) sees either the old file or the whole new one."""
     with replacing(path) as temporary:

@@ -1,11 +1,8 @@
 """Files appear whole or not at all."""
 
-from pathlib import Path
-
 import pytest
 
-from facescale.files import replacing, write_atomically
-from tests.disk_calls import inode, record_calls
+from facescale.files import one_line, replacing
 
 
 def test_the_file_and_its_folder_appear_when_the_block_ends(tmp_path):
@@ -28,8 +25,9 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_file_is_on_disk_before_it_takes_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = record_calls(monkeypatch)
-    write_atomically(tmp_path / "a.txt", "whole")
-    file = inode(tmp_path / "a.txt")
-    assert calls == [("sync", file), ("rename", file)]
+def test_a_name_becomes_one_line_from_which_it_can_be_had_again():
+    name = "a\nb\r\tc\\n"
+    line = one_line(name)
+    assert line == r"a\nb\r\tc\\n"
+    assert line.encode().decode("unicode_escape") == name
+    assert one_line("Zoë/1.jpg") == "Zoë/1.jpg"

@@ -27,16 +27,18 @@ def evaluate(
 
     Without --on, a run is evaluated on the protocols of its config.
     """
+    from facescale.data.spec import split_name
     from facescale.evaluate.run_protocols import evaluate as run_evaluation
 
-    results, report = run_evaluation(model, on or [], out, pictures, batch_size, device)
+    named = [split_name(text) for text in on or []]
+    results, report = run_evaluation(model, named, out, pictures, batch_size, device)
     lines = [
         f"{r.name}: accuracy {r.accuracy.mean:.2%} +- {r.accuracy.std:.2%}, AUC {r.curve.auc:.4f}, "
         f"EER {r.curve.eer:.2%}"
         + "".join(f", TAR@FAR={p.far:g} {p.tar:.2%}" for p in r.points if p.supported)
         for r in results
     ]
-    notes = [note for r in results for note in r.unsupported()]
+    notes = [note for r in results for note in r.notes()]
     values = {"report": str(report), "results": [r.to_dict() for r in results]}
     show(values, as_json, "\n".join([*lines, *notes, f"report: {report}"]))
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from facescale.data.readers.pictures import listed
 from facescale.plan import Plan
 
 if TYPE_CHECKING:
@@ -114,6 +115,7 @@ def _start_line(v: dict[str, Any], plan: Plan) -> str:
             if (known := v.get("known_identities"))
             else ""
         )
+        + (f"; files passed over: {listed(others)}" if (others := v.get("passed_over")) else "")
     )
 
 

@@ -1,5 +1,6 @@
 """Open a data set from a few words: ``open_reader("DIR")``, ``"DIR/train.rec"``, ``"synthetic:ids=1000"``."""
 
+import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,6 +9,7 @@ from facescale.data.readers.base import Reader
 from facescale.data.readers.combine import ConcatReader, with_min_images
 from facescale.data.readers.folder import FolderReader
 from facescale.data.readers.recordio import RecordReader
+from facescale.data.spec import split_sources
 from facescale.registry import lookup
 
 __all__ = ["READERS", "open_reader"]
@@ -34,18 +36,16 @@ def open_reader(spec: str | Path | Sequence[str | Path], *, min_images: int = 1)
 
     Args:
         spec: a folder of identity folders, a .rec file or a folder that holds train.rec, or "scheme:..."
-        with a
-            scheme of ``READERS``. Several, as a list or joined by " + ", are trained together: their
-            identities are all different.
+            with a scheme of ``READERS``. Several, as a list or joined by " + ", are trained together: their
+            identities are all different. A path that exists is never taken apart.
         min_images: leave out identities with fewer images; the others are renumbered.
 
     Raises:
         ValueError: unknown scheme, missing path, or data that is not what it should be.
     """
-    parts = spec.split(" + ") if isinstance(spec, str) else [spec] if isinstance(spec, Path) else list(spec)
-    if not parts:
+    texts = split_sources(spec)
+    if not texts:
         raise ValueError("no training data given; name a folder, a .rec file or synthetic:...")
-    texts = [str(part).strip() for part in parts]
     readers = [_open_one(text) for text in texts]
     reader = readers[0] if len(readers) == 1 else ConcatReader(readers, texts)
     return with_min_images(reader, min_images)
@@ -53,12 +53,12 @@ def open_reader(spec: str | Path | Sequence[str | Path], *, min_images: int = 1)
 
 def _open_one(text: str) -> Reader:
     path = Path(text)
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike Path's, it takes a text that is too long for a name
         records = path / RECORDS
         return RecordReader(records) if records.is_file() else FolderReader(path)
-    if path.is_file():
+    if os.path.isfile(path):
         if path.suffix != ".rec":
-            raise ValueError(f"'{text}' is no .rec file; give a folder of identity folders or a .rec file")
+            raise ValueError(f"'{text}' is not a .rec file; give a folder of identity folders or a .rec file")
         return RecordReader(path)
     found = re.match(r"([a-z][a-z0-9]+):", text)  # two letters at least: C:\faces is a path
     if found:

@@ -1,4 +1,4 @@
-"""Names of a run's identities, and the numbers they had in another run."""
+"""The names of a run's identities, and which of them another run had."""
 
 import json
 from collections.abc import Sequence
@@ -9,11 +9,12 @@ from torch import Tensor
 
 from facescale.config import Config
 from facescale.data.readers.base import Reader
+from facescale.data.spec import split_sources
 from facescale.files import write_atomically
 
 
 def write_identities(file: Path, config: Config, reader: Reader) -> None:
-    """Write the names of a run's identities; those of data without names (synthetic faces) are null."""
+    """Save the names of a run's identities; without names (synthetic faces) identity i is called i."""
     names: Sequence[str] | None = getattr(reader, "names", None)
     known = {"source": _source(config), "num_ids": reader.num_ids, "names": names and list(names)}
     write_atomically(file, json.dumps(known))
@@ -61,10 +62,9 @@ def check_identities(file: Path, config: Config, reader: Reader) -> None:
 
 
 def _source(config: Config) -> str:
-    """The source of the data if there is one only, else an empty string."""
-    train = config.data.train
-    parts = train.split(" + ") if isinstance(train, str) else train
-    return parts[0].strip() if len(parts) == 1 else ""
+    """The source of the data if it is a single one, else nothing."""
+    sources = split_sources(config.data.train)
+    return sources[0] if len(sources) == 1 else ""
 
 
 def _names(names: Sequence[str] | None, num_ids: int, single: str) -> list[str]:

@@ -23,10 +23,10 @@ class PairResult:
         folds: (F,) test accuracy of each fold.
         thresholds: (F,) the threshold each fold took from the other folds; a squared distance (accept below
             it) under the rule "insightface", a cosine (accept from it on) under the others.
-        val: mean true-accept rate at the threshold for FAR 1e-3 on the other folds. Only the rule
-            "insightface" defines it, and the next three.
+        val: mean true-accept rate at the threshold that gives FAR 1e-3 on the other folds, over the folds
+            that have genuine pairs. Only the rule "insightface" defines it, and the next three.
         val_std: its population standard deviation over the folds.
-        far: mean false-accept rate measured at those thresholds.
+        far: mean false-accept rate that those thresholds really gave, over the folds with impostor pairs.
         val_thresholds: (F,) those thresholds, squared distances.
     """
 
@@ -70,6 +70,11 @@ def contiguous_folds(num_pairs: int, num_folds: int) -> IntArray:
     return np.repeat(np.arange(num_folds, dtype=np.int64), sizes)
 
 
+def one_sided_folds(is_same: BoolArray, fold_of_N: IntArray) -> int:
+    """How many folds hold genuine pairs only, or impostor pairs only."""
+    return sum(len(np.unique(is_same[fold])) < 2 for fold in _fold_masks(fold_of_N))
+
+
 def num_accepted(distances: FloatArray, thresholds: FloatArray) -> IntArray:
     """How many ``distances`` (n,) are strictly below each of the ascending ``thresholds`` (T,)."""
     return np.searchsorted(np.sort(distances), thresholds, side="left")
@@ -92,11 +97,17 @@ def insightface_folds(distance_FN: FloatArray, is_same: BoolArray, fold_of_N: In
         accuracy = (np.sum(genuine < threshold) + np.sum(impostor >= threshold)) / test.sum()
         train_far = num_accepted(train_impostor, val_grid) / max(len(train_impostor), 1)
         val_threshold = np.interp(VAL_FAR, train_far, val_grid) if train_far.max() >= VAL_FAR else 0.0
-        val, far = (np.sum(x < val_threshold) / max(len(x), 1) for x in (genuine, impostor))
+        val, far = (np.sum(x < val_threshold) / len(x) if len(x) else np.nan for x in (genuine, impostor))
         rows.append((accuracy, threshold, val, far, val_threshold))
     folds, thresholds, val_F, far_F, val_thresholds = np.array(rows).T
+    val_F, far_F = val_F[~np.isnan(val_F)], far_F[~np.isnan(far_F)]  # of the folds that have such pairs
     return PairResult(
-        folds, thresholds, float(val_F.mean()), float(val_F.std()), float(far_F.mean()), val_thresholds
+        folds,
+        thresholds,
+        val=float(val_F.mean()) if len(val_F) else None,
+        val_std=float(val_F.std()) if len(val_F) else None,
+        far=float(far_F.mean()) if len(far_F) else None,
+        val_thresholds=val_thresholds,
     )
 
 

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from facescale.arrays import IntArray
 from facescale.data import open_reader
+from facescale.data.images import ReaderImages
 from facescale.data.loading.iterate import iter_images
 from facescale.data.readers.base import Reader, identity_names
-from facescale.data.readers.loose import NO_ID, LooseImages, is_image_file
+from facescale.data.readers.loose import NO_ID, LooseImages
+from facescale.data.readers.pictures import is_picture, is_system_folder
 from facescale.files import replacing
 from facescale.inference.model import Embeddings, Model
 
@@ -53,7 +55,8 @@ def embed_to_file(
 
     A ``.npz`` file (read with ``numpy.load``) holds ``embeddings`` float32 (N, d), ``keys`` (N,), ``ids``
     int64 (N,), ``names`` (N,), and the scalars ``fingerprint`` and ``contract`` (JSON). A ``.parquet`` file
-    has the columns ``key``, ``id``, ``name`` and ``embedding``, and the scalars in its schema's metadata.
+    has the columns ``key``, ``id``, ``name`` and ``embedding``, and the scalars in its schema's metadata;
+    bytes of a file's name that are not UTF-8 are escaped there, as by ``backslashreplace``.
     Images that cannot be read are left out and named in the report.
 
     Args:
@@ -76,7 +79,12 @@ def embed_to_file(
     embeddings_ND = np.empty((len(reader), model.embedding_size), np.float32)
     indices: list[int] = []
     batches = iter_images(
-        reader, batch_size=batch_size, size=model.contract.size, workers=workers, resize=resize, bad=bad
+        ReaderImages(reader),
+        batch_size=batch_size,
+        size=model.contract.size,
+        workers=workers,
+        resize=resize,
+        bad=bad,
     )
     for images, index in batches:
         part = model.embed(images, batch_size)
@@ -108,7 +116,7 @@ def embed_to_file(
 class _Table:
     embeddings_ND: Embeddings
     keys: Sequence[str]
-    ids: npt.NDArray[np.int64]
+    ids: IntArray
     names: Sequence[str]
     origin: dict[str, str]
 
@@ -126,9 +134,15 @@ def _write_parquet(path: Path, table: _Table) -> None:
 
     width = table.embeddings_ND.shape[1]
     vectors = pyarrow.FixedSizeListArray.from_arrays(table.embeddings_ND.reshape(-1), width)
-    columns = {"key": table.keys, "id": table.ids, "name": table.names, "embedding": vectors}
+    keys, names = ([_utf8(text) for text in texts] for texts in (table.keys, table.names))
+    columns = {"key": keys, "id": table.ids, "name": names, "embedding": vectors}
     # Metadata replaces that of the schema: pyarrow.table() accepts none together with inferred types.
     parquet.write_table(pyarrow.table(columns).replace_schema_metadata(table.origin), path)
+
+
+def _utf8(name: str) -> str:
+    """A file's name as Parquet can hold it: each byte that is not UTF-8 becomes an escape."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _check_suffix(out: Path) -> None:
@@ -143,8 +157,12 @@ def _check_suffix(out: Path) -> None:
 def _open(source: str | Path) -> Reader:
     folder = Path(source)
     if folder.is_dir():
-        entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+        entries = [
+            entry
+            for entry in folder.iterdir()
+            if not entry.name.startswith(".") and not is_system_folder(entry.name)
+        ]
         has_others = any(entry.is_dir() or entry.is_symlink() for entry in entries)  # a data set
-        if not has_others and any(is_image_file(entry) for entry in entries):
+        if not has_others and any(is_picture(entry) for entry in entries):
             return LooseImages(folder)
     return open_reader(str(source))

@@ -38,7 +38,7 @@ def load(run_or_weights: str | Path, device: str = "auto", precision: str = "fp3
     if path.suffix in (".pth", ".pt", ".ckpt"):
         return load_foreign(path, device, precision)
     raise ValueError(
-        f"'{path}' is not a supported weights file; use a run folder, .safetensors, .onnx, .pth or .pt"
+        f"'{path}' is not a supported weights file; give a run folder, .safetensors, .onnx, .pth or .pt"
     )
 
 

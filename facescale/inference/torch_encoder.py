@@ -1,13 +1,10 @@
 """A torch network as an encoder."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import Tensor, nn
 
 from facescale.model_card import Contract
-from facescale.ops import PRECISIONS, autocast
+from facescale.ops import PRECISIONS, evaluating
 from facescale.registry import lookup
 
 
@@ -24,21 +21,8 @@ class TorchEncoder:
         lookup("precision", PRECISIONS, precision)
         self._precision = precision
 
-    @torch.no_grad()
     def __call__(self, images_BHW3: Tensor) -> Tensor:
         """Raw embedding of each image, on the device."""
-        x = self._contract.normalise(images_BHW3.to(self._device))
-        with _evaluating(self.module), autocast(self._device, self._precision):
+        with evaluating(self.module, self._device, self._precision):
+            x = self._contract.normalise(images_BHW3.to(self._device))
             return self.module(x).float()  # type: ignore[no-any-return]
-
-
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside; restores the mode of every sub-module afterwards (some may be frozen)."""
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, training in modes:
-            part.training = training

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from facescale.data.loading.decode import encode_jpeg
 from facescale.data.readers.base import BadRecordError, Reader, identity_names
+from facescale.data.readers.pictures import picture_suffix
 from facescale.data.writers.recordio import Written, write_records
 from facescale.registry import lookup
 
@@ -59,7 +60,12 @@ def convert_data(reader: Reader, folder: str | Path, *, form: str = "recordio") 
     try:
         written = write(reader, unfinished)
         labels = dict(enumerate(identity_names(reader)))
-        (unfinished / LABELS).write_text(json.dumps(labels, indent=0, ensure_ascii=False), "utf-8")
+        (unfinished / LABELS).write_text(
+            # Bytes of a name that are not UTF-8 become what JSON reads back as the same name: \udcfc.
+            json.dumps(labels, indent=0, ensure_ascii=False),
+            "utf-8",
+            "backslashreplace",
+        )
         unfinished.replace(folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -77,19 +83,14 @@ def _write_folder(reader: Reader, folder: Path) -> Written:
             bad[reader.key(index)] = str(error)
             continue
         image = data if isinstance(data, bytes) else encode_jpeg(data)
-        path = folder / f"{identity:0{label_digits}d}" / f"{index:0{image_digits}d}{_suffix(image)}"
+        path = (
+            folder
+            / f"{identity:0{label_digits}d}"
+            / f"{index:0{image_digits}d}{picture_suffix(image[:12]) or '.jpg'}"
+        )
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(image)
     return Written(len(reader) - len(bad), reader.num_ids, bad)
-
-
-def _suffix(image: bytes) -> str:
-    """The file suffix that belongs to the first bytes of an image."""
-    if image.startswith(b"\x89PNG"):
-        return ".png"
-    if image.startswith(b"BM"):
-        return ".bmp"
-    return ".webp" if image[8:12] == b"WEBP" else ".jpg"
 
 
 def _write_im2rec(reader: Reader, folder: Path) -> Written:

@@ -3,16 +3,17 @@
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from facescale.data.loading.decode import decode
+from facescale.arrays import IntArray
+from facescale.data.loading.decode import decode_noting
 from facescale.data.loading.prefetch import in_order
-from facescale.data.readers.base import BadRecordError, Reader
+from facescale.data.readers.base import BadRecordError, Reader, passed_over
+from facescale.data.readers.pictures import listed
 from facescale.data.sampling.counter_rng import ORDER, permuted
 
 SAMPLE = 20_000
@@ -44,6 +45,8 @@ class DataReport:
         num_conflicts: images whose bytes occurred before, under another identity.
         repeated: names of (first, later) of the first such pairs.
         conflicts: likewise.
+        passed_over: files that are not images, by suffix, and folders of the system, by name -> count.
+        unusual: peculiarity -> images that are read in spite of it.
         hints: sentences about possible problems.
     """
 
@@ -62,6 +65,8 @@ class DataReport:
     num_conflicts: int
     repeated: list[tuple[str, str]]
     conflicts: list[tuple[str, str]]
+    passed_over: dict[str, int]
+    unusual: dict[str, int]
     hints: list[str]
 
     def to_dict(self) -> dict[str, Any]:
@@ -86,6 +91,10 @@ class DataReport:
         yield f"deviation            {', '.join(f'{value:.1f}' for value in self.channel_std)}"
         yield f"unreadable           {self.num_bad:,}"
         yield from (f"  {key}: {reason}" for key, reason in self.bad.items())
+        if self.passed_over:
+            yield f"passed over          {listed(self.passed_over)}"
+        if self.unusual:
+            yield f"unusual              {listed(self.unusual)}"
         yield f"repeated images      {self.num_repeated:,} within an identity, {self.num_conflicts:,} across"
         yield from (f"  {a} = {b}" for a, b in self.conflicts)
         yield from (f"! {hint}" for hint in self.hints)
@@ -110,11 +119,13 @@ class _Findings:
         images: those that could be decoded.
         bad: (index, reason) of the others.
         values: (3, 256) pixels of each channel at each value.
+        unusual: peculiarity -> images.
     """
 
     images: list[_Image]
     bad: list[tuple[int, str]]
-    values: npt.NDArray[np.int64]
+    values: IntArray
+    unusual: Counter[str] = field(default_factory=Counter)
 
 
 def inspect_data(reader: Reader, *, sample: int | None = SAMPLE, workers: int = 2) -> DataReport:
@@ -131,6 +142,7 @@ def inspect_data(reader: Reader, *, sample: int | None = SAMPLE, workers: int = 
         total.images += found.images
         total.bad += found.bad
         total.values += found.values
+        total.unusual += found.unusual
     return _report(reader, total)
 
 
@@ -139,10 +151,11 @@ def _read_chunk(reader: Reader, indices: list[int]) -> _Findings:
     for index in indices:
         try:
             data = reader[index][0]
-            pixels = decode(data)
+            pixels, unusual = decode_noting(data)
         except BadRecordError as error:
             found.bad.append((index, str(error)))
             continue
+        found.unusual.update(unusual)
         encoded = data if isinstance(data, bytes) else data.tobytes()
         digest = int.from_bytes(hashlib.blake2b(encoded, digest_size=8).digest(), "little")
         height, width, _ = pixels.shape
@@ -182,11 +195,13 @@ def _report(reader: Reader, found: _Findings) -> DataReport:
         num_conflicts=len(conflicts),
         repeated=names(repeated),
         conflicts=names(conflicts),
+        passed_over=dict(passed_over(reader).most_common()),
+        unusual=dict(found.unusual.most_common()),
         hints=list(_hints(counts, found, mean, len(repeated), len(conflicts))),
     )
 
 
-def _histogram(counts: npt.NDArray[np.int64]) -> dict[str, int]:
+def _histogram(counts: IntArray) -> dict[str, int]:
     """Identities by number of images; empty bins at both ends are left out."""
     edges = [0, *_EDGES, int(max(counts.max(), _EDGES[-1])) + 1]
     found, _ = np.histogram(counts, edges)
@@ -197,7 +212,7 @@ def _histogram(counts: npt.NDArray[np.int64]) -> dict[str, int]:
     }
 
 
-def _colours(values: npt.NDArray[np.int64]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _colours(values: IntArray) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of each channel over all pixels, from its histogram."""
     share = values / np.maximum(values.sum(axis=1, keepdims=True), 1)
     level = np.arange(256)
@@ -220,7 +235,7 @@ def _repeats(reader: Reader, images: list[_Image]) -> tuple[list[tuple[int, int]
 
 
 def _hints(
-    counts: npt.NDArray[np.int64],
+    counts: IntArray,
     found: _Findings,
     mean: tuple[float, ...],
     num_repeated: int,

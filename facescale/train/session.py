@@ -15,7 +15,7 @@ from facescale.data import open_reader
 from facescale.data.identities import check_identities, write_identities
 from facescale.data.loading.batch import Batch
 from facescale.data.loading.train_loader import TrainLoader
-from facescale.data.readers.base import Reader
+from facescale.data.readers.base import Reader, passed_over
 from facescale.data.sampling.multiview import make_sampler
 from facescale.distributed import Dist
 from facescale.evaluate.protocols.open import open_protocol
@@ -119,7 +119,7 @@ def open_session(
         run.truncate_metrics(state.step)
     loader = make_loader(config, plan, reader, task, run)
     protocols = [
-        open_protocol(f"{name}={path}", task.input_size, config.eval.flip, config.eval.batch_size)
+        open_protocol(path, task.input_size, config.eval.flip, config.eval.batch_size, name=name)
         for name, path in config.eval.sets.items()
     ]
     meter = Meter(dist.device)
@@ -127,7 +127,8 @@ def open_session(
         meter.load_state(state.window)
     log = RunLog(run, plan, state, dist, on_log)
     singles = getattr(loader.sampler, "num_single", 0)
-    log("start", **plan.to_dict(), **started, single_image_identities=singles)
+    started |= {"single_image_identities": singles, "passed_over": passed_over(reader)}
+    log("start", **plan.to_dict(), **started)
     return Session(
         *(config, plan, dist, reader, run, task, optimizer, scaler),
         schedule=make_schedule(config.optim, config.train.batch_size, plan.steps_per_epoch, plan.total_steps),

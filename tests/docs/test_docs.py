@@ -41,13 +41,12 @@ def test_the_output_in_the_readme_is_what_the_demo_prints(capsys: pytest.Capture
 
 
 def test_every_shipped_config_is_valid() -> None:
-    from facescale.config import load_config
-    from facescale.plan.components import check_components
+    from facescale.plan.check import read_config
 
     files = sorted((ROOT / "configs").glob("*.toml"))
     assert files
     for file in files:
-        check_components(load_config(file))
+        read_config(file)
         assert file.read_text().startswith("# "), (
             f"{file.name}: its header says command, data and what to expect"
         )
@@ -87,4 +86,6 @@ def test_the_architecture_page_has_the_layers_of_the_import_test() -> None:
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (\d+) \| ([^|]+) \|", page, re.MULTILINE)
     layers = {int(number): set(re.findall(r"`(\w+)`", rooms)) for number, rooms in rows}
-    assert layers == dict(enumerate(LAYERS, start=1))
+    package = ROOT / "facescale"
+    present = {path.stem for path in package.iterdir()}  # a layer may be reserved for a later room
+    assert layers == {number: rooms & present for number, rooms in enumerate(LAYERS, start=1)}

@@ -225,3 +225,26 @@ def test_a_million_pairs_are_judged_in_seconds() -> None:
 def test_wrong_input_is_answered_in_a_sentence(call, message) -> None:
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def sorted_pairs(num_pairs: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs that are told apart perfectly, all genuine ones first."""
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=(num_pairs, 8))
+    is_same = np.arange(num_pairs) < num_pairs // 2
+    b = np.where(is_same[:, None], a + 0.05 * rng.normal(size=a.shape), 0.5 * rng.normal(size=a.shape) - a)
+    return np.stack([a, b], axis=1).reshape(-1, 8), is_same
+
+
+def test_val_rests_on_the_folds_that_have_genuine_pairs() -> None:
+    embeddings, is_same = sorted_pairs(200)
+    sorted_folds = pair_accuracy(embeddings, is_same, num_folds=10)
+    mixed = pair_accuracy(embeddings, is_same, fold_ids=np.arange(200) % 10)
+    assert sorted_folds.val == mixed.val == 1.0
+    assert sorted_folds.val_std == 0.0
+
+
+def test_val_and_far_are_not_there_where_no_fold_defines_them() -> None:
+    embeddings, _ = sorted_pairs(20)
+    assert pair_accuracy(embeddings, np.zeros(20, bool), num_folds=2).val is None
+    assert pair_accuracy(embeddings, np.ones(20, bool), num_folds=2).far is None

@@ -1,5 +1,6 @@
 """facescale.prepare.inspect: what a set holds, in numbers, words and one picture."""
 
+import io
 import json
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from PIL import Image
 
 from facescale.data.loading.decode import decode, encode_jpeg
+from facescale.data.readers.folder import FolderReader
 from facescale.prepare import inspect
 from facescale.prepare.contact_sheet import contact_sheet
 from facescale.prepare.inspect import inspect_data
@@ -125,3 +127,28 @@ def test_a_contact_sheet_has_a_row_for_each_identity(make_reader, make_picture, 
 def test_a_contact_sheet_shows_some_identities_of_many(make_reader, tmp_path):
     contact_sheet(make_reader(list(range(30))), tmp_path / "sheet.png", identities=5, images=2, side=24)
     assert Image.open(tmp_path / "sheet.png").size == (48, 5 * 38)
+
+
+def test_what_is_unusual_or_passed_over_is_counted_and_said(make_folder, make_picture):
+    jpeg = encode_jpeg(make_picture(1))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned, clear = io.BytesIO(), io.BytesIO()
+    Image.fromarray(make_picture(2)).save(turned, "JPEG", exif=exif)
+    Image.fromarray(make_picture(3)).convert("RGBA").save(clear, "PNG")
+    files = {
+        "a/1.jpg": jpeg,
+        "a/2.jpg": jpeg[:-2] + b"\x11\x22\x33" * 5 + jpeg[-2:],
+        "a/3.jpg": turned.getvalue(),
+    }
+    reader = FolderReader(
+        make_folder(files | {"a/4.png": clear.getvalue(), "a/5.heic": b"", "a/6.heic": b""})
+    )
+    report = inspect_data(reader)
+    assert report.num_bad == 0
+    assert report.unusual == {"stray bytes": 1, "turned upright by EXIF": 1, "transparent, on black": 1}
+    assert report.passed_over == {".heic": 2}
+    text = "\n".join(report.lines())
+    assert "passed over          .heic (2)\n" in text
+    assert "unusual              stray bytes (1), turned" in text
+    assert json.loads(json.dumps(report.to_dict()))["passed_over"] == {".heic": 2}

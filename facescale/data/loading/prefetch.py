@@ -5,15 +5,16 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-import numpy.typing as npt
-import torch
-from torch import Tensor
+
+from facescale.arrays import Pixels
+
+if TYPE_CHECKING:  # torch takes seconds to import, and protocols are read and drawn without it
+    from torch import Tensor
 
 _CHUNK = 16  # images that a thread decodes in one go
-
 BATCHES_AHEAD = 3  # batches that are decoded while the consumer works on one
 
 Plan = TypeVar("Plan")
@@ -50,12 +51,12 @@ def in_order(
 
 @dataclass
 class _Slot:
-    memory: npt.NDArray[np.uint8]
-    user: weakref.ref[npt.NDArray[np.uint8]] | None = None
+    memory: Pixels
+    user: weakref.ref[Pixels] | None = None
 
 
 class Buffers:
-    """uint8 tensors of one shape whose memory is used again as soon as nobody holds them.
+    """uint8 tensors of one shape whose memory is reused as soon as no reference to them is left.
 
     Fresh memory costs a page fault per 4 KiB, which is a good part of decoding a small JPEG. A tensor that
     the consumer still holds (or a view of it) is never written to: the weak reference to the array behind
@@ -67,8 +68,10 @@ class Buffers:
         self._pin = pin
         self._slots: list[_Slot] = []
 
-    def take(self) -> Tensor:
+    def take(self) -> "Tensor":
         """A tensor with arbitrary content."""
+        import torch
+
         if self._pin:  # torch keeps pinned blocks itself, until the copies to the device are through
             return torch.empty(self._shape, dtype=torch.uint8, pin_memory=True)
         for slot in self._slots:

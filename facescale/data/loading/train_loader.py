@@ -115,7 +115,11 @@ class TrainLoader:
         self._bad = BadRecords(reader, bad_log, max_bad_share)
 
     def epoch(self, epoch: int, start_step: int = 0) -> Generator[Batch, None, None]:
-        """The batches of an epoch from ``start_step`` on; what comes before is neither read nor decoded."""
+        """The batches of an epoch from ``start_step`` on; what comes before is neither read nor decoded.
+
+        Raises:
+            ValueError: there is no such step; while iterating, too many unreadable images.
+        """
         if not 0 <= start_step <= self.steps_per_epoch:
             raise ValueError(f"start_step is {start_step}; an epoch has {self.steps_per_epoch} steps")
         return self._batches(epoch, start_step)
@@ -170,7 +174,9 @@ class TrainLoader:
     def _decode(self, index_V: IntArray, out_VHW3: Pixels, bad: list[tuple[int, str]]) -> bool:
         for index, out in zip(index_V.tolist(), out_VHW3, strict=True):
             try:
-                decode_into(out, self._reader[index][0], resize=self._resize)
+                data, identity = self._reader[index]
+                assert identity == self._ids[index], f"{self._reader.key(index)}: ids and [i] disagree"
+                decode_into(out, data, resize=self._resize)
             except BadRecordError as error:
                 bad.append((index, str(error)))
                 return False

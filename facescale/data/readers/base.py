@@ -1,10 +1,10 @@
 """The protocol every data source obeys: encoded images and int64 identities by index."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
-import numpy as np
-import numpy.typing as npt
+from facescale.arrays import IntArray, Pixels
 
 
 class BadRecordError(ValueError):
@@ -24,7 +24,7 @@ class Reader(Protocol):
     """
 
     @property
-    def ids(self) -> npt.NDArray[np.int64]:
+    def ids(self) -> IntArray:
         """Identity of every image, int64 (N,)."""
         ...
 
@@ -37,7 +37,7 @@ class Reader(Protocol):
         """Number of images."""
         ...
 
-    def __getitem__(self, index: int) -> tuple[bytes | npt.NDArray[np.uint8], int]:
+    def __getitem__(self, index: int) -> tuple[bytes | Pixels, int]:
         """Image ``index`` as encoded bytes (JPEG, PNG, ...) or raw uint8 (H, W, 3) RGB, and its identity.
 
         Raises:
@@ -48,6 +48,12 @@ class Reader(Protocol):
     def key(self, index: int) -> str:
         """A name for image ``index`` that a person can find again (a path, a record key)."""
         ...
+
+
+def passed_over(reader: Reader) -> Counter[str]:
+    """Files beside the images that the source did not take, by kind; empty where a source has no files."""
+    found: Counter[str] | None = getattr(reader, "passed_over", None)
+    return Counter() if found is None else found
 
 
 def identity_names(reader: Reader) -> Sequence[str]:

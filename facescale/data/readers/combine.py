@@ -1,12 +1,12 @@
 """Readers made of readers: several sources as one set, and part of a set."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
-from facescale.arrays import Pixels
-from facescale.data.readers.base import Reader, identity_names
+from facescale.arrays import IntArray, Pixels
+from facescale.data.readers.base import Reader, identity_names, passed_over
 
 
 class ConcatReader:
@@ -23,7 +23,7 @@ class ConcatReader:
         self._starts = np.cumsum([0, *(len(reader) for reader in readers)])
         self._first_ids = np.cumsum([0, *(reader.num_ids for reader in readers)])
         self.num_ids = int(self._first_ids[-1])
-        self.ids: npt.NDArray[np.int64] = np.concatenate(
+        self.ids: IntArray = np.concatenate(
             [reader.ids + first for reader, first in zip(readers, self._first_ids, strict=False)]
         )
 
@@ -35,6 +35,11 @@ class ConcatReader:
             for label, reader in zip(self._labels, self._readers, strict=True)
             for name in identity_names(reader)
         ]
+
+    @property
+    def passed_over(self) -> Counter[str]:
+        """Files that the sources did not take."""
+        return sum((passed_over(reader) for reader in self._readers), Counter[str]())
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -59,7 +64,7 @@ class ConcatReader:
 class SubsetReader:
     """The images ``indices`` of ``reader``; identities without any are gone, the others renumbered."""
 
-    def __init__(self, reader: Reader, indices: npt.NDArray[np.int64]) -> None:
+    def __init__(self, reader: Reader, indices: IntArray) -> None:
         self._reader = reader
         self._indices = indices
         self._kept_ids, self.ids = np.unique(reader.ids[indices], return_inverse=True)
@@ -70,6 +75,11 @@ class SubsetReader:
         """Name of each identity in the source."""
         names = identity_names(self._reader)
         return [names[i] for i in self._kept_ids]
+
+    @property
+    def passed_over(self) -> Counter[str]:
+        """Files that the source did not take."""
+        return passed_over(self._reader)
 
     def __len__(self) -> int:
         return len(self._indices)

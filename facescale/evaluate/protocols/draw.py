@@ -61,7 +61,7 @@ def make_pairs(ids: IntArray, num_pairs: int = 6000, num_folds: int = 10, seed: 
             raise ValueError(
                 f"{num_pairs} pairs need {need * num_folds} of each kind, but {len(ids)} images of "
                 f"{len(sizes_P)} identities allow {people.genuine_room} genuine and {people.impostor_room} "
-                f"impostor pairs; use {most // num_folds * 2 * num_folds} or fewer, or add images"
+                f"impostor pairs; {_advice(most, num_folds)}"
             )
         genuine = people.genuine(need * num_folds, rng)
         impostors = people.impostors(need * num_folds, rng)
@@ -73,6 +73,20 @@ def make_pairs(ids: IntArray, num_pairs: int = 6000, num_folds: int = 10, seed: 
         is_same=np.tile(np.repeat([True, False], need), num_folds),
         fold=np.repeat(np.arange(num_folds, dtype=np.int64), 2 * need),
     )
+
+
+def _advice(most: int, num_folds: int) -> str:
+    """What to ask for where ``most`` pairs of each kind can be had."""
+    if most >= num_folds:
+        return f"ask for {most // num_folds * 2 * num_folds} (--num-pairs) or fewer, or give more images"
+    if most >= 2:
+        return f"ask for {most * 2} pairs in {_largest_divisor(most)} folds (--num-pairs, --folds)"
+    return "give more images"
+
+
+def _largest_divisor(number: int) -> int:
+    """The most folds, of a few, that ``number`` pairs of each kind can be shared out to evenly."""
+    return max(folds for folds in range(2, number + 1) if number % folds == 0)
 
 
 def _deal(sizes_P: IntArray, num_folds: int, rng: np.random.Generator) -> list[IntArray]:

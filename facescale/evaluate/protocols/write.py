@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from facescale.data import open_reader
+from facescale.data.images import ReaderImages
 from facescale.evaluate.protocols.draw import make_pairs
-from facescale.evaluate.protocols.images import ReaderImages
 from facescale.evaluate.protocols.pair_bin import write_bin
 from facescale.evaluate.protocols.pair_lists import write_csv
 from facescale.evaluate.protocols.pairs import Pairs

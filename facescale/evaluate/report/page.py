@@ -40,8 +40,7 @@ def write_report(
         history: lines of metrics.jsonl, for the training curves and warnings.
         title: heading of the page, such as the name of the run.
         info: run information by heading: config, plan, versions.
-
-        pictures: include images of the hardest pairs; set False where faces must not be passed on.
+        pictures: show the hardest pairs; leave them out where faces must not be passed on.
 
     Raises:
         ValueError: there is nothing to report.
@@ -202,7 +201,7 @@ def _protocol(result: VerificationResult, pictures: bool) -> list[Element]:
             _table("Operating points", points, ["FAR", "Threshold", "Interval", "TAR", "Interval"]),
             _caption("Thresholds are cosines. Intervals are 95 % bootstrap intervals over pairs."),
         ]
-    parts += [*map(_caption, result.unsupported()), _table("Facts", list(facts.items()), class_="facts")]
+    parts += [*map(_caption, result.notes()), _table("Facts", list(facts.items()), class_="facts")]
     if pictures:
         ranked = np.argsort(result.scores, kind="stable")
         is_same = result.pairs.is_same[ranked]

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from facescale.data.images import IndexedImages
 from facescale.data.loading.decode import decode
-from facescale.evaluate.protocols.images import IndexedImages
 from facescale.evaluate.protocols.pairs import Pairs, stratified_folds
 from facescale.evaluate.report.page import NUM_HARDEST, write_report
 from facescale.evaluate.report.svg import MAX_POINTS, Axis, Line, Mark, chart, linear_axis, log_axis, thin
