@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from facescale.ops import normalise
 from facescale.registry import nearest
 
 KEY = "facescale"  # the one metadata entry that holds a card, in every kind of file
@@ -49,11 +50,9 @@ class Contract:
         if not isinstance(self.flip, bool):
             raise ValueError(f"contract: flip = {self.flip!r} must be true or false")
 
-    def normalise(self, images_BHWC: Tensor) -> Tensor:
+    def normalise(self, images_BHW3: Tensor) -> Tensor:
         """Turn uint8 RGB images (B, H, W, 3) into the network's float32 input (B, 3, H, W), channels last."""
-        if self.colour == "BGR":
-            images_BHWC = images_BHWC.flip(-1)
-        return (images_BHWC.permute(0, 3, 1, 2).float() - self.mean) / self.std
+        return normalise(images_BHW3.flip(-1) if self.colour == "BGR" else images_BHW3, self.mean, self.std)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""

@@ -2,11 +2,12 @@
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 _CHUNK_BYTES = {"cpu": 8 << 20, "cuda": 64 << 20}  # of float32 rows: what stays in a cache, or fills a GPU
 
@@ -21,6 +22,41 @@ def as_float(x: Tensor) -> Tensor:
 def unit(x_BD: Tensor) -> Tensor:
     """Rows scaled to length 1, at least in float32, safe for zero rows."""
     return F.normalize(as_float(x_BD), dim=-1, eps=1e-12)
+
+
+def normalise(images_BHW3: Tensor, mean: float = 127.5, std: float = 127.5) -> Tensor:
+    """Pixels 0..255, (B, H, W, 3) -> float32 (B, 3, H, W), (v - mean) / std, in channels-last memory."""
+    x_BHW3 = images_BHW3.to(torch.float32, copy=True).sub_(mean).div_(std)
+    return x_BHW3.permute(0, 3, 1, 2)
+
+
+def embed_views(embed: Callable[[Tensor], Tensor], images: Tensor, flip: bool, axis: int) -> list[Tensor]:
+    """Raw embeddings (B, D) of images and, with ``flip``, of their mirror images (``axis``: the width)."""
+    return [embed(images), embed(images.flip(axis))] if flip else [embed(images)]
+
+
+def fuse_views(raw: Sequence[Tensor]) -> Tensor:
+    """The raw embedding of an image from those of its views (B, D): their sum, as InsightFace has it."""
+    total = raw[0]
+    for view_BD in raw[1:]:
+        total = total + view_BD
+    return total
+
+
+@contextmanager
+def evaluating(module: nn.Module, device: torch.device, dtype: torch.dtype) -> Iterator[None]:
+    """Inside: evaluation mode, no gradient, autocast to ``dtype`` (none for float32).
+
+    Afterwards every sub-module has its own mode again, for some may be frozen.
+    """
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        with torch.no_grad(), torch.autocast(device.type, dtype, enabled=dtype is not torch.float32):
+            yield
+    finally:
+        for part, training in modes:
+            part.training = training
 
 
 @torch.no_grad()

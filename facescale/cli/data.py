@@ -24,8 +24,8 @@ def pairs(
     A .csv names files below DATA: evaluate it as NAME=FILE.csv?root=DATA.
     """
     from facescale.data import open_reader
+    from facescale.data.images import ReaderImages
     from facescale.evaluate.protocols.draw import make_pairs
-    from facescale.evaluate.protocols.images import ReaderImages
     from facescale.evaluate.protocols.pair_bin import write_bin
     from facescale.evaluate.protocols.pair_lists import write_csv
     from facescale.evaluate.protocols.pairs import Pairs

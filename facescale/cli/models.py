@@ -27,9 +27,11 @@ def evaluate(
 
     Without --on, a run is measured on the protocols of its config.
     """
+    from facescale.data.spec import split_name
     from facescale.evaluate.run_protocols import evaluate as run_evaluation
 
-    results, report = run_evaluation(model, on or [], out, pictures, batch_size, device)
+    named = [split_name(text) for text in on or []]
+    results, report = run_evaluation(model, named, out, pictures, batch_size, device)
     lines = [
         f"{r.name}: accuracy {r.accuracy.mean:.2%} +- {r.accuracy.std:.2%}, AUC {r.curve.auc:.4f}, "
         f"EER {r.curve.eer:.2%}"

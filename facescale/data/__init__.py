@@ -8,6 +8,7 @@ from facescale.data.readers.base import Reader
 from facescale.data.readers.combine import ConcatReader, with_min_images
 from facescale.data.readers.folder import FolderReader
 from facescale.data.readers.recordio import RecordReader
+from facescale.data.spec import split_sources
 from facescale.registry import lookup
 
 __all__ = ["READERS", "open_reader"]
@@ -34,18 +35,16 @@ def open_reader(spec: str | Path | Sequence[str | Path], *, min_images: int = 1)
 
     Args:
         spec: a folder of identity folders, a .rec file or a folder that holds train.rec, or "scheme:..."
-        with a
-            scheme of ``READERS``. Several, as a list or joined by " + ", are trained together: their
-            identities are all different.
+            with a scheme of ``READERS``. Several, as a list or joined by " + ", are trained together: their
+            identities are all different. A path that exists is never taken apart.
         min_images: leave out identities with fewer images; the others are renumbered.
 
     Raises:
         ValueError: unknown scheme, missing path, or data that is not what it should be.
     """
-    parts = spec.split(" + ") if isinstance(spec, str) else [spec] if isinstance(spec, Path) else list(spec)
-    if not parts:
+    texts = split_sources(spec)
+    if not texts:
         raise ValueError("no training data given; name a folder, a .rec file or synthetic:...")
-    texts = [str(part).strip() for part in parts]
     readers = [_open_one(text) for text in texts]
     reader = readers[0] if len(readers) == 1 else ConcatReader(readers, texts)
     return with_min_images(reader, min_images)

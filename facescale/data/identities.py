@@ -9,6 +9,7 @@ from torch import Tensor
 
 from facescale.config import Config
 from facescale.data.readers.base import Reader
+from facescale.data.spec import split_sources
 from facescale.files import write_atomically
 
 
@@ -61,9 +62,8 @@ def check_identities(file: Path, config: Config, reader: Reader) -> None:
 
 def _source(config: Config) -> str:
     """The source of the data if it is a single one, else nothing."""
-    train = config.data.train
-    parts = train.split(" + ") if isinstance(train, str) else train
-    return parts[0].strip() if len(parts) == 1 else ""
+    sources = split_sources(config.data.train)
+    return sources[0] if len(sources) == 1 else ""
 
 
 def _names(names: Sequence[str] | None, num_ids: int, single: str) -> list[str]:

@@ -17,7 +17,7 @@ class Evaluator(Protocol):
         ...
 
 
-# Openers: "NAME=PATH" (and options) -> Evaluator.
+# Openers: path (and options) -> Evaluator.
 EVALS: dict[str, Callable[..., Evaluator]] = {
     "verification": open_protocol,
 }

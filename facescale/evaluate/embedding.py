@@ -3,9 +3,7 @@
 Shapes: B images of a batch, H W their size, D embedding width, N images in all.
 """
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,10 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from facescale.arrays import Pixels
-from facescale.data.loading.decode import decode_into
-from facescale.data.readers.base import BadRecordError
+from facescale.data.images import Images
+from facescale.data.loading.iterate import iter_images
 from facescale.evaluate.metrics import require_finite, unit_rows
-from facescale.evaluate.protocols.images import Images
 
 if TYPE_CHECKING:  # torch takes seconds to import, and protocols are read and drawn without it
     from torch import Tensor
@@ -56,17 +53,17 @@ def embed_images(embed: "Embed", batches: Iterable[Pixels], flip: bool = True) -
     """
     import torch
 
+    from facescale.ops import embed_views, fuse_views
+
     unit: list[npt.NDArray[np.float32]] = []
     norm: list[npt.NDArray[np.float32]] = []
     with torch.no_grad():
         for batch in batches:
             images_BHW3 = torch.from_numpy(batch)
-            views = [embed(images_BHW3).float()]
+            views = [raw_BD.float() for raw_BD in embed_views(embed, images_BHW3, flip, axis=2)]
             if not unit:
                 _check_batch_independence(embed, images_BHW3, views[0])
-            if flip:
-                views.append(embed(images_BHW3.flip(2)).float())
-            fused_BD = torch.stack(views).sum(0).cpu().numpy()
+            fused_BD = fuse_views(views).cpu().numpy()
             require_finite(fused_BD, "embeddings")
             unit.append(unit_rows(fused_BD).astype(np.float32))
             norm.append(torch.stack(views).norm(dim=2).mean(0).cpu().numpy())
@@ -87,7 +84,7 @@ def _check_batch_independence(embed: "Embed", images_BHW3: "Tensor", x_BD: "Tens
 
 
 def decoded_batches(
-    images: Images, indices: Iterable[int], size: int, batch_size: int, workers: int = 2
+    images: Images, indices: Sequence[int], size: int, batch_size: int, workers: int = 2
 ) -> Iterator[Pixels]:
     """Yield uint8 (B, size, size, 3) batches of the images at ``indices``, decoded ahead by threads.
 
@@ -96,25 +93,14 @@ def decoded_batches(
     Raises:
         ValueError: an image cannot be read, with its key.
     """
-
-    def decoded(chunk: list[int]) -> Pixels:
-        batch = np.empty((len(chunk), size, size, 3), np.uint8)
-        for out, index in zip(batch, chunk, strict=True):
-            try:
-                decode_into(out, images[index], resize=True)
-            except BadRecordError as error:
-                raise ValueError(
-                    f"image '{images.key(index)}' of the protocol is bad: {error}; "
-                    "a protocol must be complete, so replace the image or take its pairs out"
-                ) from error
-        return batch
-
-    everything = list(indices)
-    waiting: deque[Future[Pixels]] = deque()
-    with ThreadPoolExecutor(workers) as pool:
-        for start in range(0, len(everything), batch_size):
-            waiting.append(pool.submit(decoded, everything[start : start + batch_size]))
-            if len(waiting) > workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+    bad: dict[int, str] = {}
+    batches = iter_images(
+        images, indices, batch_size=batch_size, size=size, workers=workers, resize=True, bad=bad
+    )
+    for batch, _ in batches:
+        for index, reason in bad.items():
+            raise ValueError(
+                f"image '{images.key(index)}' of the protocol is bad: {reason}; "
+                "a protocol must be complete, so replace the image or take its pairs out"
+            )
+        yield batch.numpy()

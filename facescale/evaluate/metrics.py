@@ -1,11 +1,7 @@
-"""Verification figures from embeddings or scores: pair accuracy, ROC, TAR@FAR, EER, thresholds (numpy only).
+"""Verification figures from embeddings or scores (numpy only): pair accuracy here, the others by name.
 
-Shapes: N pairs or scores, D embedding width, F folds, K points of a ROC, R bootstrap resamples.
-A score is a similarity (larger is more alike); a pair is accepted when ``score >= threshold``.
+Shapes: N pairs, D embedding width, F folds.
 """
-
-from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
@@ -17,24 +13,33 @@ from facescale.evaluate.fold_rules import (
     exhaustive_folds,
     insightface_folds,
 )
+from facescale.evaluate.operating_point import OperatingPoint, operating_point, threshold_at_far
+from facescale.evaluate.roc import FAR_RULES, MIN_FALSE_ACCEPTS, ROUND_UP, Roc, roc, tar_at_far
+from facescale.evaluate.rows import require_finite, unit_rows
 from facescale.registry import lookup
+
+__all__ = [
+    "FAR_RULES",
+    "MIN_FALSE_ACCEPTS",
+    "PAIR_RULES",
+    "ROUND_UP",
+    "OperatingPoint",
+    "PairResult",
+    "Roc",
+    "operating_point",
+    "pair_accuracy",
+    "require_finite",
+    "roc",
+    "tar_at_far",
+    "threshold_at_far",
+    "unit_rows",
+]
 
 PAIR_RULES = {
     "insightface": insightface_folds,
     "ffc": balanced_histogram_folds,
     "ffc_video": exhaustive_folds,
 }
-FAR_RULES = ("below", "nearest", "interpolate")
-MIN_FALSE_ACCEPTS = 10  # a rate that rests on fewer expected false accepts says little
-ROUND_UP = 1 + 1e-12  # so that a rate of 0.29 over 100 pairs allows 29 false accepts, not 28
-
-
-def unit_rows(x_ND: FloatArray) -> FloatArray:
-    """Rows scaled to length 1, in float64; a zero row stays zero."""
-    x_ND = np.asarray(x_ND, dtype=np.float64)
-    norm_N1 = np.linalg.norm(x_ND, axis=1, keepdims=True)
-    unit_ND: FloatArray = x_ND / np.where(norm_N1 == 0, 1.0, norm_N1)
-    return unit_ND
 
 
 def pair_accuracy(
@@ -101,222 +106,3 @@ def _project(x_ND: FloatArray, is_train: BoolArray, num_components: int) -> Floa
     mean = x_ND[is_train].mean(axis=0)
     _, vectors = np.linalg.eigh(np.cov(x_ND[is_train], rowvar=False, bias=True).reshape(width, width))
     return unit_rows((x_ND - mean) @ vectors[:, -num_components:])
-
-
-def require_finite(values: FloatArray, what: str) -> None:
-    """Raise a ValueError that counts the entries (rows, in a matrix) of ``values`` that are not finite."""
-    rows = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))
-    if len(rows):
-        raise ValueError(
-            f"{len(rows)} of {len(values)} {what} hold NaN or infinity; the network has diverged: "
-            "use an earlier checkpoint, or lower the learning rate"
-        )
-
-
-@dataclass(frozen=True)
-class Roc:
-    """An exact receiver operating characteristic: one point for every distinct score, and the origin.
-
-    Attributes:
-        far: (K,) false-accept rates, ascending from 0 to 1.
-        tar: (K,) true-accept rates, ascending from 0 to 1.
-        thresholds: (K,) scores, descending; the first is infinity (nothing is accepted).
-        num_genuine: how many genuine pairs the rates are counted over.
-        num_impostor: how many impostor pairs.
-    """
-
-    far: FloatArray
-    tar: FloatArray
-    thresholds: FloatArray
-    num_genuine: int
-    num_impostor: int
-
-    def supports(self, far: float) -> bool:
-        """Whether at least 10 false accepts are expected at ``far``; with fewer, the rate is mostly luck."""
-        return far * self.num_impostor * ROUND_UP >= MIN_FALSE_ACCEPTS
-
-    def index_at(self, far: float) -> int:
-        """Index of the last point whose FAR is at most ``far``: the lowest threshold that keeps to it."""
-        if not 0 < far <= 1:
-            raise ValueError(f"false-accept rate {far} is not possible; give a number above 0 and at most 1")
-        return int(np.searchsorted(self.far, far * ROUND_UP, side="right")) - 1
-
-    def tar_at(self, far: float, rule: str = "below") -> float:
-        """TAR at a false-accept rate.
-
-        Args:
-            far: the rate, above 0 and at most 1.
-            rule: "below": the largest TAR whose FAR does not exceed ``far`` (what an operator can promise).
-                "nearest": TAR of the point whose FAR is nearest, the larger on a tie (insightface on IJB).
-                "interpolate": linear between the two points around ``far``.
-
-        Raises:
-            ValueError: a rate outside (0, 1], an unknown rule.
-        """
-        if rule not in FAR_RULES:
-            raise ValueError(f"unknown rule '{rule}' for TAR at FAR; choose one of: {', '.join(FAR_RULES)}")
-        below = self.index_at(far)
-        if rule == "below" or below == len(self.far) - 1:
-            return float(self.tar[below])
-        above_far = self.far[below + 1]
-        if rule == "nearest":
-            nearest_far = above_far if above_far - far <= far - self.far[below] else self.far[below]
-            return float(self.tar[np.searchsorted(self.far, nearest_far, side="right") - 1])
-        share = (far - self.far[below]) / (above_far - self.far[below])
-        return float(self.tar[below] + share * (self.tar[below + 1] - self.tar[below]))
-
-    @cached_property
-    def auc(self) -> float:
-        """Area under the curve: the chance that a genuine pair beats an impostor pair (ties count half)."""
-        return float(np.sum(np.diff(self.far) * (self.tar[1:] + self.tar[:-1]) / 2))
-
-    @cached_property
-    def eer(self) -> float:
-        """Equal error rate: where FAR equals 1 - TAR, linear between the two points around the crossing."""
-        gap = self.far - (1 - self.tar)
-        after = int(np.searchsorted(gap, 0.0))  # gap rises from -1 to 1, so there is a point before
-        share = -gap[after - 1] / (gap[after] - gap[after - 1])
-        return float(self.far[after - 1] + share * (self.far[after] - self.far[after - 1]))
-
-
-def roc(scores: FloatArray, is_genuine: BoolArray, drop_collinear: bool = False) -> Roc:
-    """Exact ROC of similarity scores (N,).
-
-    Args:
-        scores: (N,) larger means more alike.
-        is_genuine: (N,) True for genuine pairs.
-        drop_collinear: leave out points between two equal steps, as scikit-learn's ``roc_curve`` does by
-            default; the curve is the same, but the point *nearest* to a FAR can then be another one.
-
-    Raises:
-        ValueError: lengths that differ, scores that are not finite, no genuine or no impostor pair.
-    """
-    scores, is_genuine = np.asarray(scores), np.asarray(is_genuine, dtype=bool)
-    if scores.ndim != 1 or scores.shape != is_genuine.shape:
-        raise ValueError(
-            f"scores of shape {scores.shape} do not fit labels of shape {is_genuine.shape}; "
-            "give one label for each score"
-        )
-    require_finite(scores, "scores")
-    num_genuine = int(is_genuine.sum())
-    num_impostor = len(scores) - num_genuine
-    if not num_genuine or not num_impostor:
-        raise ValueError(
-            f"{num_genuine} genuine and {num_impostor} impostor pairs make no ROC; give both kinds"
-        )
-    order = np.argsort(scores)[::-1]
-    ranked = scores[order]
-    # Position of the last pair of each distinct score: pairs of one score are accepted together.
-    last = np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), len(ranked) - 1)
-    accepted_genuine = np.cumsum(is_genuine[order])[last]
-    accepted_impostor = last + 1 - accepted_genuine
-    if drop_collinear and len(last) > 2:
-        bends = (np.diff(accepted_genuine, 2) != 0) | (np.diff(accepted_impostor, 2) != 0)
-        kept = np.concatenate([[True], bends, [True]])
-        last, accepted_genuine, accepted_impostor = (
-            last[kept],
-            accepted_genuine[kept],
-            accepted_impostor[kept],
-        )
-    return Roc(
-        far=np.append(0, accepted_impostor) / num_impostor,
-        tar=np.append(0, accepted_genuine) / num_genuine,
-        thresholds=np.append(np.inf, ranked[last].astype(np.float64)),
-        num_genuine=num_genuine,
-        num_impostor=num_impostor,
-    )
-
-
-def tar_at_far(scores: FloatArray, is_genuine: BoolArray, far: float, rule: str = "below") -> float:
-    """TAR at a false-accept rate; see `roc` for the input and `Roc.tar_at` for the rules."""
-    return roc(scores, is_genuine).tar_at(far, rule)
-
-
-@dataclass(frozen=True)
-class OperatingPoint:
-    """A threshold for a false-accept rate, with what resampling the pairs says of its certainty.
-
-    Attributes:
-        far: the rate that was asked for.
-        threshold: lowest observed score whose FAR does not exceed ``far``; infinity where none achieves it.
-        threshold_low: lower end of its bootstrap interval.
-        threshold_high: upper end.
-        tar: true-accept rate at ``threshold``.
-        tar_low: lower end of its bootstrap interval.
-        tar_high: upper end.
-        supported: whether the set has enough impostor pairs to speak of this FAR (see `Roc.supports`).
-    """
-
-    far: float
-    threshold: float
-    threshold_low: float
-    threshold_high: float
-    tar: float
-    tar_low: float
-    tar_high: float
-    supported: bool
-
-    @property
-    def usable(self) -> bool:
-        """Whether the threshold may be handed on: the set supports it, and it and its interval are finite."""
-        return self.supported and bool(
-            np.isfinite([self.threshold, self.threshold_low, self.threshold_high]).all()
-        )
-
-
-def threshold_at_far(
-    scores: FloatArray,
-    is_genuine: BoolArray,
-    far: float,
-    num_resamples: int = 2000,
-    confidence: float = 0.95,
-    seed: int = 0,
-) -> OperatingPoint:
-    """Threshold and TAR at a false-accept rate with bootstrap intervals: `operating_point` of the scores."""
-    return operating_point(roc(scores, is_genuine), far, num_resamples, confidence, seed)
-
-
-def operating_point(
-    curve: Roc, far: float, num_resamples: int = 2000, confidence: float = 0.95, seed: int = 0
-) -> OperatingPoint:
-    """Threshold and TAR at a false-accept rate, with percentile bootstrap intervals.
-
-    Genuine and impostor pairs are resampled with replacement. Only two numbers of a resample matter, and both
-    have a closed distribution, so they are drawn directly, whatever N is: the rank (in the original order) of
-    its k-th largest impostor score is ``ceil(n U)``, U the k-th smallest of n uniforms: Beta(k, n - k + 1);
-    and its number of accepted genuine pairs is binomial. Pairs that share images are not independent, so the
-    true interval is somewhat wider.
-
-    Raises:
-        ValueError: a rate outside (0, 1], a confidence outside (0, 1), fewer than one resample.
-    """
-    if not 0 < confidence < 1 or num_resamples < 1:
-        raise ValueError(
-            f"confidence {confidence} with {num_resamples} resamples gives no interval; "
-            "use a confidence between 0 and 1 and at least one resample"
-        )
-    index = curve.index_at(far)
-    n = curve.num_impostor
-    rejected = int(far * n * ROUND_UP) + 1  # the threshold lies just above the impostor score of this rank
-    generator = np.random.default_rng(seed)
-    if rejected > n:
-        index_R = np.full(num_resamples, index)
-    else:
-        rank_R = np.ceil(n * generator.beta(rejected, n - rejected + 1, num_resamples))
-        # Point i accepts far[i] * n impostors; the last one with fewer than ``rank`` rejects that score.
-        index_R = np.searchsorted(np.round(curve.far * n), rank_R, side="left") - 1
-    tar_R = generator.binomial(curve.num_genuine, curve.tar[index_R]) / curve.num_genuine
-    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
-    # Observed values, not interpolated ones: infinity (nothing is accepted) is a possible threshold.
-    threshold_low, threshold_high = np.quantile(curve.thresholds[index_R], tails, method="inverted_cdf")
-    tar_low, tar_high = np.quantile(tar_R, tails)
-    return OperatingPoint(
-        far=far,
-        threshold=float(curve.thresholds[index]),
-        threshold_low=float(threshold_low),
-        threshold_high=float(threshold_high),
-        tar=float(curve.tar[index]),
-        tar_low=float(tar_low),
-        tar_high=float(tar_high),
-        supported=curve.supports(far),
-    )

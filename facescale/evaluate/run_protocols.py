@@ -1,6 +1,7 @@
 """What ``facescale evaluate`` and ``facescale report`` do."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,20 +17,25 @@ from facescale.run import RunDir
 
 
 def evaluate(
-    model_path: Path, on: Sequence[str], out: Path | None, pictures: bool, batch_size: int, device: str
+    model_path: Path,
+    on: Sequence[tuple[str, str]],
+    out: Path | None,
+    pictures: bool,
+    batch_size: int,
+    device: str,
 ) -> tuple[list[VerificationResult], Path]:
     """Measure a model and write its report.
 
     Args:
         model_path: run folder or weights.
-        on: protocols (NAME=PATH); if empty, those of the run's config.
+        on: (name, path) of each protocol, the name may be empty; without any, those of the run's config.
         out: the page; by default ``report.html`` of the run, or beside the weights.
         pictures: show the hardest pairs.
         batch_size: images per forward pass.
         device: where to compute.
 
     Raises:
-        ValueError: no model, no protocol, or one that cannot be read.
+        ValueError: no model, no protocol, two of one name, or one that cannot be read.
     """
     if not model_path.exists():
         raise ValueError(f"'{model_path}' does not exist; give a run folder or a weights file")
@@ -37,16 +43,23 @@ def evaluate(
     if not on:
         if run is None:
             raise ValueError(f"say what to measure {model_path} on: --on NAME=PATH")
-        on = [f"{name}={path}" for name, path in load_config(run.config).eval.sets.items()]
+        on = list(load_config(run.config).eval.sets.items())
     model = load(model_path, device)
-    results = []
-    for spec in on:
-        protocol = open_protocol(spec, model.contract.size, model.needs_flip, batch_size)
-        results.append(protocol.measure(model.encoder))
+    protocols = [
+        open_protocol(path, model.contract.size, model.needs_flip, batch_size, name=name) for name, path in on
+    ]
+    _check_names([protocol.name for protocol in protocols])
+    results = [protocol.measure(model.encoder) for protocol in protocols]
     page = out or (run.report if run else model_path.with_name("report.html"))
     history = run.read_metrics() if run else []
     write_report(page, results, history, str(model_path), _info(run, model.info), pictures=pictures)
     return results, page
+
+
+def _check_names(names: Sequence[str]) -> None:
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise ValueError(f"{count} protocols are called '{name}'; tell them apart with --on NAME=PATH")
 
 
 def report(run_path: Path, out: Path | None) -> Path:

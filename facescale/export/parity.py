@@ -7,9 +7,9 @@ import numpy as np
 from facescale.arrays import Pixels
 from facescale.config import load_config
 from facescale.data import open_reader
+from facescale.data.images import Images, ReaderImages
 from facescale.data.loading.decode import decode_into
 from facescale.data.synthetic.faces import SyntheticFaces
-from facescale.evaluate.protocols.images import Images, ReaderImages
 from facescale.evaluate.protocols.open import open_protocol
 from facescale.inference.model import Model
 from facescale.run import RunDir
@@ -54,9 +54,9 @@ def _of_run(run: str | Path | None) -> tuple[Images, str]:
     config = RunDir(run).config if run else None
     if config is None or not config.is_file():
         return synthetic
-    for name, spec in load_config(config).eval.sets.items():
+    for name, path in load_config(config).eval.sets.items():
         try:
-            return open_protocol(spec).pairs.images, f"images of the run's evaluation set {name}"
+            return open_protocol(path).pairs.images, f"images of the run's evaluation set {name}"
         except ValueError:
             continue  # it may lie on another machine
     return synthetic

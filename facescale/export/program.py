@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from facescale.model_card import KEY, Card, Graph
+from facescale.ops import embed_views, fuse_views
 
 
 class ExportGraph(nn.Module):
@@ -27,12 +28,9 @@ class ExportGraph(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Embed a batch."""
         x = self._contract.normalise(images) if self._graph.uint8_input else images
-        embedding: Tensor = self.network(x)
         if not self._graph.unit_output:
-            return embedding
-        if self._contract.flip:
-            embedding = embedding + self.network(x.flip(-1))
-        return F.normalize(embedding)
+            return self.network(x)  # type: ignore[no-any-return]
+        return F.normalize(fuse_views(embed_views(self.network, x, self._contract.flip, axis=-1)))
 
 
 def write_program(graph: ExportGraph, card: Card, path: Path) -> str:

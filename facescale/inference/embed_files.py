@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from facescale.arrays import IntArray
 from facescale.data import open_reader
+from facescale.data.images import ReaderImages
 from facescale.data.loading.iterate import iter_images
 from facescale.data.readers.base import Reader, identity_names
 from facescale.data.readers.loose import NO_ID, LooseImages, is_image_file
@@ -76,7 +77,12 @@ def embed_to_file(
     embeddings_ND = np.empty((len(reader), model.embedding_size), np.float32)
     indices: list[int] = []
     batches = iter_images(
-        reader, batch_size=batch_size, size=model.contract.size, workers=workers, resize=resize, bad=bad
+        ReaderImages(reader),
+        batch_size=batch_size,
+        size=model.contract.size,
+        workers=workers,
+        resize=resize,
+        bad=bad,
     )
     for images, index in batches:
         part = model.embed(images, batch_size)
@@ -108,7 +114,7 @@ def embed_to_file(
 class _Table:
     embeddings_ND: Embeddings
     keys: Sequence[str]
-    ids: npt.NDArray[np.int64]
+    ids: IntArray
     names: Sequence[str]
     origin: dict[str, str]
 

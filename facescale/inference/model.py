@@ -9,12 +9,12 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from facescale.distributed import pick_device
 from facescale.inference.torch_encoder import TorchEncoder
 from facescale.model_card import Card, Contract, Threshold
+from facescale.ops import embed_views, fuse_views, unit
 
 # B batch, H W height and width in pixels, d embedding size
 
@@ -140,13 +140,10 @@ class Model:
             ValueError: images of another type, shape or size.
         """
 
-        def unit(part: Tensor) -> Tensor:
-            raw = self.encoder(part)
-            if self.needs_flip:
-                raw = raw + self.encoder(part.flip(2))
-            return F.normalize(raw)
+        def embedded(part: Tensor) -> Tensor:
+            return unit(fuse_views(embed_views(self.encoder, part, self.needs_flip, axis=2)))
 
-        return self._in_batches(unit, images_BHW3, batch_size)
+        return self._in_batches(embedded, images_BHW3, batch_size)
 
     def embed_raw(self, images_BHW3: npt.ArrayLike | Tensor, batch_size: int = 128) -> Embeddings:
         """What the network gives for the images as they are: one view, not normalised, float32 (B, d).

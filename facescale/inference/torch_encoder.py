@@ -1,12 +1,10 @@
 """A torch network as an encoder."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import Tensor, nn
 
 from facescale.model_card import Contract
+from facescale.ops import evaluating
 from facescale.registry import lookup
 
 _PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -24,24 +22,8 @@ class TorchEncoder:
         self._device = device
         self._dtype = lookup("precision", _PRECISIONS, precision)
 
-    @torch.no_grad()
     def __call__(self, images_BHW3: Tensor) -> Tensor:
         """Raw embedding of each image, on the device."""
-        x = self._contract.normalise(images_BHW3.to(self._device))
-        with (
-            _evaluating(self.module),
-            torch.autocast(self._device.type, self._dtype, enabled=self._dtype is not torch.float32),
-        ):
+        with evaluating(self.module, self._device, self._dtype):
+            x = self._contract.normalise(images_BHW3.to(self._device))
             return self.module(x).float()  # type: ignore[no-any-return]
-
-
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside; afterwards every sub-module has its own mode again (some may be frozen)."""
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, training in modes:
-            part.training = training

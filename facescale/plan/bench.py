@@ -16,6 +16,7 @@ import torch
 
 from facescale import registry
 from facescale.config import parse_value
+from facescale.data.spec import key_values
 from facescale.distributed import Dist, pick_device
 from facescale.heads import HEADS, Bytes
 from facescale.plan.components import head_skeleton
@@ -39,8 +40,7 @@ def parse_variants(text: str) -> list[HeadVariant]:
             setting = part.strip()
             name, options = variants[-1].name, variants.pop().options
         registry.lookup("head", HEADS, name)
-        if setting:
-            key, _, value = setting.partition("=")
+        for key, value in key_values(setting):
             options = {**options, key: parse_value(value)}
             problems = registry.option_problems("head", name, HEADS[name], options)
             if problems or not value:

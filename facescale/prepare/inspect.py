@@ -8,8 +8,8 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from facescale.arrays import IntArray
 from facescale.data.loading.decode import decode
 from facescale.data.loading.prefetch import in_order
 from facescale.data.readers.base import BadRecordError, Reader
@@ -114,7 +114,7 @@ class _Findings:
 
     images: list[_Image]
     bad: list[tuple[int, str]]
-    values: npt.NDArray[np.int64]
+    values: IntArray
 
 
 def inspect_data(reader: Reader, *, sample: int | None = SAMPLE, workers: int = 2) -> DataReport:
@@ -186,7 +186,7 @@ def _report(reader: Reader, found: _Findings) -> DataReport:
     )
 
 
-def _histogram(counts: npt.NDArray[np.int64]) -> dict[str, int]:
+def _histogram(counts: IntArray) -> dict[str, int]:
     """Identities by number of images; empty bins at both ends are left out."""
     edges = [0, *_EDGES, int(max(counts.max(), _EDGES[-1])) + 1]
     found, _ = np.histogram(counts, edges)
@@ -197,7 +197,7 @@ def _histogram(counts: npt.NDArray[np.int64]) -> dict[str, int]:
     }
 
 
-def _colours(values: npt.NDArray[np.int64]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _colours(values: IntArray) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of each channel over all pixels, from its histogram."""
     share = values / np.maximum(values.sum(axis=1, keepdims=True), 1)
     level = np.arange(256)
@@ -220,7 +220,7 @@ def _repeats(reader: Reader, images: list[_Image]) -> tuple[list[tuple[int, int]
 
 
 def _hints(
-    counts: npt.NDArray[np.int64],
+    counts: IntArray,
     found: _Findings,
     mean: tuple[float, ...],
     num_repeated: int,

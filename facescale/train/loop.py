@@ -93,7 +93,7 @@ def train(
         run.truncate_metrics(state.step)
     loader = make_loader(config, plan, reader, task, run)
     protocols = [
-        open_protocol(f"{name}={path}", task.input_size, config.eval.flip, config.eval.batch_size)
+        open_protocol(path, task.input_size, config.eval.flip, config.eval.batch_size, name=name)
         for name, path in config.eval.sets.items()
     ]
     meter = Meter(dist.device)

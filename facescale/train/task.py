@@ -13,14 +13,14 @@ from torch.nn.parallel import DistributedDataParallel
 
 from facescale import backbones, heads, margins
 from facescale.config import Config
-from facescale.data.loading.augment import Augment, normalise, stronger
+from facescale.data.loading.augment import Augment, stronger
 from facescale.data.loading.batch import Batch
 from facescale.distributed import Dist
 from facescale.evaluate.verification import VerificationResult
 from facescale.heads import ClassHead
 from facescale.inference.weights import save_model
 from facescale.model_card import Contract, Threshold
-from facescale.ops import ema_update_, unit
+from facescale.ops import ema_update_, evaluating, normalise, unit
 from facescale.plan import Plan
 from facescale.plan.components import head_options
 from facescale.train.twin import Twin
@@ -173,18 +173,11 @@ class RecognitionTask(nn.Module):
         """The network that is evaluated and exported: the moving average if there is one."""
         return self.backbone if self.average is None else self.average
 
-    @torch.no_grad()
     def embed(self, images_BHW3: Tensor) -> Tensor:
         """Raw float32 embeddings (B, D) of uint8 images, in evaluation mode."""
-        device = self._dist.device
-        net = self.evaluated
-        was_training = net.training
-        net.eval()
-        try:
-            with torch.autocast(device.type, self._dtype, enabled=self._dtype is not torch.float32):
-                return net(normalise(images_BHW3.to(device))).float()  # type: ignore[no-any-return]
-        finally:
-            net.train(was_training)
+        device, net = self._dist.device, self.evaluated
+        with evaluating(net, device, self._dtype):
+            return net(normalise(images_BHW3.to(device))).float()  # type: ignore[no-any-return]
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint needs beside the evaluated network (``write_model``) and the head's rows."""

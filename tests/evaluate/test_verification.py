@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
+from facescale.data.images import IndexedImages
 from facescale.evaluate import EVALS
 from facescale.evaluate.embedding import decoded_batches, embed_images
-from facescale.evaluate.protocols.images import IndexedImages
 from facescale.evaluate.protocols.open import open_protocol
 from facescale.evaluate.protocols.pairs import Pairs, stratified_folds
 from facescale.evaluate.verification import Verification
@@ -150,21 +150,22 @@ def test_protocols_are_opened_by_what_they_are(tmp_path: Path) -> None:
     assert open_protocol(str(tmp_path / "lfw")).name == "lfw"
     assert open_protocol(f"{tmp_path}/lfw/pairs.txt").name == "pairs"
     assert open_protocol(f"{tmp_path}/list.csv?root={tmp_path}/lfw").name == "list"
-    assert open_protocol(f"age-30={tmp_path}/agedb.bin").name == "age-30"
+    assert open_protocol(f"{tmp_path}/agedb.bin", name="age-30").name == "age-30"
     assert open_protocol("synthetic:pairs=40,folds=2", size=64).pairs.images[0].shape == (64, 64, 3)
-    assert len(open_protocol("faces=synthetic:pairs=60,seed=3,nuisance=0.5").pairs) == 60
+    assert len(open_protocol("synthetic:pairs=60,seed=3,nuisance=0.5").pairs) == 60
 
 
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
         ("nowhere.csv", "there is no protocol 'nowhere.csv'; give a folder with pairs.txt"),
-        ("lfw=nowhere", "there is no protocol 'nowhere'"),
+        ("lfw=nowhere", "there is no protocol 'lfw=nowhere'"),
         ("{tmp}", "has no pairs.txt; draw pairs .*'facescale pairs"),
-        ("{tmp}/x.json", r"'.*x.json' is no pair protocol; give a .txt"),
-        ("{tmp}/x.json?roots=y", r"unknown option 'roots=y'; the one option is root"),
-        ("synthetic:pair=9", r"cannot read 'pair=9' \(did you mean 'pairs'\?\); write synthetic:pairs=2000"),
-        ("synthetic:pairs=many", "cannot read 'pairs=many'"),
+        ("{tmp}/x.json", r"'.*x.json' is not a pair protocol; give a .txt"),
+        ("{tmp}/x.json?root=y", r"'.*x.json' with \?root=y is not a pair protocol; give a .txt"),
+        ("{tmp}/x.json?roots=y", r"there is no protocol '.*x.json\?roots=y'; give .* with \?root=FOLDER"),
+        ("synthetic:pair=9", r"has no key 'pair' \(did you mean 'pairs'\?\); the keys are: pairs, seed"),
+        ("synthetic:pairs=many", "'pairs' of 'synthetic:pairs=many' is 'many'; it must be a whole number"),
         ("synthetic:pairs=7", "7 pairs do not make 10"),
     ],
 )

@@ -187,7 +187,9 @@ def test_an_exported_graph_is_evaluated_like_its_network(model, tmp_path, unit_o
     export(model, tmp_path / "m.onnx", unit_output=unit_output)
     export(model, tmp_path / "m.safetensors")
     scores = [
-        evaluate(tmp_path / name, ["synthetic:pairs=20"], tmp_path / "r.html", False, 16, "cpu")[0][0].scores
+        evaluate(tmp_path / name, [("", "synthetic:pairs=20")], tmp_path / "r.html", False, 16, "cpu")[0][
+            0
+        ].scores
         for name in ("m.onnx", "m.safetensors")
     ]
     np.testing.assert_allclose(*scores, atol=1e-5)

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from facescale.data.images import IndexedImages
 from facescale.evaluate.fold_rules import contiguous_folds, num_accepted
 from facescale.evaluate.histogram import histogram_roc, most_accurate_threshold
 from facescale.evaluate.metrics import PAIR_RULES, pair_accuracy
-from facescale.evaluate.protocols.images import IndexedImages
 from facescale.evaluate.protocols.pair_lists import read_lfw
 from facescale.evaluate.protocols.pairs import Pairs
 from facescale.evaluate.verification import Verification

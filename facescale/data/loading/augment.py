@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from facescale.config import AugmentConfig
+from facescale.ops import normalise
 
-_MIDDLE = 127.5  # pixels are centred and scaled by this, so black is -1 and white 1
+_MIDDLE = 127.5  # grey: 0 once normalised
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, the weights of JPEG's and Pillow's grey
 _LOW_SIDES = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # of the side, for low resolution
 _ERASE_SIDES = (0.1, 0.5)
@@ -59,12 +60,6 @@ def stronger(config: AugmentConfig) -> AugmentConfig:
     """The augmentation with every part at least strong, for views that show an image once more."""
     least = {name: max(getattr(config, name), value) for name, value in _STRONG.items()}
     return config.model_copy(update={"flip": True, **least})
-
-
-def normalise(images_BHW3: Tensor) -> Tensor:
-    """Pixels 0..255 -> float32 (B, 3, H, W) in -1..1, (v - 127.5) / 127.5, in channels_last memory."""
-    x_BHW3 = images_BHW3.to(torch.float32, copy=True).sub_(_MIDDLE).div_(_MIDDLE)
-    return x_BHW3.permute(0, 3, 1, 2)
 
 
 class Augment:

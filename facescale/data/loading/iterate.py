@@ -1,32 +1,35 @@
-"""Every image of a source once, in order."""
+"""Images of a source, decoded ahead by threads, batch by batch and in order."""
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
-from facescale.arrays import Pixels
+from facescale.data.images import Images
 from facescale.data.loading.decode import decode_into
 from facescale.data.loading.prefetch import BATCHES_AHEAD, Buffers, chunks, in_order
-from facescale.data.readers.base import BadRecordError, Reader
-from facescale.data.readers.folder import read_file
+from facescale.data.readers.base import BadRecordError
+
+if TYPE_CHECKING:  # torch takes seconds to import, and protocols are read and drawn without it
+    from torch import Tensor
+
+Failures = list[tuple[int, str]]  # (place in the batch, reason)
 
 
 def iter_images(
-    source: Reader | Sequence[str | Path],
+    images: Images,
+    indices: Sequence[int] | None = None,
     *,
     batch_size: int,
     size: int,
     workers: int = 2,
     resize: bool = False,
     bad: dict[int, str] | None = None,
-) -> Generator[tuple[Tensor, Tensor], None, None]:
-    """Every image once, in order: for evaluation and embedding.
+) -> Generator[tuple["Tensor", "Tensor"], None, None]:
+    """Images of a source in order: for evaluation and embedding.
 
     Args:
-        source: a reader, or paths of image files.
+        images: the source, such as ``ReaderImages(reader)``.
+        indices: which of them; all, if absent.
         batch_size: images per batch; the last one may be smaller.
         size: height and width, pixels.
         workers: decoding threads.
@@ -34,43 +37,40 @@ def iter_images(
         bad: receives index -> reason of unreadable images, which are then left out.
 
     Yields:
-        uint8 (B, size, size, 3) RGB images and their int64 (B,) indices in ``source``.
+        uint8 (B, size, size, 3) RGB images and their int64 (B,) indices in ``images``.
 
     Raises:
         ValueError: an unreadable image, unless ``bad`` is given.
     """
-    if isinstance(source, Sequence):
-        paths = source
-        fetch: Callable[[int], bytes | Pixels] = lambda index: read_file(paths[index])  # noqa: E731
-        name: Callable[[int], str] = lambda index: str(paths[index])  # noqa: E731
-    else:
-        reader = source
-        fetch, name = (lambda index: reader[index][0]), reader.key
+    import torch
+
+    chosen = range(len(images)) if indices is None else indices
     buffers = Buffers((batch_size, size, size, 3), pin=torch.cuda.is_available())
 
-    def fill(start: int, images: Tensor, part: range) -> list[tuple[int, str]]:
-        pixels, failed = images.numpy(), []
+    def fill(batch: Sequence[int], out: "Tensor", part: range) -> Failures:
+        pixels, failed = out.numpy(), []
         for place in part:
             try:
-                decode_into(pixels[place], fetch(start + place), resize=resize)
+                decode_into(pixels[place], images[batch[place]], resize=resize)
             except BadRecordError as error:
                 failed.append((place, str(error)))
         return failed
 
-    def jobs() -> Iterator[tuple[tuple[int, Tensor], list[Callable[[], list[tuple[int, str]]]]]]:
-        for start in range(0, len(source), batch_size):
-            images = buffers.take()[: len(source) - start]
-            yield (start, images), [partial(fill, start, images, part) for part in chunks(len(images))]
+    def jobs() -> Iterator[tuple[tuple[Sequence[int], "Tensor"], list[Callable[[], Failures]]]]:
+        for start in range(0, len(chosen), batch_size):
+            batch = chosen[start : start + batch_size]
+            out = buffers.take()[: len(batch)]
+            yield (batch, out), [partial(fill, batch, out, part) for part in chunks(len(batch))]
 
-    for (start, images), reports in in_order(jobs(), workers, BATCHES_AHEAD):
-        index = torch.arange(start, start + len(images))
+    for (batch, out), reports in in_order(jobs(), workers, BATCHES_AHEAD):
+        index = torch.tensor(batch, dtype=torch.int64)
         failed = [failure for report in reports for failure in report]
         if failed:
             if bad is None:
                 place, reason = failed[0]
-                raise ValueError(f"cannot read image '{name(start + place)}': {reason}")
-            bad.update((start + place, reason) for place, reason in failed)
-            keep = torch.ones(len(images), dtype=torch.bool)
+                raise ValueError(f"cannot read image '{images.key(batch[place])}': {reason}")
+            bad.update((batch[place], reason) for place, reason in failed)
+            keep = torch.ones(len(batch), dtype=torch.bool)
             keep[[place for place, _ in failed]] = False
-            images, index = images[keep], index[keep]
-        yield images, index
+            out, index = out[keep], index[keep]
+        yield out, index

@@ -5,15 +5,16 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-import numpy.typing as npt
-import torch
-from torch import Tensor
+
+from facescale.arrays import Pixels
+
+if TYPE_CHECKING:  # torch takes seconds to import, and protocols are read and drawn without it
+    from torch import Tensor
 
 _CHUNK = 16  # images that a thread decodes in one go
-
 BATCHES_AHEAD = 3  # batches that are decoded while the consumer works on one
 
 Plan = TypeVar("Plan")
@@ -50,8 +51,8 @@ def in_order(
 
 @dataclass
 class _Slot:
-    memory: npt.NDArray[np.uint8]
-    user: weakref.ref[npt.NDArray[np.uint8]] | None = None
+    memory: Pixels
+    user: weakref.ref[Pixels] | None = None
 
 
 class Buffers:
@@ -67,8 +68,10 @@ class Buffers:
         self._pin = pin
         self._slots: list[_Slot] = []
 
-    def take(self) -> Tensor:
+    def take(self) -> "Tensor":
         """A tensor with arbitrary content."""
+        import torch
+
         if self._pin:  # torch keeps pinned blocks itself, until the copies to the device are through
             return torch.empty(self._shape, dtype=torch.uint8, pin_memory=True)
         for slot in self._slots:

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
-import numpy as np
-import numpy.typing as npt
+from facescale.arrays import IntArray, Pixels
 
 
 class BadRecordError(ValueError):
@@ -24,7 +23,7 @@ class Reader(Protocol):
     """
 
     @property
-    def ids(self) -> npt.NDArray[np.int64]:
+    def ids(self) -> IntArray:
         """Identity of every image, int64 (N,)."""
         ...
 
@@ -37,7 +36,7 @@ class Reader(Protocol):
         """Number of images."""
         ...
 
-    def __getitem__(self, index: int) -> tuple[bytes | npt.NDArray[np.uint8], int]:
+    def __getitem__(self, index: int) -> tuple[bytes | Pixels, int]:
         """Image ``index`` as encoded bytes (JPEG, PNG, ...) or raw uint8 (H, W, 3) RGB, and its identity.
 
         Raises:

@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
-from facescale.arrays import Pixels
+from facescale.arrays import IntArray, Pixels
 from facescale.data.readers.base import Reader, identity_names
 
 
@@ -23,7 +22,7 @@ class ConcatReader:
         self._starts = np.cumsum([0, *(len(reader) for reader in readers)])
         self._first_ids = np.cumsum([0, *(reader.num_ids for reader in readers)])
         self.num_ids = int(self._first_ids[-1])
-        self.ids: npt.NDArray[np.int64] = np.concatenate(
+        self.ids: IntArray = np.concatenate(
             [reader.ids + first for reader, first in zip(readers, self._first_ids, strict=False)]
         )
 
@@ -59,7 +58,7 @@ class ConcatReader:
 class SubsetReader:
     """The images ``indices`` of ``reader``; identities without any are gone, the others renumbered."""
 
-    def __init__(self, reader: Reader, indices: npt.NDArray[np.int64]) -> None:
+    def __init__(self, reader: Reader, indices: IntArray) -> None:
         self._reader = reader
         self._indices = indices
         self._kept_ids, self.ids = np.unique(reader.ids[indices], return_inverse=True)

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from facescale.arrays import IntArray
 from facescale.data.readers.base import BadRecordError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
@@ -57,7 +57,7 @@ class FolderReader:
                 f"'{root}' holds {what}; it must hold one sub-folder of images for each identity"
             )
         self.names: Sequence[str] = names
-        self.ids: npt.NDArray[np.int64] = np.repeat(np.arange(len(names)), counts)
+        self.ids: IntArray = np.repeat(np.arange(len(names)), counts)
 
     @property
     def num_ids(self) -> int:

@@ -4,7 +4,6 @@ import random
 from threading import Lock
 
 import numpy as np
-import numpy.typing as npt
 
 from facescale.arrays import IntArray
 from facescale.data.sampling.by_identity import ByIdentity, random_below
@@ -26,7 +25,7 @@ class AttentionSampler:
 
     one_identity = True
 
-    def __init__(self, ids: npt.NDArray[np.int64], keys: int, seed: int) -> None:
+    def __init__(self, ids: IntArray, keys: int, seed: int) -> None:
         self.views = 1 + keys
         self._seed = seed
         self._people = ByIdentity(ids)
@@ -72,7 +71,7 @@ class ReleasedAttentionSampler:
 
     one_identity = True
 
-    def __init__(self, ids: npt.NDArray[np.int64], keys: int, seed: int) -> None:
+    def __init__(self, ids: IntArray, keys: int, seed: int) -> None:
         self.views = 1 + keys
         self._seed = seed
         self._people = ByIdentity(ids)

@@ -1,7 +1,6 @@
 """Images grouped by identity."""
 
 import numpy as np
-import numpy.typing as npt
 
 from facescale.arrays import IntArray
 from facescale.data.sampling.counter_rng import hash64
@@ -14,7 +13,7 @@ class ByIdentity:
         ids: identity of every image, (N,).
     """
 
-    def __init__(self, ids: npt.NDArray[np.int64]) -> None:
+    def __init__(self, ids: IntArray) -> None:
         self.images = ids.argsort(kind="stable")
         self.present, self.starts, self.counts = np.unique(
             ids[self.images], return_index=True, return_counts=True

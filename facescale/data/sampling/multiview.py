@@ -1,8 +1,6 @@
 """Samplers whose items hold several images: a query with keys (AttFC), identity and instance pairs (F2C)."""
 
-import numpy as np
-import numpy.typing as npt
-
+from facescale.arrays import IntArray
 from facescale.data.sampling.attention import AttentionSampler, ReleasedAttentionSampler
 from facescale.data.sampling.base import ImageSampler, Sampler
 from facescale.data.sampling.pairs import PairSampler
@@ -11,7 +9,7 @@ from facescale.data.sampling.pairs import PairSampler
 
 
 def make_sampler(
-    ids: npt.NDArray[np.int64],
+    ids: IntArray,
     seed: int,
     *,
     keys: int = 0,

@@ -1,7 +1,6 @@
 """F2C's loader order: identity pairs and instance pairs."""
 
 import numpy as np
-import numpy.typing as npt
 
 from facescale.arrays import IntArray
 from facescale.data.sampling.base import num_items
@@ -25,7 +24,7 @@ class PairSampler:
     views = 2
     one_identity = False
 
-    def __init__(self, ids: npt.NDArray[np.int64], seed: int) -> None:
+    def __init__(self, ids: IntArray, seed: int) -> None:
         self._seed = seed
         self._people = ByIdentity(ids)
         self.num_single = self._people.num_single

@@ -12,7 +12,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from facescale.data.synthetic.people import Draw, Photo, uniforms
+from facescale.arrays import Pixels
+from facescale.data.sampling.counter_rng import uniform64
+from facescale.data.synthetic.people import Draw, Photo
 
 Array = npt.NDArray[np.floating]  # float32 in fact: a Python float beside a float32 array leaves it so
 Colour = tuple[float, float, float]
@@ -123,7 +125,7 @@ def _grain_tile() -> Array:
     # normal enough. (Freeing these large arrays has a side effect worth 20 % of the speed: from then on,
     # glibc's malloc keeps the pages of smaller ones.)
     shape = 4, 3, _GRAIN_SIDE, _GRAIN_SIDE
-    tile = uniforms(_GRAIN, count=math.prod(shape)).reshape(shape).sum(axis=0)
+    tile = uniform64(math.prod(shape), _GRAIN).reshape(shape).sum(axis=0)
     return np.asarray((tile - 2.0) * math.sqrt(3.0), dtype=np.float32)
 
 
@@ -145,7 +147,7 @@ def background(size: int, key: int) -> Array:
     return np.asarray(spread_HG @ scene_CGG @ spread_HG.T)
 
 
-def expose(planes_CHW: Array, shot: Photo) -> npt.NDArray[np.uint8]:
+def expose(planes_CHW: Array, shot: Photo) -> Pixels:
     """Take the picture, in place: light, saturation, tint, contrast, blur, noise; RGB uint8 (H, W, 3)."""
     size = planes_CHW.shape[1]
     scale = size / _TEMPLATE_SIDE  # a smaller picture is a shrunk one: sharper, and its noise averaged

@@ -4,13 +4,15 @@ from dataclasses import KW_ONLY, dataclass
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from facescale.arrays import BoolArray, IntArray, Pixels
+from facescale.data.spec import parse_options
 from facescale.data.synthetic.people import CAPACITY, person, photo
 from facescale.data.synthetic.render import render
-from facescale.registry import lookup, nearest
+from facescale.registry import lookup
 
 SCHEME = "synthetic"
+_OPTIONS = {"ids": int, "images": int, "seed": int, "size": int, "split": str, "nuisance": float}
 _FIRST = {"train": 0, "test": CAPACITY}  # number of the first person of each split
 
 
@@ -21,7 +23,7 @@ class SyntheticFaces:
     A picture is a function of (seed, split, identity, image number) alone: nothing is stored, so a million
     people cost what ten cost, and any process or thread sees the same pictures in any order. Asking for
     more people leaves the pictures of the others as they are. People of the "test" split are nobody of the
-    "train" split, and any two people differ visibly (see `facescale.data.people.person`).
+    "train" split, and any two people differ visibly (see `facescale.data.synthetic.people.person`).
 
     Attributes:
         num_ids: number of people, up to 39 billion.
@@ -52,14 +54,14 @@ class SyntheticFaces:
         _check("nuisance", self.nuisance, 0, 2)
 
     @property
-    def ids(self) -> npt.NDArray[np.int64]:
+    def ids(self) -> IntArray:
         """Identity of every image, int64 (N,); made anew at each call."""
         return np.repeat(np.arange(self.num_ids, dtype=np.int64), self.images_per_id)
 
     def __len__(self) -> int:
         return self.num_ids * self.images_per_id
 
-    def __getitem__(self, index: int) -> tuple[npt.NDArray[np.uint8], int]:
+    def __getitem__(self, index: int) -> tuple[Pixels, int]:
         """Image ``index`` as uint8 (size, size, 3) RGB, and its identity.
 
         Raises:
@@ -93,10 +95,10 @@ class SyntheticPairs(NamedTuple):
     """
 
     reader: SyntheticFaces
-    first: npt.NDArray[np.int64]
-    second: npt.NDArray[np.int64]
-    is_same: npt.NDArray[np.bool_]
-    fold: npt.NDArray[np.int64]
+    first: IntArray
+    second: IntArray
+    is_same: BoolArray
+    fold: IntArray
 
 
 def synthetic_pairs(
@@ -134,28 +136,8 @@ def parse_spec(spec: str) -> SyntheticFaces:
     scheme, _, rest = spec.partition(":")
     if scheme != SCHEME:
         raise ValueError(f"'{spec}' is not a synthetic data set; write {SCHEME}:ids=1000,images=20")
-    kinds: dict[str, type[int] | type[float] | type[str]] = {
-        "ids": int, "images": int, "seed": int, "size": int, "split": str, "nuisance": float,
-    }  # fmt: skip
-    given: dict[str, int | float | str] = {}
-    for item in filter(None, rest.split(",")):
-        key, _, text = item.partition("=")
-        if key not in kinds:
-            raise ValueError(
-                f"'{spec}' has no key '{key}'{nearest(key, kinds)}; the keys are: {', '.join(kinds)}"
-            )
-        if key in given:
-            raise ValueError(f"'{spec}' gives '{key}' twice; keep one of them")
-        try:
-            if not text:
-                raise ValueError
-            given[key] = kinds[key](text)
-        except ValueError:
-            words = {int: "a whole number", float: "a number", str: " or ".join(_FIRST)}
-            raise ValueError(
-                f"'{key}' of '{spec}' is '{text}'; write {key}= and {words[kinds[key]]}"
-            ) from None
-    return SyntheticFaces(given.pop("ids", 1000), given.pop("images", 20), **given)  # type: ignore[arg-type]
+    given = parse_options(rest, _OPTIONS, spec=spec, example=f"{SCHEME}:ids=1000,images=20,split=test")
+    return SyntheticFaces(given.pop("ids", 1000), given.pop("images", 20), **given)
 
 
 def _check(name: str, value: float, low: float, high: float) -> None:

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+
+from facescale.data.sampling.counter_rng import scrambled, uniform64
 
 # Reed-Solomon code over the integers modulo RADIX: see `person`.
 RADIX = 23
@@ -41,38 +42,14 @@ MIN_DIFFERENT_TRAITS = len(TRAITS) - (DIGITS - 1)
 
 _POWERS = np.array([[pow(x, k, RADIX) for x in range(len(TRAITS))] for k in range(DIGITS)], dtype=np.int64)
 _HALF = RADIX ** (DIGITS // 2)
-_GOLDEN, _MIX_1, _MIX_2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB  # SplitMix64's constants
 _PERSON, _PHOTO = 1, 2  # which stream a hash is for
-
-
-def uniforms(*key: int, count: int) -> npt.NDArray[np.float64]:
-    """The first ``count`` numbers in [0, 1) of the stream of ``key``: SplitMix64's finaliser on a counter.
-
-    A pure function in whole numbers: no picture needs an earlier one, and no release of NumPy changes it.
-    """
-    state = 0
-    for part in key:
-        state = _mix((state ^ part) + _GOLDEN)
-    values = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(_GOLDEN) + np.uint64(state)
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(_MIX_1)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(_MIX_2)
-    values ^= values >> np.uint64(31)
-    return np.asarray((values >> np.uint64(11)) * 2.0**-53, dtype=np.float64)
-
-
-def _mix(value: int) -> int:
-    """SplitMix64's finaliser on one 64-bit integer."""
-    value &= 2**64 - 1
-    value = (value ^ (value >> 30)) * _MIX_1 & 2**64 - 1
-    value = (value ^ (value >> 27)) * _MIX_2 & 2**64 - 1
-    return value ^ (value >> 31)
 
 
 class Draw:
     """Takes the numbers of a stream one after the other, in the shape that is asked for."""
 
     def __init__(self, *key: int, count: int) -> None:
-        self._uniform = iter(uniforms(*key, count=count).tolist())
+        self._uniform = iter(uniform64(count, *key).tolist())
 
     def between(self, low: float, high: float) -> float:
         """Uniform in [low, high)."""
@@ -209,7 +186,7 @@ def main_traits(seed: int, number: int) -> list[float]:
         raise ValueError(f"person {number} does not exist; numbers run from 0 to {2 * CAPACITY - 1}")
     high, low = divmod(number, _HALF)
     for step in range(4):
-        high, low = low, (high + _mix(_mix(seed) + 4 * low + step)) % _HALF
+        high, low = low, (high + scrambled(scrambled(seed) + 4 * low + step)) % _HALF
     digits = np.empty(DIGITS, dtype=np.int64)
     for k in range(DIGITS // 2):
         high, digits[k] = divmod(high, RADIX)

@@ -10,7 +10,7 @@ import numpy as np
 
 from facescale.data.loading.decode import decode, encode_jpeg
 from facescale.data.readers.base import BadRecordError, Reader
-from facescale.data.readers.recordio import EXACT_FLOAT32, FRAME, HEADER, KIND_BIT, MAGIC, MAX_LENGTH
+from facescale.data.readers.recordio_format import EXACT_FLOAT32, FRAME, HEADER, KIND_BIT, MAGIC, MAX_LENGTH
 from facescale.data.sampling.counter_rng import ORDER, permuted
 from facescale.files import replacing
 

@@ -1,86 +1,75 @@
 """Open a verification protocol from the text that names it."""
 
-import re
 from pathlib import Path
-from typing import Any
-from urllib.parse import parse_qsl
 
+from facescale.data.images import ReaderImages
+from facescale.data.spec import parse_options, split_root
 from facescale.data.synthetic.faces import synthetic_pairs
-from facescale.evaluate.protocols.images import ReaderImages
 from facescale.evaluate.protocols.pair_bin import read_bin
 from facescale.evaluate.protocols.pair_lists import read_csv, read_lfw
 from facescale.evaluate.protocols.pairs import Pairs
 from facescale.evaluate.verification import Verification
-from facescale.registry import nearest
+
+_DRAWN = "synthetic:"
+_OPTIONS = {"pairs": int, "seed": int, "folds": int, "nuisance": float}
 
 
-def open_protocol(spec: str, size: int = 112, flip: bool = True, batch_size: int = 128) -> Verification:
-    """Open a verification protocol from ``NAME=PATH`` or PATH.
+def open_protocol(
+    path: str, size: int = 112, flip: bool = True, batch_size: int = 128, *, name: str = ""
+) -> Verification:
+    """Open a verification protocol.
 
-    PATH is a folder with LFW's pairs.txt and images, such a .txt, a .csv of pairs, an insightface .bin, or
-    ``synthetic:pairs=2000,seed=0,folds=10,nuisance=1``. For lists of images that lie elsewhere:
-    PATH?root=FOLDER.
+    ``path`` is a folder with LFW's pairs.txt and images, such a .txt, a .csv of pairs, an insightface .bin,
+    or ``synthetic:pairs=2000,seed=0,folds=10,nuisance=1``. For lists of images that lie elsewhere:
+    PATH?root=FOLDER, both as the file system spells them (nothing is decoded).
 
     Args:
-        spec: as above; without NAME it is called after its file or folder.
+        path: as above.
         size: side of the images that the network takes, in pixels.
         flip: add the embedding of the mirrored image.
         batch_size: images in one forward pass.
+        name: what its results are called; by default the name of its file or folder.
 
     Raises:
         ValueError: nothing there, not a protocol, or damaged; the sentence says what to do.
     """
-    named = re.fullmatch(r"([\w.-]+)=(.+)", spec)
-    name, path = named.groups() if named else ("", spec)
-    if path.startswith("synthetic:"):
+    if path.startswith(_DRAWN) and not Path(path).exists():
         return Verification(name or "synthetic", _open_synthetic(path, size), size, flip, batch_size)
-    pairs = _open_files(path)
-    return Verification(name or Path(path.partition("?")[0]).stem, pairs, size, flip, batch_size)
+    place, root = split_root(path)
+    pairs = _open_files(Path(place), root)
+    return Verification(name or Path(place).stem, pairs, size, flip, batch_size)
 
 
-def _open_files(spec: str) -> Pairs:
-    text, _, query = spec.partition("?")
-    options = dict(parse_qsl(query))
-    if set(options) - {"root"} or (query and not options):
-        raise ValueError(f"'{spec}': unknown option '{query}'; the one option is root, as PATH?root=FOLDER")
-    root = Path(options["root"]) if "root" in options else None
-    path = Path(text)
+def _open_files(path: Path, root: str | None) -> Pairs:
+    images = None if root is None else Path(root)
     if path.is_dir():
         if not (path / "pairs.txt").is_file():
             raise ValueError(
                 f"'{path}' has no pairs.txt; draw pairs from a folder of identities with "
                 f"'facescale pairs {path}', then evaluate on the CSV that it writes"
             )
-        return read_lfw(path / "pairs.txt", root)
+        return read_lfw(path / "pairs.txt", images)
     if not path.is_file():
         raise ValueError(
-            f"there is no protocol '{path}'; give a folder with pairs.txt, a .csv or .bin of pairs, "
-            "or synthetic:pairs=2000"
+            f"there is no protocol '{path}'; give a folder with pairs.txt, a .csv or .bin of pairs "
+            "(lists with ?root=FOLDER if need be), or synthetic:pairs=2000"
         )
     readers = {".txt": read_lfw, ".csv": read_csv}
-    if path.suffix in readers:
-        return readers[path.suffix](path, root)
-    if path.suffix != ".bin" or root:
+    suffix = path.suffix.lower()
+    if suffix in readers:
+        return readers[suffix](path, images)
+    if suffix != ".bin" or images:
         raise ValueError(
-            f"'{spec}' is no pair protocol; give a .txt in LFW's format or a .csv (either with ?root=FOLDER "
-            "if need be), or a .bin"
+            f"'{path}'{f' with ?root={root}' if root else ''} is not a pair protocol; give a .txt in LFW's "
+            "format or a .csv (either with ?root=FOLDER if need be), or a .bin"
         )
     return read_bin(path)
 
 
 def _open_synthetic(spec: str, size: int) -> Pairs:
-    kinds = {"pairs": int, "seed": int, "folds": int, "nuisance": float}
-    values: dict[str, Any] = {"pairs": 2000}
-    for item in spec.partition(":")[2].split(","):
-        key, _, text = item.partition("=")
-        try:
-            values[key] = kinds[key](text)
-        except (KeyError, ValueError):
-            raise ValueError(
-                f"'{spec}': cannot read '{item}'{nearest(key, kinds)}; write synthetic:pairs=2000 "
-                "and, if need be, seed=0, folds=10, nuisance=1, parted by commas"
-            ) from None
-    num_pairs, num_folds = values.pop("pairs"), values.pop("folds", 10)
+    example = f"{_DRAWN}pairs=2000,seed=0,folds=10,nuisance=1"
+    values = parse_options(spec.removeprefix(_DRAWN), _OPTIONS, spec=spec, example=example)
+    num_pairs, num_folds = values.pop("pairs", 2000), values.pop("folds", 10)
     drawn = synthetic_pairs(num_pairs, num_folds=num_folds, size=size, **values)
     return Pairs(
         spec, ReaderImages(drawn.reader, keep=True), drawn.first, drawn.second, drawn.is_same, drawn.fold

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from facescale.arrays import BoolArray
+from facescale.data.images import IndexedImages
 from facescale.data.loading.decode import encode_jpeg
 from facescale.evaluate.fold_rules import contiguous_folds
-from facescale.evaluate.protocols.images import IndexedImages
 from facescale.evaluate.protocols.pairs import Pairs
 from facescale.files import replacing
 
@@ -67,7 +68,7 @@ def write_bin(path: str | Path, pairs: Pairs) -> None:
         pickle.dump((images, [bool(same) for same in pairs.is_same]), file, protocol=4)
 
 
-def _images_and_labels(content: Any) -> tuple[list[bytes], npt.NDArray[np.bool_]]:
+def _images_and_labels(content: Any) -> tuple[list[bytes], BoolArray]:
     if not isinstance(content, tuple | list) or len(content) != 2:
         raise ValueError("it holds no (images, labels)")
     images, labels = (part.value() if isinstance(part, _Array) else part for part in content)

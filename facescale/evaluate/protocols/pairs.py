@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from facescale.arrays import BoolArray, IntArray
+from facescale.data.images import Images
 from facescale.evaluate.fold_rules import contiguous_folds
-from facescale.evaluate.protocols.images import Images
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,6 @@ def write_report(
     history: Sequence[Row] = (),
     title: str = "Evaluation",
     info: Mapping[str, Mapping[str, Any]] | None = None,
-    notes: Sequence[str] = (),
     pictures: bool = True,
 ) -> None:
     """Write ``path`` (HTML) and, where something was measured, ``results.json`` beside it.
@@ -41,7 +40,6 @@ def write_report(
         history: lines of metrics.jsonl, for the training curves and health messages.
         title: heading of the page, such as the name of the run.
         info: run information by heading: config, plan, versions.
-        notes: sentences that a reader should see first.
         pictures: show the hardest pairs; leave them out where faces must not be passed on.
 
     Raises:
@@ -52,7 +50,7 @@ def write_report(
             "there is nothing to report: no protocol was measured and no training was logged; "
             "name a protocol with --on NAME=PATH"
         )
-    path, info, notes = Path(path), info or {}, [*notes, *_health(history)]
+    path, info, notes = Path(path), info or {}, _health(history)
     if results:
         figures = {
             "title": title,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from facescale.data.loading.decode import decode
-from facescale.data.readers import recordio
+from facescale.data.readers import recordio_labels
 from facescale.data.readers.base import BadRecordError, Reader
 from facescale.data.readers.recordio import MAGIC, RecordReader
 from facescale.data.writers import recordio as recordio_writer
@@ -190,7 +190,7 @@ def test_a_truncated_file_is_refused_at_open(written, cut: int):
 
 
 def test_ranges_beyond_what_float32_counts_exactly_are_not_used(tmp_path, monkeypatch):
-    monkeypatch.setattr(recordio, "EXACT_FLOAT32", 4)  # as if the set had 17 million images, like Glint360K
+    monkeypatch.setattr(recordio_labels, "EXACT_FLOAT32", 4)  # as if it had 17 million images
     path = insightface_set(tmp_path / "a.rec", [0, 0, 1, 1, 2], [(1, 4), (4, 5), (5, 6)], (6, 9))
     assert RecordReader(path).ids.tolist() == [0, 0, 1, 1, 2]
 

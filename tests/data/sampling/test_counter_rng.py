@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from facescale.data.sampling import counter_rng
 from facescale.data.sampling.counter_rng import hash64, permuted, uniform
 
 
@@ -70,3 +71,16 @@ def test_uniform_numbers_belong_to_their_streams():
     assert table.shape == (2, 5, 3)
     assert np.array_equal(uniform(3, 9, np.array([4]), np.array([1]))[0], table[1, 4])
     assert len(np.unique(table)) == table.size
+
+
+def test_one_integer_and_an_array_are_scrambled_alike():
+    words = [0, 1, 23, 2**63, 2**64 - 1]
+    from_array = counter_rng._scramble(np.array(words, np.uint64))
+    assert [counter_rng.scrambled(word) for word in words] == from_array.tolist()
+    assert counter_rng.scrambled(2**64 + 23) == counter_rng.scrambled(23)
+
+
+def test_float64_numbers_are_those_of_splitmix64_started_at_the_hash_of_the_key():
+    state = int(counter_rng.hash64(7, 9)[0])
+    expected = [counter_rng.scrambled(state + i * 0x9E3779B97F4A7C15) / 2**64 for i in (1, 2, 3)]
+    assert counter_rng.uniform64(3, 7, 9) == pytest.approx(expected, abs=2.0**-53)

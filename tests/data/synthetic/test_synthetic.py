@@ -211,17 +211,20 @@ def test_a_spec_sets_what_it_names_and_leaves_the_rest() -> None:
     [
         ("faces:ids=3", "'faces:ids=3' is not a synthetic data set; write synthetic:ids=1000,images=20"),
         ("synthetic:image=3", "has no key 'image' (did you mean 'images'?); the keys are: ids, images, seed"),
-        ("synthetic:ids", "'ids' of 'synthetic:ids' is ''; write ids= and a whole number"),
-        ("synthetic:ids=many", "'ids' of 'synthetic:ids=many' is 'many'; write ids= and a whole number"),
-        ("synthetic:nuisance=x", "is 'x'; write nuisance= and a number"),
-        ("synthetic:ids=3,ids=4", "gives 'ids' twice; keep one of them"),
+        (
+            "synthetic:ids",
+            "'ids' of 'synthetic:ids' is ''; it must be a whole number, for example synthetic:ids=1000",
+        ),
+        ("synthetic:ids=many", "'ids' of 'synthetic:ids=many' is 'many'; it must be a whole number"),
+        ("synthetic:nuisance=x", "is 'x'; it must be a number"),
+        ("synthetic:ids=3,ids=4", "has 'ids' twice; keep one of them"),
         ("synthetic:ids=0", "synthetic faces cannot have ids=0; choose 1 to "),
         ("synthetic:images=-2", "synthetic faces cannot have images=-2; choose 1 to "),
         ("synthetic:seed=-1", "synthetic faces cannot have seed=-1; choose 0 to "),
         ("synthetic:size=8", "synthetic faces cannot have size=8; choose 32 to 256"),
         ("synthetic:nuisance=nan", "synthetic faces cannot have nuisance=nan; choose 0 to 2"),
         ("synthetic:split=tset", "split of the synthetic faces 'tset' (did you mean 'test'?); choose one of"),
-        ("synthetic:split=", "'split' of 'synthetic:split=' is ''; write split= and train or test"),
+        ("synthetic:split=", "'split' of 'synthetic:split=' is ''; it must be a value, for example synth"),
     ],
 )
 def test_a_wrong_spec_is_answered_in_one_sentence(spec: str, sentence: str) -> None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from facescale.evaluate.protocols.images import IndexedImages
+from facescale.data.images import IndexedImages
 from facescale.evaluate.protocols.pair_bin import read_bin, write_bin
 from facescale.evaluate.protocols.pairs import Pairs
 

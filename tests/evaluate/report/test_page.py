@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from facescale.data.images import IndexedImages
 from facescale.data.loading.decode import decode
-from facescale.evaluate.protocols.images import IndexedImages
 from facescale.evaluate.protocols.pairs import Pairs, stratified_folds
 from facescale.evaluate.report.page import NUM_HARDEST, write_report
 from facescale.evaluate.report.svg import MAX_POINTS, Axis, Line, Mark, chart, linear_axis, log_axis, thin
@@ -174,7 +174,7 @@ def test_names_cannot_smuggle_markup_in(tmp_path: Path) -> None:
         {"kind": "eval", "step": 1, f"{evil}/accuracy": 0.5},
     ]
     named = toy_result(name=evil, key=evil + "{}")
-    page = written(tmp_path, named, history=history, title=evil, info={evil: {evil: evil}}, notes=[evil])
+    page = written(tmp_path, named, history=history, title=evil, info={evil: {evil: evil}})
     assert not page.all("script")
     assert all(image["src"].startswith("data:") and "onerror" not in image for image in page.all("img"))
     assert "".join(page.text).count(evil) > 8

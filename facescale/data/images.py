@@ -1,4 +1,4 @@
-"""Images that a protocol refers to, by index."""
+"""Images by index, without identities: of a reader, or held in memory."""
 
 from collections.abc import Sequence
 from typing import Protocol

@@ -1,0 +1,77 @@
+"""Whose image each record of a .rec file is."""
+
+from pathlib import Path
+
+import numpy as np
+
+from facescale.arrays import IntArray
+from facescale.data.readers.recordio_format import EXACT_FLOAT32, LABELS_ONLY, MAGIC, Words
+
+
+def record_labels(path: Path, words: Words, keys: IntArray, offsets: IntArray) -> IntArray:
+    """The label that each record itself carries."""
+    at = offsets // 4
+    broken = words[at] != MAGIC
+    if broken.any():
+        raise ValueError(
+            f"'{path}' has no record {keys[broken][0]} at byte {offsets[broken][0]:,}, as the index has it;"
+            " the index belongs to another file (remove it to have it rebuilt) or the file is damaged"
+        )
+    floats = words.view(np.float32)
+    several = words[at + 2] > 0
+    # A record without labels may be the last thing in the file; its word 8 is looked at, but not used.
+    labels = np.where(several, floats[np.minimum(at + 8, len(words) - 1)], floats[at + 3]).astype(np.float64)
+    wrong = ~((labels >= 0) & (labels < EXACT_FLOAT32) & (labels == np.floor(labels)))
+    if wrong.any():
+        raise ValueError(
+            f"record {keys[wrong][0]} of '{path}' has the label {labels[wrong][0]:g}; a label is a whole"
+            f" number from 0 to {EXACT_FLOAT32 - 1:,} (float32 merges identities beyond), so repack the set"
+        )
+    return labels.astype(np.int64)
+
+
+def insightface_labels(
+    path: Path, words: Words, keys: IntArray, offsets: IntArray, gaps: IntArray
+) -> tuple[IntArray, IntArray, IntArray]:
+    """Keys, offsets and labels of the images of a set that starts with the record of counts."""
+    floats = words.view(np.float32)
+    first, end = floats[offsets[0] // 4 + 8 :][:2].tolist()
+    # Counts in float32 are rounded beyond 2^24 images, so the kind of a record is told by its length instead.
+    is_identity = gaps == LABELS_ONLY
+    is_identity[0] = False
+    is_image = ~is_identity
+    is_image[0] = False
+    num_images, num_ids = int(is_image.sum()), int(is_identity.sum())
+    if _far_apart(num_images, first - 1) or (num_ids and _far_apart(num_ids, end - first)):
+        raise ValueError(
+            f"record 0 of '{path}' tells of {first - 1:.0f} images and {end - first:.0f} identities, but"
+            f" {num_images} and {num_ids} are there; the file is truncated or its index is another file's"
+        )
+    ranges = offsets[is_identity] // 4 + 8
+    keys, offsets = keys[is_image], offsets[is_image]
+    starts, ends = floats[ranges].astype(np.int64), floats[ranges + 1].astype(np.int64)
+    if not _tile(starts, ends, keys):
+        return keys, offsets, record_labels(path, words, keys, offsets)
+    # One look per identity instead of one per image: the other way touches every page of the file.
+    sizes = ends - starts
+    heads = starts[sizes > 0] - 1
+    labels = record_labels(path, words, keys[heads], offsets[heads])
+    return keys, offsets, np.repeat(labels, sizes[sizes > 0])
+
+
+def _far_apart(found: int, told: float) -> bool:
+    """Whether a count is off by more than 1 %: packers leave out images that they cannot read."""
+    return abs(found - told) > 0.01 * told
+
+
+def _tile(starts: IntArray, ends: IntArray, keys: IntArray) -> bool:
+    """Whether the ranges of the identities cover exactly the keys 1..N of the images, in order."""
+    num_images = len(keys)
+    return (
+        num_images + 1 < EXACT_FLOAT32
+        and len(starts) > 0
+        and bool((starts <= ends).all())
+        and np.array_equal(starts, np.append(1, ends[:-1]))
+        and int(ends[-1]) == num_images + 1
+        and np.array_equal(keys, np.arange(1, num_images + 1))
+    )

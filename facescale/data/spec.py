@@ -1,0 +1,108 @@
+"""The few words that name data: ``A + B``, ``scheme:key=value,...``, ``NAME=PATH``, ``PATH?root=FOLDER``.
+
+One rule for all of them: a path that exists is taken as it is, whatever is in its name.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from facescale.registry import nearest
+
+_JOINED = " + "
+_ROOT = "?root="
+_DRAWN = "synthetic:"  # the scheme that needs no file
+
+
+def split_sources(spec: str | Path | Sequence[str | Path]) -> list[str]:
+    """The sources of a data set: those of a list, or of a text that joins them by " + ".
+
+    A folder called "Tom + Jerry" is one source.
+    """
+    if isinstance(spec, Path):
+        return [str(spec)]
+    if not isinstance(spec, str):
+        return [str(source) for source in spec]
+    parts, sources = spec.split(_JOINED), []
+    while parts:
+        found = (n for n in range(len(parts), 1, -1) if os.path.exists(_JOINED.join(parts[:n])))
+        length = next(found, 1)
+        source = _JOINED.join(parts[:length])
+        sources.append(source if os.path.exists(source) else source.strip())
+        parts = parts[length:]
+    return sources
+
+
+def split_name(text: str) -> tuple[str, str]:
+    """Name and path of ``NAME=PATH``; the name is empty where the text is a path alone.
+
+    The name ends at the first "=" behind which something exists, so it may hold one itself.
+    """
+    if _exists(text):
+        return "", text
+    cuts = [place for place, letter in enumerate(text) if letter == "=" and place]
+    for cut in cuts:
+        if _exists(text[cut + 1 :]):
+            return text[:cut], text[cut + 1 :]
+    if not cuts or text[: cuts[0] + 1].endswith(_ROOT):
+        return "", text
+    return text[: cuts[0]], text[cuts[0] + 1 :]
+
+
+def split_root(text: str) -> tuple[str, str | None]:
+    """Path and folder of ``PATH?root=FOLDER``; None where the text is a path alone."""
+    if os.path.exists(text):
+        return text, None
+    start = 0
+    while (cut := text.find(_ROOT, start)) >= 0:
+        if os.path.exists(text[:cut]):
+            return text[:cut], text[cut + len(_ROOT) :]
+        start = cut + 1
+    path, found, root = text.partition(_ROOT)
+    return path, root if found else None
+
+
+def key_values(text: str, separator: str = ",") -> Iterator[tuple[str, str]]:
+    """(key, value) of each item of ``key=value,key=value``; a value is empty where "=" is missing."""
+    for item in filter(None, text.split(separator)):
+        key, _, value = item.partition("=")
+        yield key.strip(), value.strip()
+
+
+def parse_options(
+    text: str, kinds: Mapping[str, Callable[[str], Any]], *, spec: str, example: str
+) -> dict[str, Any]:
+    """Values of ``key=value,key=value``, each in its own type.
+
+    Args:
+        text: the options.
+        kinds: what turns the text of each allowed key into its value; may raise ValueError.
+        spec: the whole text that holds the options, for messages.
+        example: how to write it right, for messages.
+
+    Raises:
+        ValueError: an unknown or repeated key, or a value of another type.
+    """
+    values: dict[str, Any] = {}
+    for key, value in key_values(text):
+        if key not in kinds:
+            raise ValueError(
+                f"'{spec}' has no key '{key}'{nearest(key, kinds)}; the keys are: {', '.join(kinds)}"
+            )
+        if key in values:
+            raise ValueError(f"'{spec}' has '{key}' twice; keep one of them")
+        try:
+            if not value:
+                raise ValueError
+            values[key] = kinds[key](value)
+        except ValueError:
+            words = {int: "a whole number", float: "a number"}.get(kinds[key], "a value")  # type: ignore[call-overload]
+            raise ValueError(
+                f"'{key}' of '{spec}' is '{value}'; it must be {words}, for example {example}"
+            ) from None
+    return values
+
+
+def _exists(text: str) -> bool:
+    return text.startswith(_DRAWN) or os.path.exists(split_root(text)[0])

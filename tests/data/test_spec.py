@@ -1,0 +1,77 @@
+"""The few words that name data."""
+
+from pathlib import Path
+
+import pytest
+
+from facescale.data.spec import key_values, parse_options, split_name, split_root, split_sources
+
+KINDS = {"pairs": int, "share": float, "split": str}
+
+
+def test_sources_are_joined_by_a_plus_between_spaces() -> None:
+    assert split_sources("a + b +c") == ["a", "b +c"]
+    assert split_sources([Path("a + b"), "c"]) == ["a + b", "c"]
+    assert split_sources(Path("a + b")) == ["a + b"]
+    assert split_sources([]) == []
+
+
+def test_a_folder_that_exists_is_one_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("Tom + Jerry", "a", " led by a space"):
+        (tmp_path / name).mkdir()
+    assert split_sources("Tom + Jerry") == ["Tom + Jerry"]
+    assert split_sources("a + Tom + Jerry + a") == ["a", "Tom + Jerry", "a"]
+    assert split_sources(" led by a space + a") == [" led by a space", "a"]
+
+
+@pytest.mark.parametrize("name", ["set", "my set", "a=b", "Ünïcode ✓", "x/y", "?root"])
+def test_a_name_may_hold_anything(tmp_path: Path, name: str) -> None:
+    (tmp_path / "p.csv").touch()
+    assert split_name(f"{name}={tmp_path}/p.csv") == (name, f"{tmp_path}/p.csv")
+    assert split_name(f"{name}=synthetic:pairs=8") == (name, "synthetic:pairs=8")
+
+
+def test_an_existing_path_wins_over_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("lfw=a.csv", "a.csv", "b?root=c.csv"):
+        (tmp_path / name).touch()
+    assert split_name("lfw=a.csv") == ("", "lfw=a.csv")
+    assert split_name("t=lfw=a.csv") == ("t", "lfw=a.csv")
+    assert split_name("a.csv?root=x=y") == ("", "a.csv?root=x=y")
+    assert split_name("n=a.csv?root=x=y") == ("n", "a.csv?root=x=y")
+    assert split_root("b?root=c.csv") == ("b?root=c.csv", None)
+    assert split_root("b?root=c.csv?root=d") == ("b?root=c.csv", "d")
+
+
+def test_what_does_not_exist_is_split_at_the_first_sign() -> None:
+    assert split_name("lfw=no=where") == ("lfw", "no=where")
+    assert split_name("nowhere") == ("", "nowhere")
+    assert split_name("nowhere.csv?root=x") == ("", "nowhere.csv?root=x")
+    assert split_name("=nowhere") == ("", "=nowhere")
+    assert split_root("nowhere.csv?root=C++ a&b 50%25") == ("nowhere.csv", "C++ a&b 50%25")
+
+
+def test_options_have_the_types_of_their_keys() -> None:
+    values = parse_options("pairs=8, share=0.5,split=test,", KINDS, spec="s", example="e")
+    assert values == {"pairs": 8, "share": 0.5, "split": "test"}
+    assert parse_options("", KINDS, spec="s", example="e") == {}
+    assert list(key_values("a=b=c,d")) == [("a", "b=c"), ("d", "")]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("pair=8", r"'s:pair=8' has no key 'pair' \(did you mean 'pairs'\?\); the keys are: pairs, share"),
+        ("pairs=8,pairs=9", "'s:pairs=8,pairs=9' has 'pairs' twice; keep one of them"),
+        (
+            "pairs=many",
+            "'pairs' of 's:pairs=many' is 'many'; it must be a whole number, for example s:p",
+        ),
+        ("share=x", "it must be a number, for example"),
+        ("split", "'split' of 's:split' is ''; it must be a value, for example"),
+    ],
+)
+def test_a_wrong_option_is_answered_in_one_sentence(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        parse_options(text, KINDS, spec=f"s:{text}", example="s:pairs=9")

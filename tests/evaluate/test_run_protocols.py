@@ -1,0 +1,51 @@
+"""What ``facescale evaluate`` does: protocols by name, results that keep the names."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from facescale import backbones
+from facescale.config import Config
+from facescale.evaluate.run_protocols import evaluate
+from facescale.train import train
+
+NAMES = ["my set", "a=b?root=c", "../Ünïcode ✓"]
+DRAWN = "synthetic:pairs=8,folds=2"
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    torch.save(backbones.build("mbf_s", 16).state_dict(), tmp_path / "net.pth")
+    return tmp_path / "net.pth"
+
+
+def test_results_are_called_by_the_names_that_were_given(weights: Path, tmp_path: Path) -> None:
+    results, page = evaluate(weights, [(name, DRAWN) for name in NAMES], None, False, 16, "cpu")
+    assert [result.name for result in results] == NAMES
+    assert page == tmp_path / "report.html"
+    tree = json.loads((tmp_path / "results.json").read_text())
+    assert [one["name"] for one in tree["results"]] == NAMES
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["net.pth", "report.html", "results.json"]
+
+
+def test_two_protocols_of_one_name_are_refused(weights: Path) -> None:
+    with pytest.raises(ValueError, match=r"2 protocols are called 'synthetic'; tell them apart with --on"):
+        evaluate(weights, [("", DRAWN), ("", DRAWN)], None, False, 16, "cpu")
+
+
+def test_without_a_run_there_must_be_a_protocol(weights: Path) -> None:
+    with pytest.raises(ValueError, match=r"say what to measure .*net.pth on: --on NAME=PATH"):
+        evaluate(weights, [], None, False, 16, "cpu")
+
+
+def test_a_set_of_any_name_is_trained_on_and_evaluated_again(tiny_config: Config, tmp_path: Path) -> None:
+    tree = tiny_config.model_dump(exclude_unset=True)
+    tree["eval"] |= {"every": "100%", "sets": {name: DRAWN for name in NAMES}}
+    tree["train"]["duration"] = "1 steps"
+    result = train(Config.model_validate(tree), tmp_path / "run")
+    assert [key.removesuffix("/accuracy") for key in result.metrics if key.endswith("/accuracy")] == NAMES
+    again, _ = evaluate(result.run.path, [], tmp_path / "page.html", False, 16, "cpu")
+    assert [one.name for one in again] == NAMES
+    assert dict(again[0].figures())["accuracy"] == result.metrics["my set/accuracy"]
