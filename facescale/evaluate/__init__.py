@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
+from facescale.evaluate.protocols.data_set import EveryPair, Identification
+from facescale.evaluate.protocols.ijb_lists import Ijb
 from facescale.evaluate.protocols.open import open_protocol
 
 if TYPE_CHECKING:
@@ -20,6 +22,9 @@ class Evaluator(Protocol):
 # Openers: path (and options) -> Evaluator.
 EVALS: dict[str, Callable[..., Evaluator]] = {
     "verification": open_protocol,
+    "identification": Identification,
+    "all_pairs": EveryPair,
+    "ijb": Ijb,
 }
 
 __all__ = ["EVALS", "Evaluator", "identification", "ijb", "metrics", "open_protocol"]

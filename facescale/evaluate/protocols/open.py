@@ -1,14 +1,19 @@
 """Open a verification protocol from the text that names it."""
 
+from collections.abc import Callable
 from pathlib import Path
 
+from facescale.data import open_reader
 from facescale.data.images import ReaderImages
 from facescale.data.spec import parse_options, split_root
 from facescale.data.synthetic.faces import synthetic_pairs
+from facescale.evaluate.protocols.data_set import DataSet, EveryPair, Identification
+from facescale.evaluate.protocols.ijb_lists import Ijb, read_ijb
 from facescale.evaluate.protocols.pair_bin import read_bin
 from facescale.evaluate.protocols.pair_lists import read_csv, read_lfw
 from facescale.evaluate.protocols.pairs import Pairs
 from facescale.evaluate.verification import Verification
+from facescale.prepare.align import align
 
 _DRAWN = "synthetic:"
 _OPTIONS = {"pairs": int, "seed": int, "folds": int, "nuisance": float}
@@ -16,9 +21,11 @@ _OPTIONS = {"pairs": int, "seed": int, "folds": int, "nuisance": float}
 
 def open_protocol(
     path: str, size: int = 112, flip: bool = True, batch_size: int = 128, *, name: str = ""
-) -> Verification:
-    """Open a verification protocol.
+) -> Verification | DataSet | Ijb:
+    """Open a protocol: of pairs, or of another kind that its scheme names.
 
+    ``identification:DATA`` and ``all_pairs:DATA`` take any data set with identities, ``ijb:FOLDER`` the
+    folder of IJB-B or IJB-C. Without a scheme it is verification of pairs:
     ``path`` is a folder with LFW's pairs.txt and images, such a .txt, a .csv of pairs, an insightface .bin,
     or ``synthetic:pairs=2000,seed=0,folds=10,nuisance=1``. For lists of images that lie elsewhere:
     PATH?root=FOLDER, both as the file system spells them (nothing is decoded).
@@ -33,11 +40,44 @@ def open_protocol(
     Raises:
         ValueError: nothing there, not a protocol, or damaged; the sentence says what to do.
     """
+    scheme, _, rest = path.partition(":")
+    if scheme in _SCHEMES and not Path(path).exists():
+        return _SCHEMES[scheme](rest, name, size, flip, batch_size)
+    return open_verification(path, size, flip, batch_size, name=name)
+
+
+def open_verification(
+    path: str, size: int = 112, flip: bool = True, batch_size: int = 128, *, name: str = ""
+) -> Verification:
+    """Open a protocol of pairs; see ``open_protocol``.
+
+    Raises:
+        ValueError: nothing there, not a protocol of pairs, or damaged.
+    """
     if path.startswith(_DRAWN) and not Path(path).exists():
         return Verification(name or "synthetic", _open_synthetic(path, size), size, flip, batch_size)
     place, root = split_root(path)
     pairs = _open_files(Path(place), root)
     return Verification(name or Path(place).stem, pairs, size, flip, batch_size)
+
+
+def _open_identification(spec: str, name: str, size: int, flip: bool, batch_size: int) -> Identification:
+    return Identification(name or "identification", spec, open_reader(spec), size, flip, batch_size)
+
+
+def _open_all_pairs(spec: str, name: str, size: int, flip: bool, batch_size: int) -> EveryPair:
+    return EveryPair(name or "all_pairs", spec, open_reader(spec), size, flip, batch_size)
+
+
+def _open_ijb(spec: str, name: str, size: int, flip: bool, batch_size: int) -> Ijb:
+    return Ijb(name or Path(spec).name, read_ijb(Path(spec)), align, size, flip, batch_size)
+
+
+_SCHEMES: dict[str, Callable[[str, str, int, bool, int], DataSet | Ijb]] = {
+    "identification": _open_identification,
+    "all_pairs": _open_all_pairs,
+    "ijb": _open_ijb,
+}
 
 
 def _open_files(path: Path, root: str | None) -> Pairs:
