@@ -1,10 +1,10 @@
-"""Training step of every backbone: images/s and memory, ours against plain torch in fp32.
+"""Training step of every backbone: images/s and memory, against plain torch in fp32.
 
     OMP_NUM_THREADS=1 python benchmarks/backbones.py
 
-Three ways, each in a process of its own. plain: torch's own layers, fp32, contiguous, eager; ours: bf16
+Three variants, each in a fresh process. plain: torch layers, fp32, contiguous, eager; ours: bf16
 autocast, channels_last; ckpt: ours with gradient checkpointing. A step is forward, backward and SGD. Its
-memory is what it adds at its peak to weights, gradients and libraries, as the system counts it (resident).
+memory is its resident peak beyond weights, gradients and libraries.
 """
 
 import argparse

@@ -5,7 +5,7 @@ python benchmarks/heads.py [CASE ...] [--threads 2] [--clock wall]
 The reference does what the public Partial FC code does (dense autograd gradient of the whole matrix, top-k
 of random numbers, torch SGD over all rows), written here from its description. Cases run one after the other,
 each in a fresh process; the ratios compare times of the same process. ``--clock cpu --threads 1`` counts
-processor time, for machines that are busy with other things.
+processor time, for busy machines.
 """
 
 import argparse

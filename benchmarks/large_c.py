@@ -1,16 +1,16 @@
-"""Many identities with few images each: which head learns most from an image, and in a second.
+"""Many identities with few images each: which head learns most per image, and per second.
 
     python benchmarks/large_c.py --out runs/large_c [--heads full attfc] [--seeds 0 1 2] [--pack 2]
 
-Each head is trained from the same recipe in a process of its own, then verifies pairs of people that no
-training has seen. ``--pack`` draws the faces before, with so many processes, into RecordIO files, so that a
-training reads and does not draw. A step of full softmax and Partial FC takes a batch of images; AttFC takes
+Each head is trained with the same recipe in a fresh process, then tested on pairs of identities outside
+the training set. ``--pack`` renders the faces first, in that many processes, into RecordIO files, so that a
+training only reads. A step of full softmax and Partial FC takes a batch of images; AttFC takes
 a batch of queries and for each its keys, which only the twin sees; F2C takes half a batch of pairs, which
 both networks see. All three counts are printed:
 
     trained   images that went through the network with a gradient
-    drawn     images that were read, keys included
-    passes    images times networks that they went through
+    drawn     images that were read, including keys
+    passes    images times the networks that they passed through
 
 ``--count`` says which of them is the same for all heads (``--images``).
 """

@@ -1,6 +1,6 @@
-"""Images per second from RecordIO to a normalised float batch: ours against the plain way, in the same run.
+"""Images per second from RecordIO to a normalised float batch, against a plain loader in the same run.
 
-The plain way is Pillow, one float32 (3, H, W) tensor per sample, and torch's DataLoader with worker
+The plain loader uses Pillow, one float32 (3, H, W) tensor per sample, and torch's DataLoader with worker
 processes. Both read the same file, shuffle, and flip half of the images.
 
     python benchmarks/loader.py --workers 2

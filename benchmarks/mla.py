@@ -2,8 +2,8 @@
 
     python benchmarks/mla.py --train celeba cfp --lfw lfw --steps 320 --seeds 0 1 2 --out runs/mla
 
-The networks have one block a stage and the same data, recipe, seeds and number of steps: `r10`, `mla_r10` as
-released, and `mla_r10_clean` with a batch norm of its own for each of the branches that share one there.
+The networks have one block per stage, the same data, recipe, seeds and number of steps: `r10`, `mla_r10` as
+released, and `mla_r10_clean` with separate batch norms for the branches that share one there.
 The release claims that MLA reaches ArcFace's accuracy on LFW in 47 % fewer steps; here that is the step, on
 straight lines between evaluations, at which a run first has the mean final accuracy of the plain runs.
 """

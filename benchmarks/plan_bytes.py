@@ -1,4 +1,4 @@
-"""What heads say they need (as `facescale plan` prints it) against the peak of a process that trains them.
+"""Planned memory of heads (as `facescale plan` prints it) against the peak of a process that trains them.
 
 OMP_NUM_THREADS=1 python benchmarks/plan_bytes.py [MARGIN ...] [--ids 300k] [--embedding-size 256]
 
@@ -23,7 +23,7 @@ CENTRES = ",".join(
         "full:products=float32",
         "full:products=bfloat16",
         "full:store_dtype=bfloat16",
-        "full:optimiser=adamw",
+        "full:optimizer=adamw",
         "partial_fc:rate=0.1",
         "partial_fc:rate=0.3,store_dtype=bfloat16",
         "partial_fc:rate=0.3,decay=dense",

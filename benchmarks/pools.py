@@ -3,7 +3,7 @@
     python benchmarks/pools.py [--slots 1000000] [--batch 4096]
 
 Three workloads: identities that are all in the pool (look-up and order of use), drawn from twice as many and
-from ten times as many (half and nine tenths of a batch evict somebody). Time is this thread's: other load
+from ten times as many (half and nine tenths of a batch evict an identity). It is thread time: other load
 does not count.
 """
 
@@ -62,7 +62,7 @@ class LinkedListLru:
 
 
 def compare(slots: int, batch: int, num_ids: int, batches: int) -> tuple[float, float]:
-    """Median milliseconds per batch of both; they must give the same slots."""
+    """Median milliseconds per batch of both; they must return the same slots."""
     rng = np.random.default_rng(0)
     pool, linked = LruPool(slots), LinkedListLru(slots)
     for ids in (np.arange(num_ids) if num_ids <= slots else rng.integers(0, num_ids, 3 * slots),):

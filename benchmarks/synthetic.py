@@ -1,4 +1,4 @@
-"""Synthetic faces: pictures a second on one core, against drawing the same kind of face with Pillow."""
+"""Synthetic faces: images/s on one core, against drawing similar faces with Pillow."""
 
 import argparse
 import platform

@@ -1,4 +1,4 @@
-"""Training step (forward, backward, SGD) of small backbones: ours against plain torch in fp32, same run."""
+"""Training step (forward, backward, SGD) of small backbones, against plain torch in fp32 in the same run."""
 
 import argparse
 import os

@@ -1,4 +1,4 @@
-"""One training in a process of its own, and what it took; for the studies beside this file."""
+"""Run one training in a fresh process and measure it; used by the studies beside this file."""
 
 import json
 import os

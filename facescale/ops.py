@@ -9,9 +9,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+# What layers compute in, by the names that configs use.
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
 _CHUNK_BYTES = {"cpu": 8 << 20, "cuda": 64 << 20}  # of float32 rows: what stays in a cache, or fills a GPU
 
 # B batch, C classes, D embedding size
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """A context in which layers compute in one of PRECISIONS; their weights stay float32."""
+    return torch.autocast(device.type, PRECISIONS[precision], enabled=precision != "fp32")
 
 
 def as_float(x: Tensor) -> Tensor:
@@ -44,15 +52,15 @@ def fuse_views(raw: Sequence[Tensor]) -> Tensor:
 
 
 @contextmanager
-def evaluating(module: nn.Module, device: torch.device, dtype: torch.dtype) -> Iterator[None]:
-    """Inside: evaluation mode, no gradient, autocast to ``dtype`` (none for float32).
+def evaluating(module: nn.Module, device: torch.device, precision: str) -> Iterator[None]:
+    """Inside: evaluation mode, no gradient, layers compute in one of PRECISIONS.
 
     Afterwards every sub-module has its own mode again, for some may be frozen.
     """
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
     try:
-        with torch.no_grad(), torch.autocast(device.type, dtype, enabled=dtype is not torch.float32):
+        with torch.no_grad(), autocast(device, precision):
             yield
     finally:
         for part, training in modes:

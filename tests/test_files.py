@@ -2,7 +2,7 @@
 
 import pytest
 
-from facescale.files import replacing
+from facescale.files import one_line, replacing
 
 
 def test_the_file_and_its_folder_appear_when_the_block_ends(tmp_path):
@@ -23,3 +23,11 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path):
         raise RuntimeError("stop")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_name_becomes_one_line_from_which_it_can_be_had_again():
+    name = "a\nb\r\tc\\n"
+    line = one_line(name)
+    assert line == r"a\nb\r\tc\\n"
+    assert line.encode().decode("unicode_escape") == name
+    assert one_line("Zoë/1.jpg") == "Zoë/1.jpg"

@@ -1,4 +1,4 @@
-"""Gradient checkpointing of a chain of blocks: activations are computed again instead of being kept."""
+"""Gradient checkpointing of a chain of blocks: activations are recomputed instead of kept."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 
 def run_blocks(blocks: Sequence[nn.Module] | nn.Sequential, x: Tensor, checkpointing: bool) -> Tensor:
-    """Send ``x`` through ``blocks``; with ``checkpointing`` only the inputs of segments are kept.
+    """Apply ``blocks`` to ``x``; with ``checkpointing`` only the inputs of segments are kept.
 
     A block keeps about seven maps, so n blocks in s segments keep s + 7 n / s: least at s = sqrt(7 n).
     """

@@ -11,7 +11,7 @@ from torch.nn.grad import conv2d_weight
 
 
 def plain_ops_needed() -> bool:
-    """True while a graph is being captured, which must hold torch's own operators only."""
+    """True while a graph is captured, which may contain torch's built-in operators only."""
     tracing = torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
     return bool(tracing) or torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export()
 
@@ -34,7 +34,7 @@ def in_full_precision(module: nn.Module, x: Tensor) -> Tensor:
 class _PReLUFunction(torch.autograd.Function):
     """PReLU whose gradient is made of vectorised operators.
 
-    torch's own gradient kernel runs one element at a time on a CPU (no vector code) and writes the weight
+    torch's gradient kernel runs one element at a time on a CPU (no vector code) and writes the weight
     gradient as a map of the input's size before summing it: a third of a MobileFaceNet training step.
     """
 
@@ -105,7 +105,7 @@ class GroupedConv2d(nn.Conv2d):
 
     Measured on a CPU with AMX (batch 32, one core), forward and both gradients in bf16:
 
-    * 2 channels a group (128 channels, 56 x 56): 950 ms, for the weight gradient has no vector code. The
+    * 2 channels per group (128 channels, 56 x 56): 950 ms: the weight gradient has no vector code. The
       same convolution with groups of 32 channels, its weight zero outside the original groups: 45 ms.
     * depthwise with stride 2 (128 channels, 56 x 56): 120 ms; see ``_DepthwiseStrideFunction``: 20 ms.
     * depthwise over the whole 7 x 7 map (512 channels): 16 ms, as a product and a sum 2 ms.

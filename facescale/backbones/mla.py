@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from facescale import registry
 from facescale.backbones.iresnet import Block, IResNet
 from facescale.backbones.layers import full_precision
 
@@ -115,7 +115,7 @@ class AttentionBlock(Block):
 
     def __init__(self, attention: str, num_in: int, num_out: int, stride: int) -> None:
         super().__init__(num_in, num_out, stride)
-        self.attn = registry.lookup("attention", ATTENTIONS, attention)(num_out)
+        self.attn = ATTENTIONS[attention](num_out)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, num_in, H, W) to (B, num_out, H / stride, W / stride)."""
@@ -150,25 +150,25 @@ class MLAIResNet(IResNet):
     The text of the release says that self, channel and spatial attention are added to the backbone and
     balanced against the original path by a learned parameter. Its code differs from what one would expect:
 
-    * the self-attention does not look at features of the network but at raw 16 x 16 patches of the image. It
+    * the self-attention does not see features of the network but raw 16 x 16 patches of the image. It
       has no residual path, no position information and no scale: its energies are clamped to [-1, 1], so that
       no patch weighs more than e^2 times another;
     * one and the same batch norm (``bn2``) normalises the patch branch, the last map and their blend, one
-      after the other. Its running statistics mix the three, so that in use none is normalised by its own.
-      ``clean=True`` gives each its own (more entries in the state dict);
+      after the other. Its running statistics mix the three, so none is normalised correctly at inference.
+      ``clean=True`` uses one each (more entries in the state dict);
     * the attention is computed in half precision only; here it is finite in fp32, bf16 and fp16.
 
     Args:
         num_blocks: residual blocks of the four stages.
         embedding_size: width of the embedding.
         attention: of the blocks: "hybrid" (channel and spatial), "se" or "ca" (coordinate).
-        clean: an own batch norm for the patch branch and for the blend.
+        clean: separate batch norms for the patch branch and for the blend.
         dropout: share of the flattened last map that is dropped in training.
         input_size: side of the (square) image in pixels, a multiple of 16.
         checkpointing: compute activations again in the backward pass instead of keeping them.
 
     Raises:
-        ValueError: unknown attention, or an image side that is no multiple of 16.
+        ValueError: an image side that is no multiple of 16.
     """
 
     def __init__(
@@ -176,7 +176,7 @@ class MLAIResNet(IResNet):
         num_blocks: Sequence[int],
         embedding_size: int = 512,
         *,
-        attention: str = "hybrid",
+        attention: Literal["hybrid", "se", "ca"] = "hybrid",
         clean: bool = False,
         dropout: float = 0.0,
         input_size: int = 112,

@@ -42,7 +42,7 @@ def describe(name: str, embedding_size: int = 512, **options: Any) -> tuple[int,
 
 
 class _NoInitialisation(TorchFunctionMode):
-    """Skip what fills a tensor: on the meta device it has no effect and takes most of the time."""
+    """Skip initialisers: on the meta device they have no effect but take most of the time."""
 
     def __torch_function__(
         self,

@@ -8,15 +8,15 @@ from facescale.backbones.layers import in_full_precision
 
 
 class TimmBackbone(nn.Module):
-    """A timm model whose classifier gives the embedding, with a batch norm after it.
+    """A timm model whose classifier produces the embedding, with a batch norm after it.
 
     Args:
         model: its name in timm.
         embedding_size: width of the embedding.
         pretrained: start from timm's weights (downloads them).
         input_size: side of the (square) image in pixels.
-        checkpointing: compute activations again in the backward pass instead of keeping them. It is timm's
-            own: running statistics of batch norms move twice a step.
+        checkpointing: recompute activations in the backward pass instead of keeping them. timm does this
+            itself, so the running statistics of batch norms are updated twice per step.
 
     Raises:
         ValueError: timm is not installed, or has no such model.
@@ -52,7 +52,7 @@ def _create(model: str, embedding_size: int, input_size: int, pretrained: bool) 
             f"backbone 'timm:{model}' needs the timm package ({error}); pip install 'facescale[timm]'"
         ) from None
     if not timm.is_model(model):
-        raise ValueError(f"timm has no model '{model}'; timm.list_models() names what it has")
+        raise ValueError(f"timm has no model '{model}'; timm.list_models() lists its models")
     options: dict[str, Any] = {"pretrained": pretrained, "num_classes": embedding_size}
     try:
         return timm.create_model(model, img_size=input_size, **options)

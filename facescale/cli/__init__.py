@@ -1,5 +1,6 @@
-"""The commands. Each imports what it needs when it runs, so that help is instant."""
+"""The commands. Each imports its dependencies when it runs, so that help is instant."""
 
+import io
 import os
 import sys
 
@@ -9,8 +10,11 @@ from facescale.machine import tune
 
 
 def main() -> None:
-    """Run a command; a user's mistake becomes a sentence and exit code 2, a failure of ours 1."""
+    """Run a command. User errors print one sentence and exit with 2; internal failures exit with 1."""
     tune()
+    for stream in (sys.stdout, sys.stderr):  # a file's name may hold bytes that the terminal cannot show
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except (ValueError, FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError) as error:

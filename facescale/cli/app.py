@@ -1,4 +1,4 @@
-"""What all commands share: the application, options, printing."""
+"""What all commands share: the application, common options, printing."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -17,12 +17,14 @@ app = typer.Typer(
 
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one value of the config."),
+    typer.Option(
+        "--set",
+        metavar="SECTION.KEY=VALUE",
+        help="Override one value of the config; nothing after = removes it.",
+    ),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print figures as JSON.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
-BatchOption = Annotated[int, typer.Option(min=1, help="Images per forward pass.")]
-ResizeOption = Annotated[bool, typer.Option(help="Scale images of another size.")]
 
 
 def show(values: Any, as_json: bool, text: str) -> None:
@@ -31,7 +33,7 @@ def show(values: Any, as_json: bool, text: str) -> None:
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as text, the columns aligned; the last one keeps its length."""
+    """Rows as text in aligned columns; the last column is not padded."""
     lines = [
         [str(value) for value in row.values()] for row in (dict(zip(rows[0], rows[0], strict=True)), *rows)
     ]

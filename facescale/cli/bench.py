@@ -1,4 +1,4 @@
-"""Commands that measure on the user's machine: bench heads."""
+"""Commands that measure on this machine: bench heads."""
 
 import json
 from pathlib import Path
@@ -15,21 +15,22 @@ app.add_typer(bench, name="bench")
 @bench.command()
 def heads(
     heads: Annotated[
-        str, typer.Option(help="Heads, with options: full,attfc:size=65536,unique=true,attfc:share=0.3")
+        str,
+        typer.Option(help="Heads with options, comma-separated: full,attfc:size=65536,unique=true"),
     ] = "full,partial_fc,attfc,f2c",
-    ids: Annotated[str, typer.Option(help="Numbers of identities.")] = "10k,100k,1M",
-    embedding_size: Annotated[int, typer.Option(min=1, help="Width of the embedding.")] = 512,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images of a step.")] = 128,
-    margin: Annotated[str, typer.Option(help="Margin of all heads.")] = "cosface",
+    ids: Annotated[str, typer.Option(help="Numbers of identities, comma-separated.")] = "10k,100k,1M",
+    embedding_size: Annotated[int, typer.Option(min=1, help="Embedding dimension.")] = 512,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images per step.")] = 128,
+    margin: Annotated[str, typer.Option(help="Margin used by all heads.")] = "cosface",
     device: DeviceOption = "auto",
-    seconds: Annotated[float, typer.Option(min=0, help="Length of a measurement, at least 3 steps.")] = 2.0,
-    plot: Annotated[Path | None, typer.Option(help="Picture to draw (.png, .svg, .pdf).")] = None,
+    seconds: Annotated[float, typer.Option(min=0, help="Seconds per measurement, at least 3 steps.")] = 2.0,
+    plot: Annotated[Path | None, typer.Option(help="Plot to write (.png, .svg, .pdf).")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Time and memory of a step of heads over the number of identities, without a backbone.
+    """Measure step time and memory of heads for several numbers of identities, without a backbone.
 
-    Every line is measured in a process of its own and printed when it is known; --json prints one object a
-    line. Memory is that of the device: planned by the head, and its measured peak.
+    Each case runs in a fresh process and is printed as soon as it finishes; --json prints one object per
+    line. Memory is device memory: as planned, and the measured peak.
     """
     from facescale.plan.bench import bench_heads, parse_variants
     from facescale.plan.plot import plot_heads, pyplot
@@ -37,7 +38,7 @@ def heads(
 
     variants, counts = parse_variants(heads), parse_counts(ids)
     if plot:
-        pyplot()  # says now what is missing
+        pyplot()  # fail before the measurements if matplotlib is missing
     width = max(len("head"), *(len(str(variant)) for variant in variants))
     if not as_json:
         print(

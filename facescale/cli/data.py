@@ -7,37 +7,27 @@ import typer
 
 from facescale.cli.app import JsonOption, app, show
 
-DataArgument = Annotated[str, typer.Argument(help="Folder of identity folders, .rec file or synthetic:...")]
+DataArgument = Annotated[
+    str, typer.Argument(help="Folder with one sub-folder per identity, .rec file or synthetic:...")
+]
 
 
 @app.command()
 def pairs(
     data: DataArgument,
     out: Annotated[Path, typer.Option(help="Protocol to write: .csv, or .bin with the images inside.")],
-    num_pairs: Annotated[int, typer.Option(min=2, help="Pairs, half of them genuine.")] = 6000,
-    folds: Annotated[int, typer.Option(min=2, help="Folds, no identity in two of them.")] = 10,
-    seed: Annotated[int, typer.Option(help="Seed of the draw.")] = 0,
+    num_pairs: Annotated[int, typer.Option(min=2, help="Number of pairs, half of them genuine.")] = 6000,
+    folds: Annotated[int, typer.Option(min=2, help="Number of folds; no identity is in two folds.")] = 10,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Draw a verification protocol from labelled images; evaluate takes it with --on.
+    """Sample a verification protocol from labelled images, for evaluate --on.
 
     A .csv names files below DATA: evaluate it as NAME=FILE.csv?root=DATA.
     """
-    from facescale.data import open_reader
-    from facescale.data.images import ReaderImages
-    from facescale.evaluate.protocols.draw import make_pairs
-    from facescale.evaluate.protocols.pair_bin import write_bin
-    from facescale.evaluate.protocols.pair_lists import write_csv
-    from facescale.evaluate.protocols.pairs import Pairs
+    from facescale.evaluate.protocols.write import write_protocol
 
-    writers = {".csv": write_csv, ".bin": write_bin}
-    if out.suffix not in writers:
-        raise ValueError(f"cannot write pairs to '{out}'; its suffix must be .csv or .bin")
-    if out.suffix == ".csv" and not Path(data).is_dir():
-        raise ValueError(f"'{data}' is no folder of images, so a CSV could not name them; write a .bin")
-    reader = open_reader(data)
-    drawn = make_pairs(reader.ids, num_pairs, folds, seed)
-    writers[out.suffix](out, Pairs(data, ReaderImages(reader), *drawn))
+    write_protocol(data, out, num_pairs, folds, seed)
     values = {"path": str(out), "pairs": num_pairs, "folds": folds, "seed": seed}
     show(values, as_json, f"{num_pairs} pairs in {folds} folds: {out}")
 
@@ -46,10 +36,10 @@ def pairs(
 def inspect(
     data: DataArgument,
     sheet: Annotated[Path | None, typer.Option(help="Contact sheet to write (.png).")] = None,
-    sample: Annotated[int, typer.Option(help="Images to read at most; 0 reads all.")] = 10_000,
+    sample: Annotated[int, typer.Option(help="Maximum number of images to read; 0 reads all.")] = 10_000,
     as_json: JsonOption = False,
 ) -> None:
-    """Say what a data set holds: identities, images, sizes, colours, bad records, repeated images."""
+    """Summarise a data set: identities, images, sizes, colours, bad records, duplicate images."""
     from facescale.data import open_reader
     from facescale.prepare.contact_sheet import contact_sheet
     from facescale.prepare.inspect import inspect_data
@@ -64,11 +54,11 @@ def inspect(
 @app.command("convert-data")
 def convert_data(
     data: DataArgument,
-    out: Annotated[Path, typer.Argument(help="Folder to make.")],
+    out: Annotated[Path, typer.Argument(help="Folder to create.")],
     form: Annotated[str, typer.Option(help="recordio, im2rec or folder.")] = "recordio",
     as_json: JsonOption = False,
 ) -> None:
-    """Write a data set in another form; labels.json keeps the names of the identities."""
+    """Write a data set in another format; labels.json keeps the identity names."""
     from facescale.data import open_reader
     from facescale.prepare.convert_data import convert_data as write
 

@@ -22,14 +22,14 @@ def evaluate(
     model: Annotated[Path, typer.Argument(help="Run folder, checkpoint, .safetensors, .pth or .onnx.")],
     on: OnOption = None,
     out: Annotated[Path | None, typer.Option(help="Report (.html); by default in the run folder.")] = None,
-    pictures: Annotated[bool, typer.Option(help="Show the hardest pairs as pictures.")] = True,
+    pictures: Annotated[bool, typer.Option(help="Include images of the hardest pairs.")] = True,
     batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass.")] = 128,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Measure a model on verification protocols; writes report.html and results.json.
+    """Evaluate a model on verification protocols; write report.html and results.json.
 
-    Without --on, a run is measured on the protocols of its config.
+    Without --on, a run is evaluated on the protocols of its config.
     """
     from facescale.data.spec import split_name
     from facescale.evaluate.run_protocols import evaluate as run_evaluation
@@ -37,7 +37,7 @@ def evaluate(
     named = [split_name(text) for text in on or []]
     results, report = run_evaluation(model, named, out, pictures, batch_size, device)
     lines = [result.summary() for result in results]
-    notes = [note for r in results for note in r.unsupported()]
+    notes = [note for r in results for note in r.notes()]
     values = {"report": str(report), "results": [r.to_dict() for r in results]}
     show(values, as_json, "\n".join([*lines, *notes, f"report: {report}"]))
 
@@ -45,9 +45,9 @@ def evaluate(
 @app.command()
 def report(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
-    out: Annotated[Path | None, typer.Option(help="The page; by default RUN/report.html.")] = None,
+    out: Annotated[Path | None, typer.Option(help="File to write; by default RUN/report.html.")] = None,
 ) -> None:
-    """Write the report of a run from what it has logged, without computing anything."""
+    """Write the report of a run from its logs, without evaluating anything."""
     from facescale.evaluate.run_protocols import report as write
 
     print(f"report: {write(run, out)}")
@@ -56,30 +56,33 @@ def report(
 @app.command()
 def export(
     model: Annotated[Path, typer.Argument(help="Run folder, checkpoint, .safetensors or .pth.")],
-    out: Annotated[Path | None, typer.Option(help="File: .onnx, .pt2 or .safetensors.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="File: .onnx, .pt2 or .safetensors; by default RUN/export/model.onnx."),
+    ] = None,
     images: Annotated[str | None, typer.Option(help="Faces for the parity check.")] = None,
     uint8_input: Annotated[
-        bool, typer.Option(help="The graph takes uint8 RGB and normalises itself.")
+        bool, typer.Option(help="Put the normalisation into the graph; its input is uint8 RGB.")
     ] = False,
-    unit_output: Annotated[bool, typer.Option(help="The graph gives the final unit embedding.")] = False,
+    unit_output: Annotated[
+        bool, typer.Option(help="Put flip fusion and L2 normalisation into the graph.")
+    ] = False,
     half_weights: Annotated[bool, typer.Option(help="ONNX: store weights as fp16.")] = False,
     info: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Stored in the file, e.g. licence=...")
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Metadata to store in the file, e.g. licence=..."),
     ] = None,
-    opset: Annotated[int, typer.Option(help="ONNX operator set.")] = 17,
+    opset: Annotated[int, typer.Option(help="ONNX opset version.")] = 17,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a model for use elsewhere, and check that it gives the same embeddings."""
+    """Export a model and check that the file produces the same embeddings."""
     from dataclasses import asdict
 
     from facescale.export.write import export as write
 
-    path = out or model / "export" / "model.onnx"
-    if out is None and not model.is_dir():
-        raise ValueError(f"{model} is a file; say where to write with --out FILE.onnx")
     done = write(
         model,
-        path,
+        out,
         images=images,
         uint8_input=uint8_input,
         unit_output=unit_output,
@@ -97,21 +100,21 @@ def export(
 def _key_value(text: str) -> tuple[str, str]:
     key, equals, value = text.partition("=")
     if not equals:
-        raise ValueError(f"--info {text}: write KEY=VALUE, for example licence=CC-BY-4.0")
+        raise ValueError(f"--info {text} is not of the form KEY=VALUE, for example licence=CC-BY-4.0")
     return key, value
 
 
 @app.command()
 def embed(
     model: Annotated[Path, typer.Argument(help="Run folder, weights or .onnx.")],
-    images: Annotated[str, typer.Argument(help="Folder of images, or any data that train takes.")],
+    images: Annotated[str, typer.Argument(help="Folder of images, or any training data.")],
     out: Annotated[Path, typer.Option(help="File: .npz or .parquet.")] = Path("embeddings.npz"),
     batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass.")] = 128,
-    resize: Annotated[bool, typer.Option(help="Scale images of another size.")] = False,
+    resize: Annotated[bool, typer.Option(help="Resize images that have another size.")] = False,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Write the embeddings of aligned face images to a file."""
+    """Compute the embeddings of aligned face images and write them to a file."""
     from dataclasses import asdict
 
     from facescale.inference.embed_files import embed_to_file
@@ -126,29 +129,16 @@ def embed(
 def convert(
     checkpoint: Annotated[Path, typer.Argument(help="Weights of another project (.pth, .pt, .ckpt).")],
     out: Annotated[Path, typer.Option(help="File to write (.safetensors).")],
-    origin: Annotated[str | None, typer.Option(help="The project, where the keys do not tell.")] = None,
-    images: Annotated[str | None, typer.Option(help="Aligned faces to check the colour order on.")] = None,
+    origin: Annotated[str | None, typer.Option(help="The project, if the keys fit several.")] = None,
+    images: Annotated[str | None, typer.Option(help="Aligned faces to check the colour order with.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Take over weights of another project; the file is read without running anything in it."""
-    from facescale.backbones import build
-    from facescale.convert.colour_order import swap_test
-    from facescale.convert.foreign import convert as read
-    from facescale.data import open_reader
-    from facescale.inference.weights import save_model
+    """Convert weights of another project; nothing in the file is executed."""
+    from dataclasses import asdict
 
-    if out.suffix != ".safetensors":
-        raise ValueError(f"cannot write '{out}'; its suffix must be .safetensors")
-    found = read(checkpoint, origin)
-    name, size = found.backbone["name"], found.backbone["embedding_size"]
-    check = None
-    if images is not None:
-        net = build(name, size, **found.backbone["options"])
-        net.load_state_dict(found.state_dict)
-        check = swap_test(net, found.contract, open_reader(images)).verdict
-    info = {"origin": found.origin, "converted_from": checkpoint.name}
-    save_model(out, found.state_dict, found.backbone, found.contract, info=info)
-    values = {"path": str(out), "origin": found.origin, "backbone": name, "embedding_size": size}
-    values |= {"colour": found.contract.colour, "colour_check": check}
-    words = f"{found.origin}: {name} with {size} numbers an embedding -> {out}"
-    show(values, as_json, words + (f"\n{found.contract.colour}: {check}" if check else ""))
+    from facescale.inference.convert_file import convert_file
+
+    done = convert_file(checkpoint, out, origin, images)
+    text = f"{done.origin}: {done.backbone}, {done.embedding_size}-d -> {done.path}"
+    check = f"\n{done.colour}: {done.colour_check}" if done.colour_check else ""
+    show(asdict(done), as_json, text + check)

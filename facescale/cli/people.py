@@ -1,4 +1,4 @@
-"""Commands that tell people apart: verify, enrol, search, gallery."""
+"""Commands that recognise people: verify, enrol, search, gallery."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,17 +11,17 @@ if TYPE_CHECKING:
     from facescale.gallery.gallery import Gallery
     from facescale.inference.model import Model
 
-gallery = typer.Typer(help="Change a gallery of enrolled people, or see what is in it.", no_args_is_help=True)
+gallery = typer.Typer(help="List or change the people enrolled in a gallery.", no_args_is_help=True)
 app.add_typer(gallery, name="gallery")
 
 GalleryArgument = Annotated[Path, typer.Argument(metavar="GALLERY", help="The gallery (one file).")]
 ModelOption = Annotated[
     Path | None,
-    typer.Option("--model", help="Run folder, weights or .onnx; by default the model last used for it."),
+    typer.Option("--model", help="Run folder, weights or .onnx; by default the last model of the gallery."),
 ]
 FarOption = Annotated[
     float,
-    typer.Option("--far", min=0, max=1, help="False-accept rate: the share of strangers that may pass."),
+    typer.Option("--far", min=0, max=1, help="False-accept rate: the fraction of impostors accepted."),
 ]
 FAR = 1e-3
 
@@ -35,7 +35,7 @@ def verify(
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Say whether two photos show the same person, at a false-accept rate."""
+    """Decide whether two photos show the same person, at a false-accept rate."""
     from facescale.gallery.photos import aligned_only, embed_photos
     from facescale.inference.load import load
 
@@ -58,15 +58,15 @@ def verify(
 @app.command()
 def enrol(
     path: GalleryArgument,
-    photos: Annotated[Path, typer.Argument(help="A folder for each person; with --name, photos of one.")],
+    photos: Annotated[Path, typer.Argument(help="One folder per person; with --name, photos of one person.")],
     model: ModelOption = None,
-    name: Annotated[str | None, typer.Option(help="The person that all photos show.")] = None,
-    min_quality: Annotated[float, typer.Option(min=0, max=1, help="Leave out photos below.")] = 0.0,
+    name: Annotated[str | None, typer.Option(help="Name of the person on all photos.")] = None,
+    min_quality: Annotated[float, typer.Option(min=0, max=1, help="Skip photos of lower quality.")] = 0.0,
     far: FarOption = FAR,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Add people to a gallery, which is made if it does not exist."""
+    """Add people to a gallery; it is created if it does not exist."""
     from dataclasses import asdict
 
     from facescale.gallery.enrol import enrol as add
@@ -100,11 +100,11 @@ def search(
     photos: Annotated[Path, typer.Argument(help="A photo, or a folder of photos.")],
     model: ModelOption = None,
     far: FarOption = FAR,
-    top: Annotated[int, typer.Option(min=1, help="People to show for each photo.")] = 3,
+    top: Annotated[int, typer.Option(min=1, help="Number of people to show per photo.")] = 3,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Say who is on each photo, or that it is nobody of the gallery."""
+    """Identify the person on each photo, if enrolled in the gallery."""
     import numpy as np
 
     from facescale.gallery.photos import aligned_only, embed_photos, photos_of
@@ -150,7 +150,7 @@ def _sentence(row: dict[str, Any]) -> str:
 
 @gallery.command("list")
 def list_people(path: GalleryArgument, as_json: JsonOption = False) -> None:
-    """Show who is enrolled."""
+    """List the enrolled people."""
     from facescale.gallery.gallery import Gallery
 
     rows = [
@@ -161,8 +161,8 @@ def list_people(path: GalleryArgument, as_json: JsonOption = False) -> None:
 
 
 @gallery.command()
-def remove(path: GalleryArgument, name: Annotated[str, typer.Argument(help="Who.")]) -> None:
-    """Forget a person and all their photos."""
+def remove(path: GalleryArgument, name: Annotated[str, typer.Argument(help="The person.")]) -> None:
+    """Remove a person and all their photos."""
     from facescale.gallery.gallery import Gallery
 
     Gallery(path).remove(name)
@@ -172,10 +172,10 @@ def remove(path: GalleryArgument, name: Annotated[str, typer.Argument(help="Who.
 @gallery.command()
 def rename(
     path: GalleryArgument,
-    name: Annotated[str, typer.Argument(help="Who.")],
+    name: Annotated[str, typer.Argument(help="The person.")],
     new_name: Annotated[str, typer.Argument(help="The new name.")],
 ) -> None:
-    """Call a person something else."""
+    """Rename a person."""
     from facescale.gallery.gallery import Gallery
 
     Gallery(path).rename(name, new_name)
@@ -185,10 +185,10 @@ def rename(
 @gallery.command()
 def merge(
     path: GalleryArgument,
-    name: Annotated[str, typer.Argument(help="Who keeps all photos.")],
+    name: Annotated[str, typer.Argument(help="The entry that receives all photos.")],
     other: Annotated[str, typer.Argument(help="The same person under another name.")],
 ) -> None:
-    """Join two entries that are the same person."""
+    """Merge two entries of the same person."""
     from facescale.gallery.gallery import Gallery
 
     Gallery(path).merge(name, other)
@@ -198,11 +198,11 @@ def merge(
 @gallery.command()
 def split(
     path: GalleryArgument,
-    name: Annotated[str, typer.Argument(help="Whose photos show two people.")],
-    new_name: Annotated[str, typer.Argument(help="Name of the second one.")],
-    photos: Annotated[list[str], typer.Argument(help="Photos of the second one, as in 'gallery list'.")],
+    name: Annotated[str, typer.Argument(help="The entry with photos of two people.")],
+    new_name: Annotated[str, typer.Argument(help="Name of the second person.")],
+    photos: Annotated[list[str], typer.Argument(help="Photos of the second person, as in 'gallery list'.")],
 ) -> None:
-    """Give some photos of a person to a new one."""
+    """Move some photos of a person to a new one."""
     from facescale.gallery.gallery import Gallery
 
     Gallery(path).split(name, new_name, photos)
@@ -217,7 +217,7 @@ def check(
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Show for each person the stranger who is most like them, and which two are too alike."""
+    """Show the most similar other person for everyone, and pairs that are too similar to separate."""
     from facescale.gallery.search import too_alike
 
     found, loaded = _opened(path, model, device)

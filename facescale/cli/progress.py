@@ -1,4 +1,4 @@
-"""What a person sees of a training: a progress bar in a terminal, plain lines in a pipe, JSON on request."""
+"""Shows the progress of a training: a bar in a terminal, plain lines in a pipe, JSON lines on request."""
 
 import json
 import sys
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from facescale.data.readers.pictures import listed
 from facescale.plan import Plan
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class Display:
         if enabled and not as_json and self._console.is_terminal:
             self._progress = Progress(
                 TextColumn("{task.description}"),
-                BarColumn(bar_width=8),  # all of it fits 80 columns
+                BarColumn(bar_width=8),  # so that the whole line fits 80 columns
                 MofNCompleteColumn(),
                 TimeRemainingColumn(compact=True),
                 console=self._console,
@@ -66,7 +67,7 @@ class Display:
         self._console.print(_TEXTS[values["kind"]](values, plan), markup=False)
 
     def finish(self, result: "Result") -> None:
-        """Say where the training stands and what to do next."""
+        """Print where the training stopped and how to continue."""
         if self._enabled and not self._as_json:
             if result.finished:
                 self._console.print(f"trained {result.step} steps; the run is in {result.run.path}")
@@ -78,15 +79,15 @@ class Display:
 
 def _short_text(v: dict[str, Any]) -> str:
     return (
-        f"loss {v['loss']:.2f}  cosine {v['own_cosine']:.2f}  {v['images_per_s']:.0f} images/s  "
+        f"loss {v['loss']:.2f}  cosine {v['target_cosine']:.2f}  {v['images_per_s']:.0f} images/s  "
         f"data wait {v['wait_share']:.0%}"
     )
 
 
 def _train_text(v: dict[str, Any]) -> str:
     return (
-        f"epoch {v['epoch']:.2f}  loss {v['loss']:.3f}  own cosine {v['own_cosine']:.3f}  lr {v['lr']:.3g}  "
-        f"{v['images_per_s']:.0f} images/s  waiting for data {v['wait_share']:.0%}"
+        f"epoch {v['epoch']:.2f}  loss {v['loss']:.3f}  target cosine {v['target_cosine']:.3f}  "
+        f"lr {v['lr']:.3g}  {v['images_per_s']:.0f} images/s  waiting for data {v['wait_share']:.0%}"
     )
 
 
@@ -102,7 +103,7 @@ def _start_line(v: dict[str, Any], plan: Plan) -> str:
     return (
         f"{plan.num_images} images of {plan.num_ids} identities; batch "
         f"{plan.process_batch * plan.world_size} on {plan.world_size} process(es), {plan.device}, "
-        f"{plan.precision}; {plan.total_steps} steps, {plan.steps_per_epoch} an epoch; "
+        f"{plan.precision}; {plan.total_steps} steps, {plan.steps_per_epoch} per epoch; "
         f"learning rate {plan.lr:.4g} at this batch; {where}"
         + (
             f"; {singles} identities have one image only"
@@ -110,10 +111,11 @@ def _start_line(v: dict[str, Any], plan: Plan) -> str:
             else ""
         )
         + (
-            f"; {known} identities have their centre from train.init"
+            f"; {known} identities take their class centre from train.init"
             if (known := v.get("known_identities"))
             else ""
         )
+        + (f"; files passed over: {listed(others)}" if (others := v.get("passed_over")) else "")
     )
 
 

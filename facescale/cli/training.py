@@ -8,27 +8,25 @@ import typer
 
 from facescale.cli.app import DeviceOption, JsonOption, SetOption, app, show, table
 
-_RUN = Path("runs/default")
-
 
 @app.command()
 def train(
-    config: Annotated[Path | None, typer.Argument(help="TOML file; without it the embedded default.")] = None,
-    run: Annotated[Path, typer.Option(help="Folder, new or to continue.")] = Path("runs/default"),
+    config: Annotated[Path | None, typer.Argument(help="TOML file; defaults if omitted.")] = None,
+    run: Annotated[Path, typer.Option(help="Run folder, new or to resume.")] = Path("runs/default"),
     settings: SetOption = None,
     device: DeviceOption = "auto",
-    threads: Annotated[int, typer.Option(help="CPU threads; 0 leaves it to torch.")] = 0,
-    resume: Annotated[bool, typer.Option(help="Continue a run that has a checkpoint.")] = True,
+    threads: Annotated[int, typer.Option(help="CPU threads; 0: torch's default.")] = 0,
+    resume: Annotated[bool, typer.Option(help="Resume from the latest checkpoint of the run.")] = True,
     json_lines: Annotated[bool, typer.Option("--json", help="Print metrics as JSON lines.")] = False,
 ) -> None:
-    """Train a model, or continue an interrupted training.
+    """Train a model, or resume an interrupted run.
 
-    Ctrl-C and SIGTERM write a checkpoint; the same command continues from it. Several processes:
+    Ctrl-C and SIGTERM write a checkpoint; the same command resumes from it. Several processes:
     torchrun --nproc-per-node N -m -- facescale train ...
     """
-    from facescale.config import load_config
+    from facescale.plan.check import read_config
 
-    settled = load_config(config, settings or ())
+    settled = read_config(config, settings or ())
     import torch
 
     from facescale.cli.progress import Display
@@ -48,7 +46,7 @@ def demo(
     settings: SetOption = None,
     device: DeviceOption = "auto",
 ) -> None:
-    """Train on drawn faces, evaluate, export: the whole way in a few minutes."""
+    """Run the full pipeline on synthetic faces: train, evaluate, export. Takes a few minutes."""
     from facescale.cli.progress import Display
     from facescale.distributed.launch import start
     from facescale.recipes.demo import demo as run_demo
@@ -59,8 +57,8 @@ def demo(
         if report and exported:
             for name, value in result.metrics.items():
                 if name.endswith("/accuracy"):
-                    who = name.removesuffix("/accuracy")
-                    print(f"{who}: {value:.2%} accuracy on identities that training never saw")
+                    protocol = name.removesuffix("/accuracy")
+                    print(f"{protocol}: {value:.2%} accuracy on identities that are not in the training set")
             print(f"model:  {exported.path} (same embeddings to {exported.max_relative_difference:.0e})")
             print(f"report: {report}")
 
@@ -69,24 +67,25 @@ def demo(
 def config(
     path: Annotated[Path | None, typer.Argument(help="TOML file to check.")] = None,
     settings: SetOption = None,
-    explain: Annotated[bool, typer.Option(help="Every field: type, default, meaning.")] = False,
-    schema: Annotated[bool, typer.Option(help="JSON schema for editors.")] = False,
+    explain: Annotated[bool, typer.Option(help="Print type, default and meaning of every key.")] = False,
+    schema: Annotated[bool, typer.Option(help="Print the JSON schema, for editors.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Check a config and print it, explain the fields, or print the JSON schema."""
+    """Check and print a config, explain its fields, or print the JSON schema."""
     from facescale import config as configs
 
     if schema:
         print(json.dumps(configs.schema(), indent=1))
     elif explain:
+        from facescale.cli.listing import option_rows
+
         keys = ("key", "type", "default", "meaning")
-        rows = [dict(zip(keys, row, strict=True)) for row in configs.explain()]
+        rows = [dict(zip(keys, row, strict=True)) for row in configs.explain()] + option_rows()
         show(rows, as_json, table(rows))
     else:
-        from facescale.plan.components import check_components
+        from facescale.plan.check import read_config
 
-        settled = configs.load_config(path, settings or ())
-        check_components(settled)
+        settled = read_config(path, settings or ())
         show(
             settled.model_dump(mode="json"),
             as_json,
@@ -99,36 +98,36 @@ def list_components(
     kind: Annotated[str, typer.Argument(help="backbones, heads, margins, readers or evaluators.")],
     as_json: JsonOption = False,
 ) -> None:
-    """List the components that a config can name."""
+    """List the components that a config can name, with their options."""
     from facescale import registry
-    from facescale.cli.listing import KINDS
+    from facescale.cli.listing import KINDS, as_text, with_options
 
-    rows = registry.lookup("kind of component", KINDS, kind)()
-    show(rows, as_json, table(rows))
+    found = registry.lookup("kind of component", KINDS, kind)
+    print(json.dumps(with_options(found), indent=1) if as_json else as_text(found))
 
 
 @app.command()
 def plan(
-    config: Annotated[Path | None, typer.Argument(help="TOML file; without it the embedded default.")] = None,
+    config: Annotated[Path | None, typer.Argument(help="TOML file; defaults if omitted.")] = None,
     settings: SetOption = None,
-    processes: Annotated[int, typer.Option(min=1, help="Processes that will train.")] = 1,
-    device_memory: Annotated[str | None, typer.Option(help="Memory of a device, e.g. 24GB.")] = None,
-    calibrate: Annotated[bool, typer.Option(help="Time the network for two seconds.")] = True,
+    processes: Annotated[int, typer.Option(min=1, help="Number of training processes.")] = 1,
+    device_memory: Annotated[str | None, typer.Option(help="Memory per device, e.g. 24GB.")] = None,
+    calibrate: Annotated[bool, typer.Option(help="Time the backbone for two seconds.")] = True,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Say what a training will need and take, what fits, and which head to choose, before it runs.
+    """Estimate memory and time of a training before it runs, and recommend a head.
 
-    The first row of the table is the head of the config. Bytes are those of one process; on a CPU the device
-    is its memory.
+    The first row of the table is the head of the config. Bytes are per process; on a CPU, device memory is
+    host memory.
     """
-    from facescale.config import load_config
     from facescale.distributed import pick_device
     from facescale.plan.advice import advice_for
+    from facescale.plan.check import read_config
     from facescale.plan.units import parse_memory
 
     memory = parse_memory(device_memory) if device_memory else None
     made = advice_for(
-        load_config(config, settings or ()), processes, pick_device(device), memory, timed=calibrate
+        read_config(config, settings or ()), processes, pick_device(device), memory, timed=calibrate
     )
     show(made.to_dict(), as_json, made.text(table))

@@ -1,1 +1,1 @@
-"""Weights of other projects, and checks of the images a model is fed with."""
+"""Weights of other projects, and a check of their colour order."""

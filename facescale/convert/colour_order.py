@@ -1,4 +1,4 @@
-"""Does a network want RGB or BGR? Feed it both, and see in which order people are told apart better.
+"""Does a network expect RGB or BGR? Embed both, and see which order separates people better.
 
 Shapes: N images, D embedding width.
 """
@@ -16,7 +16,7 @@ from facescale.data.readers.base import Reader
 from facescale.model_card import Contract
 
 _IDENTITIES, _PER_IDENTITY, _BATCH = 64, 4, 32
-_CLEAR = 0.1  # relative difference below which nothing is claimed
+_CLEAR = 0.1  # relative difference below which the test is inconclusive
 
 
 @dataclass(frozen=True)
@@ -35,14 +35,14 @@ class SwapResult:
 
     @property
     def verdict(self) -> str:
-        """Words: whether the contract's order is the better one, where the two differ by a tenth or more."""
+        """A sentence: whether the contract's order is the better one, if the difference is clear."""
         low, high = sorted((self.stated, self.swapped))
         if high - low < _CLEAR * abs(high):
-            outcome = "these images do not tell which colour order is right"
+            outcome = "these images do not show which colour order is right"
         elif self.stated > self.swapped:
             outcome = "the colour order is right"
         else:
-            outcome = "the colour order is WRONG, give another origin"
+            outcome = "the colour order is WRONG, name another origin"
         return f"{outcome} (separation {self.stated:.2f}, with the order swapped {self.swapped:.2f})"
 
 
@@ -70,7 +70,7 @@ def _several_of_each(reader: Reader) -> npt.NDArray[np.int64]:
     if len(people) < 2:
         raise ValueError(
             f"the swap test needs two images each of two people or more, not {len(people)}; "
-            "give a set with several images per person"
+            "use a set with several images per person"
         )
     people = people[np.linspace(0, len(people) - 1, min(_IDENTITIES, len(people))).astype(int)]
     return np.concatenate([np.flatnonzero(ids == person)[:_PER_IDENTITY] for person in people])

@@ -1,4 +1,4 @@
-"""Recognise a checkpoint of another project by its keys, and turn it into one of our backbones."""
+"""Recognise a checkpoint of another project by its keys, and map it to a facescale backbone."""
 
 import pickle
 import zipfile
@@ -18,7 +18,7 @@ from facescale.model_card import Contract
 
 State = dict[str, Tensor]
 
-# What trainers and wrappers put in front of the keys of a backbone.
+# Prefixes that trainers and wrappers add to the keys of a backbone.
 _PREFIXES = ("module.", "_orig_mod.", "backbone.", "model.", "net.")
 
 
@@ -29,11 +29,11 @@ class Origin:
     Attributes:
         name: the project.
         embedding_key: entry of the state dict whose length is the embedding's width.
-        backbones: our names of its networks.
-        mark: some key of the checkpoint starts with it, which sets the origin apart from another one with the
-            same networks; empty where nothing does.
+        backbones: facescale names of its networks.
+        mark: prefix of some key of the checkpoint that distinguishes the origin from others with the same
+            networks; empty if there is none.
         contract: how it prepares images.
-        options: of our backbones, that change the layout.
+        options: of the facescale backbones, where they change the layout.
     """
 
     name: str
@@ -50,7 +50,7 @@ _IR = ("ir18", "ir34", "ir50", "ir101", "ir_se50", "ir_se101")
 _BGR = Contract(colour="BGR")
 _FFC = Contract(colour="BGR", std=128.0)
 
-# Where two origins fit, the first one counts: those with a mark stand before those without.
+# If two origins fit, the first one counts: those with a mark come before those without.
 ORIGINS = (
     Origin("FFC", "features.running_mean", ("ffc_ir50",), "lru", _FFC),
     Origin("FFC", "features.running_mean", ("ffc_r50",), "", replace(_FFC, size=224)),
@@ -65,18 +65,19 @@ ORIGINS = (
     Origin("CVLface", "output_layer.4.running_mean", _IR, "net."),
     Origin("TFace", "output_layer.4.running_mean", _IR),
     Origin("AdaFace", "output_layer.4.running_mean", _IR, "", _BGR),
-    Origin("insightface", "features.running_mean", ("r2060",)),  # last, for its layout takes a second
+    Origin("insightface", "features.running_mean", ("r2060",)),  # last, because its layout takes a second
 )
 
 
 @dataclass(frozen=True)
 class Converted:
-    """A foreign checkpoint in our terms.
+    """A checkpoint of another project, mapped to facescale.
 
     Attributes:
-        backbone: ``name``, ``embedding_size`` and ``options``, as `facescale.model.save_model` takes it.
+        backbone: ``name``, ``embedding_size`` and ``options``, as `inference.weights.save_model` takes
+            it.
         state_dict: float32 weights that load strictly.
-        contract: preprocessing as the origin does it; check it with a few images where you can.
+        contract: preprocessing of the origin; check it with a few images if you can.
         origin: the project that it comes from.
     """
 
@@ -90,15 +91,15 @@ def convert(path: str | Path, origin: str | None = None) -> Converted:
     """Read a ``.pth``/``.pt``/``.ckpt``/``.safetensors`` file and recognise it; arguments as `recognise`.
 
     Raises:
-        ValueError: the file cannot be read, holds no weights, or those of a network that is not known here.
+        ValueError: the file cannot be read, contains no weights, or those of an unsupported network.
     """
     return recognise(read(path), str(path), origin)
 
 
 def read(path: str | Path) -> Any:
-    """Load a checkpoint without running anything in it.
+    """Load a checkpoint without executing anything in it.
 
-    Classes that a trainer pickled beside its weights become inert placeholders.
+    Objects that a trainer pickled beside its weights become inert placeholders.
 
     Raises:
         ValueError: no such file, or not a checkpoint.
@@ -107,17 +108,17 @@ def read(path: str | Path) -> Any:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        # Files from before torch 1.6 are no zip archives, and cannot be asked what they hold.
+        # Files from before torch 1.6 are not zip archives; their globals cannot be listed.
         archive = zipfile.is_zipfile(path)
         unknown = torch.serialization.get_unsafe_globals_in_checkpoint(path) if archive else []
         with torch.serialization.safe_globals([(_Placeholder, name) for name in unknown]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise ValueError(f"'{path}' does not exist; give a checkpoint file") from None
+        raise ValueError(f"'{path}' does not exist; name a checkpoint file") from None
     except pickle.UnpicklingError:
         raise ValueError(
-            f"'{path}' is no checkpoint, or one that would run code when it is read, which is refused; "
-            "save the state dict alone with torch.save(net.state_dict(), FILE) where it was made"
+            f"'{path}' is not a checkpoint, or would execute code when read, which is refused; "
+            "save the state dict alone, with torch.save(net.state_dict(), FILE), where it was made"
         ) from None
     except (SafetensorError, RuntimeError, ValueError, OSError, EOFError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -128,7 +129,7 @@ def read(path: str | Path) -> Any:
 
 
 class _Placeholder:
-    """Stands for an object of a class that is not loaded: takes any state and keeps none."""
+    """Replaces an object of a class that is not loaded: accepts any state and keeps none."""
 
     def __new__(cls, *_args: Any, **_options: Any) -> "_Placeholder":
         return super().__new__(cls)
@@ -138,13 +139,13 @@ class _Placeholder:
 
 
 def recognise(checkpoint: Any, path: str = "the checkpoint", origin: str | None = None) -> Converted:
-    """Find out which backbone the weights in ``checkpoint`` belong to.
+    """Identify the backbone that the weights in ``checkpoint`` belong to.
 
     Args:
-        checkpoint: what `read` gave.
+        checkpoint: what `read` returned.
         path: names it in messages.
-        origin: the project that it comes from, where the keys do not tell (a bare AdaFace state dict has the
-            keys of TFace's, and another colour order).
+        origin: the project that it comes from, if the keys fit several (a bare AdaFace state dict has the
+            keys of a TFace one, and another colour order).
 
     Raises:
         ValueError: no weights, an unknown origin or network, or missing, additional or misshapen entries.
@@ -154,7 +155,9 @@ def recognise(checkpoint: Any, path: str = "the checkpoint", origin: str | None 
         registry.lookup("origin", names, origin)
     states = list(_state_dicts(checkpoint))
     if not states:
-        raise ValueError(f"{path} holds no named tensors; give a state dict or a checkpoint that holds one")
+        raise ValueError(
+            f"{path} contains no named tensors; use a state dict or a checkpoint that contains one"
+        )
     largest = max(states, key=len)
     marks = [str(key) for key in (*checkpoint, *largest)]
     state = _without_prefix(largest)
@@ -173,8 +176,8 @@ def recognise(checkpoint: Any, path: str = "the checkpoint", origin: str | None 
             best = max(best, (likeness, f"{candidate.name}'s {name}, {_difference(state, layout)}"))
     if best[0] < 0.3:
         raise ValueError(
-            f"{path} is no network that is known here (its keys: {', '.join(list(state)[:3])}, ...); "
-            f"known are checkpoints of {', '.join(names)}"
+            f"{path} is not a supported network (its keys: {', '.join(list(state)[:3])}, ...); "
+            f"supported are checkpoints of {', '.join(names)}"
         )
     raise ValueError(f"{path} is not complete: it resembles {best[1]}; get a complete copy of it")
 
@@ -193,7 +196,7 @@ def _state_dicts(item: Any) -> Iterator[State]:
 
 
 def _without_prefix(state: State) -> State:
-    """Cut what stands before the keys of the backbone; leave out what belongs to something else."""
+    """Strip prefixes of the backbone's keys; drop entries of other modules."""
     for prefix in _PREFIXES:
         inner = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
         if len(inner) > len(state) / 2:
@@ -207,14 +210,14 @@ def _is_counter(key: str) -> bool:
 
 
 def _likeness(state: State, layout: State) -> float:
-    """Share of the entries, of both together, that agree in name and shape."""
+    """Fraction of all entries of both that agree in name and shape."""
     keys = {key for key in state.keys() | layout.keys() if not _is_counter(key)}
     equal = [k for k in keys if k in state and k in layout and state[k].shape == layout[k].shape]
     return len(equal) / len(keys)
 
 
 def _difference(state: State, layout: State) -> str:
-    """Words for the first difference of each kind."""
+    """Describe the first difference of each kind."""
     missing = [key for key in layout if key not in state and not _is_counter(key)]
     additional = [key for key in state if key not in layout and not _is_counter(key)]
     shapes = [key for key in layout if key in state and state[key].shape != layout[key].shape]
@@ -225,9 +228,7 @@ def _difference(state: State, layout: State) -> str:
         words.append(f"{len(additional)} entries too many (the first is '{additional[0]}')")
     if shapes:
         key = shapes[0]
-        words.append(
-            f"'{key}' has the shape {tuple(state[key].shape)} in place of {tuple(layout[key].shape)}"
-        )
+        words.append(f"'{key}' has shape {tuple(state[key].shape)} instead of {tuple(layout[key].shape)}")
     return ", ".join(words)
 
 

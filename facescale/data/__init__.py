@@ -1,5 +1,6 @@
 """Open a data set from a few words: ``open_reader("DIR")``, ``"DIR/train.rec"``, ``"synthetic:ids=1000"``."""
 
+import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -52,12 +53,12 @@ def open_reader(spec: str | Path | Sequence[str | Path], *, min_images: int = 1)
 
 def _open_one(text: str) -> Reader:
     path = Path(text)
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike Path's, it takes a text that is too long for a name
         records = path / RECORDS
         return RecordReader(records) if records.is_file() else FolderReader(path)
-    if path.is_file():
+    if os.path.isfile(path):
         if path.suffix != ".rec":
-            raise ValueError(f"'{text}' is no .rec file; give a folder of identity folders or a .rec file")
+            raise ValueError(f"'{text}' is not a .rec file; give a folder of identity folders or a .rec file")
         return RecordReader(path)
     found = re.match(r"([a-z][a-z0-9]+):", text)  # two letters at least: C:\faces is a path
     if found:

@@ -19,7 +19,7 @@ class Images(Protocol):
         ...
 
     def key(self, index: int) -> str:
-        """A name for image ``index`` that a person can find again."""
+        """A name by which a person can find image ``index``."""
         ...
 
 
@@ -45,7 +45,7 @@ class ReaderImages:
 
     Args:
         reader: the images.
-        keep: hold every image after its first use. For readers that paint their images: a protocol is used
+        keep: hold every image after its first use. For readers that render their images: a protocol is used
             again at every evaluation of a training.
     """
 

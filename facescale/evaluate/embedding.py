@@ -3,7 +3,9 @@
 Shapes: B images of a batch, H W their size, D embedding width, N images in all.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,13 +17,13 @@ from facescale.data.images import Images
 from facescale.data.loading.iterate import iter_images
 from facescale.evaluate.metrics import require_finite, unit_rows
 
-if TYPE_CHECKING:  # torch takes seconds to import, and protocols are read and drawn without it
+if TYPE_CHECKING:  # torch takes seconds to import, and reading protocols does not need it
     from torch import Tensor
 
     # uint8 RGB (B, H, W, 3) -> raw embeddings (B, D), of any float type, on any device
     Embed = Callable[[Tensor], Tensor]
 
-MAX_BATCH_CHANGE = 0.1  # share of the longest embedding; half precision stays far below
+MAX_BATCH_CHANGE = 0.1  # fraction of the longest embedding; half precision changes it far less
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ def embed_images(embed: "Embed", batches: Iterable[Pixels], flip: bool = True) -
         flip: add the mirrored view.
 
     Raises:
-        ValueError: no image; embeddings that are not finite; an embedding that depends on its batch.
+        ValueError: no image, non-finite embeddings, or an embedding that depends on its batch.
     """
     import torch
 
@@ -72,12 +74,12 @@ def embed_images(embed: "Embed", batches: Iterable[Pixels], flip: bool = True) -
             norm.append(torch.stack(views).norm(dim=2).mean(0).cpu().numpy())
             sum_norm.append(torch.stack(views).sum(0).norm(dim=1).cpu().numpy())
     if not unit:
-        raise ValueError("there are no images to embed; give at least one batch")
+        raise ValueError("there are no images to embed; pass at least one batch")
     return Embedded(np.concatenate(unit), np.concatenate(norm), np.concatenate(sum_norm))
 
 
 def _check_batch_independence(embed: "Embed", images_BHW3: "Tensor", x_BD: "Tensor") -> None:
-    """Embed the first two images without the others: batch norm in training mode would change them."""
+    """Embed the first two images alone: batch norm in training mode would change the result."""
     if len(images_BHW3) > 2:
         change = float((embed(images_BHW3[:2]).float() - x_BD[:2]).norm(dim=1).max() / x_BD.norm(dim=1).max())
         if change > MAX_BATCH_CHANGE:
@@ -88,23 +90,37 @@ def _check_batch_independence(embed: "Embed", images_BHW3: "Tensor", x_BD: "Tens
 
 
 def decoded_batches(
-    images: Images, indices: Sequence[int], size: int, batch_size: int, workers: int = 2
+    images: Images,
+    indices: Sequence[int],
+    size: int,
+    batch_size: int,
+    workers: int = 2,
+    sizes: Counter[str] | None = None,
 ) -> Iterator[Pixels]:
     """Yield uint8 (B, size, size, 3) batches of the images at ``indices``, decoded ahead by threads.
 
-    Images of another size are resized.
+    Images of another size are resized; ``sizes`` receives the number of images by "WIDTHxHEIGHT".
 
     Raises:
         ValueError: an image cannot be read, with its key.
     """
     bad: dict[int, str] = {}
-    batches = iter_images(
-        images, indices, batch_size=batch_size, size=size, workers=workers, resize=True, bad=bad
-    )
-    for batch, _ in batches:
-        for index, reason in bad.items():
-            raise ValueError(
-                f"image '{images.key(index)}' of the protocol is bad: {reason}; "
-                "a protocol must be complete, so replace the image or take its pairs out"
-            )
-        yield batch.numpy()
+    with closing(
+        iter_images(
+            images,
+            indices,
+            batch_size=batch_size,
+            size=size,
+            workers=workers,
+            resize=True,
+            bad=bad,
+            sizes=sizes,
+        )
+    ) as batches:
+        for batch, _ in batches:
+            for index, reason in bad.items():
+                raise ValueError(
+                    f"image '{images.key(index)}' of the protocol cannot be read: {reason}; "
+                    "a protocol must be complete, so replace the image or remove its pairs"
+                )
+            yield batch.numpy()

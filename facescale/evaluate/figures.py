@@ -21,8 +21,8 @@ class Result(Protocol):
         """One line for people."""
         ...
 
-    def unsupported(self) -> list[str]:
-        """Sentences about what the protocol has too little data for."""
+    def notes(self) -> list[str]:
+        """A sentence for each thing that makes a figure less than it seems, or leaves it out."""
         ...
 
     def to_dict(self) -> dict[str, Any]:
@@ -40,7 +40,7 @@ class Figures:
         source: where the data came from.
         values: scalars by name; shares lie from 0 to 1.
         counts: how many images, people, templates or pairs.
-        notes: what was left out, and why.
+        remarks: what was left out, and why.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Figures:
     source: str
     values: Mapping[str, float]
     counts: Mapping[str, int]
-    notes: tuple[str, ...] = field(default=())
+    remarks: tuple[str, ...] = field(default=())
 
     def figures(self) -> Iterator[tuple[str, float]]:
         """Yield (name, value) of every scalar."""
@@ -59,9 +59,9 @@ class Figures:
         shown = [f"{key} {shown_value(key, value)}" for key, value in self.values.items()]
         return f"{self.name}: {', '.join(shown)}"
 
-    def unsupported(self) -> list[str]:
-        """The notes, each with the name of the protocol."""
-        return [f"{self.name}: {note}" for note in self.notes]
+    def notes(self) -> list[str]:
+        """The remarks, each with the name of the protocol."""
+        return [f"{self.name}: {remark}" for remark in self.remarks]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -71,7 +71,7 @@ class Figures:
             "source": self.source,
             "counts": dict(self.counts),
             "figures": dict(self.values),
-            "notes": self.unsupported(),
+            "notes": self.notes(),
         }
 
 

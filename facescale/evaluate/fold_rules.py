@@ -1,4 +1,4 @@
-"""Accuracy of pairs by folds: each fold is judged at the threshold that is best on all the others.
+"""Accuracy of pairs by folds: each fold is scored at the threshold that is best on all the others.
 
 Shapes: N pairs, F folds, T thresholds of a grid. ``x_FN[f]`` is what fold f measures between the images of
 each pair; all rows are equal unless something (a projection) was fitted on the training pairs of each fold.
@@ -23,10 +23,10 @@ class PairResult:
         folds: (F,) test accuracy of each fold.
         thresholds: (F,) the threshold each fold took from the other folds; a squared distance (accept below
             it) under the rule "insightface", a cosine (accept from it on) under the others.
-        val: mean true-accept rate at the threshold that gives FAR 1e-3 on the other folds. Only the rule
-            "insightface" defines it, and the next three.
+        val: mean true-accept rate at the threshold that gives FAR 1e-3 on the other folds, over the folds
+            that have genuine pairs. Only the rule "insightface" defines it, and the next three.
         val_std: its population standard deviation over the folds.
-        far: mean false-accept rate that those thresholds really gave.
+        far: mean false-accept rate that those thresholds really gave, over the folds with impostor pairs.
         val_thresholds: (F,) those thresholds, squared distances.
     """
 
@@ -49,7 +49,7 @@ class PairResult:
 
     @property
     def standard_error(self) -> float:
-        """``std / sqrt(F)``, which F2C and LFW's own page print as the deviation."""
+        """``std / sqrt(F)``, which F2C and the LFW page print as the deviation."""
         return self.std / float(np.sqrt(len(self.folds)))
 
 
@@ -63,11 +63,16 @@ def contiguous_folds(num_pairs: int, num_folds: int) -> IntArray:
     """
     if not 2 <= num_folds <= num_pairs:
         raise ValueError(
-            f"cannot cut {num_pairs} pairs into {num_folds} folds; use at least two folds and a pair for each"
+            f"{num_pairs} pairs do not make {num_folds} folds; use two folds or more, and a pair for each"
         )
     sizes = np.full(num_folds, num_pairs // num_folds)
     sizes[: num_pairs % num_folds] += 1
     return np.repeat(np.arange(num_folds, dtype=np.int64), sizes)
+
+
+def one_sided_folds(is_same: BoolArray, fold_of_N: IntArray) -> int:
+    """How many folds hold genuine pairs only, or impostor pairs only."""
+    return sum(len(np.unique(is_same[fold])) < 2 for fold in _fold_masks(fold_of_N))
 
 
 def num_accepted(distances: FloatArray, thresholds: FloatArray) -> IntArray:
@@ -80,7 +85,7 @@ def insightface_folds(distance_FN: FloatArray, is_same: BoolArray, fold_of_N: In
 
     Accept strictly below the threshold: the first of 0, 0.01, ..., 3.99 that is most accurate in training.
     VAL takes thresholds 0, 0.001, ..., 3.999, interpolated linearly over the training FAR, and 0 where none
-    reaches the FAR. The original fails under SciPy > 1.5; these are the values it gave under SciPy 1.5.
+    reaches the FAR. The original fails under SciPy > 1.5; these are its values under SciPy 1.5.
     """
     grid, val_grid = np.arange(0, 4, 0.01), np.arange(0, 4, 0.001)
     rows = []
@@ -92,11 +97,17 @@ def insightface_folds(distance_FN: FloatArray, is_same: BoolArray, fold_of_N: In
         accuracy = (np.sum(genuine < threshold) + np.sum(impostor >= threshold)) / test.sum()
         train_far = num_accepted(train_impostor, val_grid) / max(len(train_impostor), 1)
         val_threshold = np.interp(VAL_FAR, train_far, val_grid) if train_far.max() >= VAL_FAR else 0.0
-        val, far = (np.sum(x < val_threshold) / max(len(x), 1) for x in (genuine, impostor))
+        val, far = (np.sum(x < val_threshold) / len(x) if len(x) else np.nan for x in (genuine, impostor))
         rows.append((accuracy, threshold, val, far, val_threshold))
     folds, thresholds, val_F, far_F, val_thresholds = np.array(rows).T
+    val_F, far_F = val_F[~np.isnan(val_F)], far_F[~np.isnan(far_F)]  # of the folds that have such pairs
     return PairResult(
-        folds, thresholds, float(val_F.mean()), float(val_F.std()), float(far_F.mean()), val_thresholds
+        folds,
+        thresholds,
+        val=float(val_F.mean()) if len(val_F) else None,
+        val_std=float(val_F.std()) if len(val_F) else None,
+        far=float(far_F.mean()) if len(far_F) else None,
+        val_thresholds=val_thresholds,
     )
 
 

@@ -27,7 +27,7 @@ class HistogramRoc:
     def tar_at(self, far: float) -> tuple[float, int]:
         """TAR at ``far`` by linear interpolation, and the index of the point on its left.
 
-        A point that hits ``far`` exactly gives its TAR. Where the nearest point on the left has 8 times
+        The TAR of a point at exactly ``far`` is returned. Where the nearest point on the left has 8 times
         ``far`` or more, the set is too small to say, and the answer is 0.
         """
         left, right = 0, len(self.far) - 1

@@ -1,4 +1,4 @@
-"""One-to-many identification: find a probe's person in a gallery, among people who are not in it too.
+"""One-to-many identification: search probes in a gallery; some probes have no mate in it.
 
 Shapes: Q probes, G gallery entries, D embedding width, M mated probes (their person is in the gallery),
 U the others. Features are rows of length 1; a similarity is their dot product.
@@ -17,7 +17,7 @@ CHUNK = 1024  # probes compared at once: with a million gallery entries, 4 GB of
 
 @dataclass(frozen=True)
 class Identification:
-    """What a search of probes in a gallery gave.
+    """The result of searching probes in a gallery.
 
     Attributes:
         rank_M: int64, place of the mate in the list of each mated probe: 1 + the number of other people's
@@ -42,8 +42,8 @@ class Identification:
         """
         if not 0 < fpir <= 1 or not len(self.other_U):
             raise ValueError(
-                f"no threshold at FPIR {fpir} from {len(self.other_U)} non-mated probes; give a rate above 0 "
-                "and at most 1, and probes of people who are not in the gallery"
+                f"no threshold at FPIR {fpir} from {len(self.other_U)} non-mated probes; use a rate above 0 "
+                "and at most 1, and add probes of people who are not in the gallery"
             )
         ranked = np.sort(self.other_U)[::-1]
         return float(ranked[max(int(len(ranked) * fpir) - 1, 0)])
@@ -64,13 +64,13 @@ def search(
     if (len(gallery_GD), len(probe_QD)) != (len(gallery_ids), len(probe_ids)):
         raise ValueError(
             f"{len(gallery_GD)} gallery and {len(probe_QD)} probe features do not fit {len(gallery_ids)} and "
-            f"{len(probe_ids)} identities; give one identity for each feature"
+            f"{len(probe_ids)} identities; pass one identity per feature"
         )
     is_mated = np.isin(probe_ids, gallery_ids)
     if not is_mated.any():
         raise ValueError(
             f"none of the {len(probe_ids)} probes is of a person in the gallery; "
-            "check that both use the same numbers for people"
+            "check that both use the same identity numbers"
         )
     rank, mate, best = [], [], []
     for rows, sim_qG in _similarities(probe_QD, gallery_GD):
@@ -101,7 +101,7 @@ class MeanIdentification:
         return float(np.mean(np.concatenate([part.rank_M for part in self.parts]) <= k))
 
     def tpir_at(self, fpir: float) -> float:
-        """Mean TPIR over the galleries, each at its own threshold."""
+        """Mean TPIR over the galleries, each at a separate threshold."""
         return float(np.mean([part.tpir_at(fpir) for part in self.parts]))
 
 
@@ -128,10 +128,10 @@ def pooled_recall(
 def distractor_rank1(probe_QD: FloatArray, probe_ids: IntArray, distractor_GD: FloatArray) -> float:
     """MegaFace's rank-1: share of ordered pairs of one person that score above all distractors of the first.
 
-    Every other image of a probe's person is put alone among the distractors, in turn.
+    Each other image of the probe's person is added alone to the distractors.
 
     Raises:
-        ValueError: nobody has two images.
+        ValueError: no person has two images.
     """
     num_hits, num_pairs = 0, 0
     for rows, sim_qG in _similarities(probe_QD, distractor_GD):
@@ -142,7 +142,7 @@ def distractor_rank1(probe_QD: FloatArray, probe_ids: IntArray, distractor_GD: F
         num_pairs += int(is_pair_qQ.sum())
     if not num_pairs:
         raise ValueError(
-            f"each of the {len(probe_ids)} probes is alone of its person; give two images of some"
+            f"each of the {len(probe_ids)} probes has a different identity; add a second image of some"
         )
     return num_hits / num_pairs
 

@@ -72,7 +72,7 @@ def build_templates(
     if len(lengths) != 1 or features.ndim not in (2, 3):
         raise ValueError(
             f"features of shape {features.shape} do not fit {len(templates)} templates, {len(medias)} media "
-            "or the detector scores; give one row of each for an image, features as (N, D) or (N, views, D)"
+            "or the detector scores; pass one entry of each per image, features as (N, D) or (N, views, D)"
         )
     require_finite(features, "features")
     x_ND: FloatArray = features.astype(np.float64)
@@ -130,7 +130,7 @@ def verify(
         fars: false-accept rates at which TAR is read.
         rule: see `Roc.tar_at`; published figures use "nearest".
         drop_collinear: the released script leaves points out of the curve (see `roc`); the nearest of the
-            remaining ones may be further away. True gives exactly its figures.
+            remaining ones may be further away. True reproduces its figures exactly.
 
     Raises:
         ValueError: unknown templates, labels that do not fit, an unknown rule.

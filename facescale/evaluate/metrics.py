@@ -50,7 +50,7 @@ def pair_accuracy(
     pca: int | None = None,
     fold_ids: IntArray | None = None,
 ) -> PairResult:
-    """Accuracy of pairs, each fold judged at the threshold that is best on the other folds.
+    """Accuracy of pairs; each fold is scored at the threshold that is best on the other folds.
 
     Args:
         embeddings: (2N, D) rows 2i and 2i+1 are pair i; they are normalised here, in float64.
@@ -70,7 +70,7 @@ def pair_accuracy(
     if np.ndim(embeddings) != 2 or len(embeddings) != 2 * len(is_same):
         raise ValueError(
             f"embeddings of shape {np.shape(embeddings)} do not fit {len(is_same)} pairs; "
-            f"give two rows for each pair, in order: ({2 * len(is_same)}, D)"
+            f"pass two rows per pair, in order: ({2 * len(is_same)}, D)"
         )
     require_finite(embeddings, "embeddings")
     fold_of_N = contiguous_folds(len(is_same), num_folds) if fold_ids is None else np.asarray(fold_ids)
@@ -78,7 +78,7 @@ def pair_accuracy(
     if len(fold_of_N) != len(is_same) or len(folds) < 2:
         raise ValueError(
             f"{len(fold_of_N)} fold numbers with {len(folds)} values do not fit {len(is_same)} pairs; "
-            "give one for each pair, and at least two folds"
+            "pass one per pair, and at least two folds"
         )
     x_ND = unit_rows(embeddings)
     if pca is None:

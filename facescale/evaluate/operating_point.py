@@ -58,7 +58,7 @@ def operating_point(
     """Threshold and TAR at a false-accept rate, with percentile bootstrap intervals.
 
     Genuine and impostor pairs are resampled with replacement. Only two numbers of a resample matter, and both
-    have a closed distribution, so they are drawn directly, whatever N is: the rank (in the original order) of
+    have a closed distribution, so they are sampled directly, for any N: the rank (in the original order) of
     its k-th largest impostor score is ``ceil(n U)``, U the k-th smallest of n uniforms: Beta(k, n - k + 1);
     and its number of accepted genuine pairs is binomial. Pairs that share images are not independent, so the
     true interval is somewhat wider.
@@ -68,7 +68,7 @@ def operating_point(
     """
     if not 0 < confidence < 1 or num_resamples < 1:
         raise ValueError(
-            f"confidence {confidence} with {num_resamples} resamples gives no interval; "
+            f"confidence {confidence} with {num_resamples} resamples does not define an interval; "
             "use a confidence between 0 and 1 and at least one resample"
         )
     index = curve.index_at(far)

@@ -46,7 +46,7 @@ class Roc:
             ValueError: a rate outside (0, 1].
         """
         if not 0 < far <= 1:
-            raise ValueError(f"false-accept rate {far} is not possible; give a number above 0 and at most 1")
+            raise ValueError(f"false-accept rate {far} is out of range; use a number above 0 and at most 1")
         return int(np.searchsorted(self.far, far * ROUND_UP, side="right")) - 1
 
     def tar_at(self, far: float, rule: str = "below") -> float:
@@ -91,7 +91,7 @@ def roc(scores: FloatArray, is_genuine: BoolArray, drop_collinear: bool = False)
     """Exact ROC of similarity scores (N,).
 
     Args:
-        scores: (N,) larger means more alike.
+        scores: (N,) larger means more similar.
         is_genuine: (N,) True for genuine pairs.
         drop_collinear: leave out points between two equal steps, as scikit-learn's ``roc_curve`` does by
             default; the curve is the same, but the point *nearest* to a FAR can then be another one.
@@ -103,14 +103,14 @@ def roc(scores: FloatArray, is_genuine: BoolArray, drop_collinear: bool = False)
     if scores.ndim != 1 or scores.shape != is_genuine.shape:
         raise ValueError(
             f"scores of shape {scores.shape} do not fit labels of shape {is_genuine.shape}; "
-            "give one label for each score"
+            "pass one label per score"
         )
     require_finite(scores, "scores")
     num_genuine = int(is_genuine.sum())
     num_impostor = len(scores) - num_genuine
     if not num_genuine or not num_impostor:
         raise ValueError(
-            f"{num_genuine} genuine and {num_impostor} impostor pairs make no ROC; give both kinds"
+            f"{num_genuine} genuine and {num_impostor} impostor pairs do not define a ROC; pass both kinds"
         )
     order = np.argsort(scores)[::-1]
     ranked = scores[order]

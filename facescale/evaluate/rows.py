@@ -22,6 +22,6 @@ def require_finite(values: FloatArray, what: str) -> None:
     rows = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))
     if len(rows):
         raise ValueError(
-            f"{len(rows)} of {len(values)} {what} hold NaN or infinity; the network has diverged: "
-            "use an earlier checkpoint, or lower the learning rate"
+            f"{len(rows)} of {len(values)} {what} contain NaN or infinity: the network has diverged; "
+            "use an earlier checkpoint or lower the learning rate"
         )

@@ -1,4 +1,4 @@
-"""What ``facescale evaluate`` and ``facescale report`` do."""
+"""The commands ``facescale evaluate`` and ``facescale report``."""
 
 import json
 from collections import Counter
@@ -38,11 +38,13 @@ def evaluate(
         ValueError: no model, no protocol, two of one name, or one that cannot be read.
     """
     if not model_path.exists():
-        raise ValueError(f"'{model_path}' does not exist; give a run folder or a weights file")
+        raise ValueError(f"'{model_path}' does not exist; name a run folder or a weights file")
     run = RunDir(model_path) if (model_path / "config.toml").is_file() else None
     if not on:
         if run is None:
-            raise ValueError(f"say what to measure {model_path} on: --on NAME=PATH")
+            raise ValueError(
+                f"'{model_path}' is not a run with a config; name the protocols with --on NAME=PATH"
+            )
         on = list(load_config(run.config).eval.sets.items())
     model = load(model_path, device)
     protocols = [

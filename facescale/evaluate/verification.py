@@ -1,7 +1,8 @@
-"""One-to-one verification: embed a pair protocol and say how well the scores tell people apart."""
+"""One-to-one verification: embed the images of a pair protocol, score the pairs, compute the figures."""
 
 import math
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from facescale.arrays import FloatArray
 from facescale.evaluate.embedding import decoded_batches, embed_images
-from facescale.evaluate.fold_rules import PairResult
+from facescale.evaluate.fold_rules import PairResult, one_sided_folds
 from facescale.evaluate.metrics import (
     MIN_FALSE_ACCEPTS,
     OperatingPoint,
@@ -28,7 +29,7 @@ FARS = (1e-1, 1e-2, 1e-3, 1e-4)
 
 @dataclass(frozen=True)
 class VerificationResult:
-    """All that a verification run found out.
+    """The results of a verification run.
 
     Attributes:
         name: of the protocol.
@@ -36,10 +37,12 @@ class VerificationResult:
         scores: (N,) cosine of each pair.
         accuracy: accuracy by folds, by insightface's rule.
         curve: the exact ROC.
-        points: threshold and TAR at each of the false-accept rates that were asked for.
+        points: threshold and TAR at each requested false-accept rate.
         mean_norm: mean length of the raw embeddings (insightface prints it as XNorm).
         num_images: images that were embedded.
         flip: whether the mirrored view was added.
+        size: side of the images that the network took, pixels.
+        scaled: "WIDTHxHEIGHT" of the images that had another size -> how many.
     """
 
     name: str
@@ -51,9 +54,11 @@ class VerificationResult:
     mean_norm: float
     num_images: int
     flip: bool
+    size: int
+    scaled: Mapping[str, int]
 
     def figures(self) -> Iterator[tuple[str, float]]:
-        """Yield (name, value) of every scalar; rates that the set cannot support are left out."""
+        """Yield (name, value) of every scalar, without rates that the set is too small for."""
         yield "accuracy", self.accuracy.mean
         yield "accuracy_std", self.accuracy.std
         yield "auc", self.curve.auc
@@ -73,17 +78,27 @@ class VerificationResult:
             f"AUC {self.curve.auc:.4f}, EER {self.curve.eer:.2%}{points}"
         )
 
-    def unsupported(self) -> list[str]:
-        """A sentence for each false-accept rate that this set has too few impostor pairs for."""
-        return [
-            f"{self.name}: FAR {point.far:g} needs {round(MIN_FALSE_ACCEPTS / point.far):,} impostor pairs "
-            f"to speak of, the set has {self.curve.num_impostor:,}"
+    def notes(self) -> list[str]:
+        """A sentence for each thing that makes a figure less than it seems, or leaves it out."""
+        notes = [
+            f"{self.name}: {count:,} images are {size} and were scaled to {self.size}x{self.size}; the "
+            "network wants faces aligned to that size"
+            for size, count in self.scaled.items()
+        ]
+        if one_sided := one_sided_folds(self.pairs.is_same, self.pairs.fold):
+            notes.append(
+                f"{self.name}: {one_sided} of {len(self.accuracy.folds)} folds hold genuine or impostor "
+                "pairs only, so VAL rests on the others; mix the pairs before they are cut into folds"
+            )
+        return notes + [
+            f"{self.name}: FAR {point.far:g} needs {round(MIN_FALSE_ACCEPTS / point.far):,} impostor pairs; "
+            f"the set has {self.curve.num_impostor:,}"
             for point in self.points
             if not point.supported
         ]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; what is not finite (no score achieves the rate) is None."""
+        """Plain values for JSON; non-finite values (no score achieves the rate) become None."""
         return {
             "kind": "verification",
             "name": self.name,
@@ -107,7 +122,7 @@ class VerificationResult:
                 {key: value if math.isfinite(value) else None for key, value in vars(point).items()}
                 for point in self.points
             ],
-            "notes": self.unsupported(),
+            "notes": self.notes(),
             "mean_norm": self.mean_norm,
         }
 
@@ -122,7 +137,7 @@ class Verification:
         size: side of the images that the network takes, in pixels; others are resized.
         flip: add the embedding of the mirrored image.
         batch_size: images in one forward pass.
-        fars: false-accept rates at which thresholds are taken.
+        fars: false-accept rates at which thresholds are computed.
     """
 
     name: str
@@ -147,7 +162,8 @@ class Verification:
         """
         pairs = self.pairs
         used, row = np.unique(np.concatenate([pairs.a, pairs.b]), return_inverse=True)
-        batches = decoded_batches(pairs.images, used.tolist(), self.size, self.batch_size)
+        sizes: Counter[str] = Counter()
+        batches = decoded_batches(pairs.images, used.tolist(), self.size, self.batch_size, sizes=sizes)
         embedded = embed_images(embed, batches, self.flip)
         in_pair_order_2ND = embedded.unit_ND[row.reshape(2, -1).T.ravel()].astype(np.float64)
         scores = np.einsum("nd,nd->n", in_pair_order_2ND[0::2], in_pair_order_2ND[1::2])
@@ -162,4 +178,6 @@ class Verification:
             mean_norm=float(embedded.norm_N.mean()),
             num_images=len(used),
             flip=self.flip,
+            size=self.size,
+            scaled={size: count for size, count in sizes.most_common() if size != f"{self.size}x{self.size}"},
         )

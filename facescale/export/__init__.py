@@ -1,1 +1,1 @@
-"""Models for use elsewhere, each compared with the network it was made from."""
+"""Exported models, each compared with the network it was made from."""

@@ -39,9 +39,9 @@ def write_onnx(
             "export to .pt2 or .safetensors"
         )
     with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # of the exporters' own internals; what they write is compared
+        warnings.simplefilter("ignore")  # of exporter internals; the written file is compared
         try:
-            # It takes 1 second where its successor takes 10, but it is on its way out of torch.
+            # It takes 1 second where its successor takes 10, but torch will remove it.
             exporter = "tracing"
             torch.onnx.export(
                 graph,
@@ -78,7 +78,7 @@ def write_onnx(
 
 
 def describe(card: Card) -> str:
-    """What goes in and what comes out, in words, for whoever opens the file in a viewer."""
+    """A sentence about input and output, shown by model viewers."""
     contract, graph = card.contract, card.graph or Graph()
     side = contract.size
     takes = f"uint8 RGB pixels (batch, {side}, {side}, 3)"

@@ -1,4 +1,4 @@
-"""Whether two models give the same embeddings, on real faces where there are some."""
+"""Compares the embeddings of two models, on real faces if there are any."""
 
 from pathlib import Path
 
@@ -19,14 +19,14 @@ _WANTED = sum(_BATCHES)
 
 
 class ParityError(RuntimeError):
-    """An exported file does not give the embeddings of the network; it was not written."""
+    """The embeddings of an exported file differ from those of the network; the file was not written."""
 
 
 def pick_faces(images: str | Path | Pixels | None, run: str | Path | None, size: int) -> tuple[Pixels, str]:
     """Faces to compare models on, uint8 RGB (N, size, size, 3), and what they are in words.
 
     Args:
-        images: the caller's own: pixels, or what `facescale.data.open_reader` takes.
+        images: from the caller: pixels, or what `facescale.data.open_reader` takes.
         run: else, where this is a run folder, its first evaluation set. Else, faces are synthetic.
         size: side in pixels; images that are read are scaled to it.
 
@@ -35,9 +35,9 @@ def pick_faces(images: str | Path | Pixels | None, run: str | Path | None, size:
     """
     if isinstance(images, np.ndarray):
         if len(images) == 0:
-            raise ValueError("no images to compare on; give at least one, or None for synthetic faces")
+            raise ValueError("no images to compare on; pass at least one, or None for synthetic faces")
         # The same few again where there are not enough: what is compared is numbers, not people.
-        return images[np.arange(_WANTED) % len(images)], f"{min(len(images), _WANTED)} given images"
+        return images[np.arange(_WANTED) % len(images)], f"{min(len(images), _WANTED)} user images"
     source: Images
     if images is not None:
         source, words = ReaderImages(open_reader(str(images))), f"images of {images}"
@@ -65,7 +65,7 @@ def _of_run(run: str | Path | None) -> tuple[Images, str]:
 def compare(network: Model, other: Model, faces: Pixels) -> tuple[float, float]:
     """Largest relative difference and smallest cosine between two models' embeddings of the same faces.
 
-    In batches of 1 and 5; raw embeddings where both give them. The relative difference is the largest
+    In batches of 1 and 5; raw embeddings if both provide them. The relative difference is the largest
     difference of two numbers over the largest number.
     """
     differences, cosines, start = [], [], 0

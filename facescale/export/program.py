@@ -11,7 +11,7 @@ from facescale.ops import embed_views, fuse_views
 
 
 class ExportGraph(nn.Module):
-    """The network with as much before and after it as the card's graph does by itself."""
+    """The network with the pre- and postprocessing that the card assigns to the graph."""
 
     def __init__(self, network: nn.Module, card: Card) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ def write_program(graph: ExportGraph, card: Card, path: Path) -> str:
 
 
 class ProgramEncoder:
-    """A torch.export program of ours as an encoder."""
+    """An exported torch.export program as an encoder."""
 
     def __init__(self, path: Path, embedding_size: int) -> None:
         extra = {f"{KEY}.json": ""}

@@ -1,4 +1,4 @@
-"""Write a model in a form that other programs run, and prove that it gives the same embeddings."""
+"""Export a model for other programs, and check that the file produces the same embeddings."""
 
 import copy
 import time
@@ -25,13 +25,13 @@ _HALF_TOLERANCE = (2e-2, 0.9995)
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What was written and how well it agrees.
+    """The written file and its agreement with the network.
 
     Attributes:
         path: the file.
-        writer: what made it, with the operator set where there is one.
+        writer: the exporter, with its opset if there is one.
         checked_on: the images of the parity check, in words.
-        max_relative_difference: largest difference of a number of an embedding, over the largest number.
+        max_relative_difference: largest absolute difference of an element, over the largest element.
         min_cosine: between the network's embedding of an image and the file's.
         num_bytes: size of the file.
         fingerprint: the model's.
@@ -50,7 +50,7 @@ class ExportReport:
 
 def export(
     model: Model | str | Path,
-    out: str | Path,
+    out: str | Path | None = None,
     *,
     images: str | Path | Pixels | None = None,
     uint8_input: bool = False,
@@ -60,32 +60,32 @@ def export(
     thresholds: Mapping[float, Threshold] | None = None,
     info: Mapping[str, Any] | None = None,
 ) -> ExportReport:
-    """Write ``out`` as its suffix says: ``.onnx``, ``.pt2`` (a torch.export program) or ``.safetensors``.
+    """Write ``out`` in the format of its suffix: ``.onnx``, ``.pt2`` (torch.export) or ``.safetensors``.
 
     The batch size stays free. Contract, thresholds, info and fingerprint go into the file. It is read back
-    and compared with the network, on batches of 1 and 5 images, before it appears under its name.
+    and compared with the network, on batches of 1 and 5 images, before it gets its final name.
 
     Args:
         model: a model, or what `facescale.load` takes.
-        out: the file.
+        out: the file; by default ``export/model.onnx`` of the run.
         images: faces for the comparison: uint8 RGB (N, S, S, 3), or what `facescale.data.open_reader`
             takes; by default those of the run's evaluation set, or synthetic ones.
         uint8_input: the graph takes uint8 RGB (B, S, S, 3) and prepares it itself; else it takes what the
             contract makes of that, float32 (B, 3, S, S).
-        unit_output: the graph gives the final unit embedding (with the mirrored view where the contract says
+        unit_output: the graph returns the final unit embedding (with flip fusion where the contract says
             so), which the thresholds are for; else the raw embedding of one view.
-        half_weights: ONNX: store the weights as fp16, half the file; when it runs they are fp32 again.
+        half_weights: ONNX: store the weights as fp16, half the file size; they are computed with as fp32.
         opset: ONNX: version of the operator set.
-        thresholds: instead of the model's own.
-        info: added to the model's own, for example licence and data.
+        thresholds: replace those of the model.
+        info: added to that of the model, for example licence and data.
 
     Raises:
-        ValueError: unknown suffix, an option that this form does not have, a model that is itself an exported
+        ValueError: an unknown suffix, an option that the format does not have, a model that is an exported
             graph, images that do not fit, ONNX packages missing, weights beyond what an ONNX file holds.
-        ParityError: the file gives other embeddings.
+        ParityError: the embeddings of the file differ.
     """
     start = time.perf_counter()
-    out = Path(out)
+    out = _default_path(model) if out is None else Path(out)
     graph = Graph(uint8_input, unit_output)
     _check_options(out, graph, half_weights)
     run = None
@@ -124,9 +124,9 @@ def export(
         allowed_difference, allowed_cosine = _HALF_TOLERANCE if half_weights else _TOLERANCE
         if not (difference <= allowed_difference and cosine >= allowed_cosine):  # so that NaN fails too
             raise ParityError(
-                f"the {writer} file gives other embeddings than the network: relative difference"
+                f"the embeddings of the {writer} file differ from those of the network: relative difference"
                 f" {difference:.2g} (allowed {allowed_difference:g}), cosine down to {cosine:.6f} (allowed"
-                f" {allowed_cosine:g}), on {checked_on}; '{out}' was not written; try another opset or form"
+                f" {allowed_cosine:g}), on {checked_on}; '{out}' was not written; try another opset or format"
             )
         num_bytes = temporary.stat().st_size
     seconds = time.perf_counter() - start
@@ -135,12 +135,20 @@ def export(
     )
 
 
+def _default_path(model: Model | str | Path) -> Path:
+    if isinstance(model, Model):
+        raise ValueError("a model in memory has no run folder; name the file to write")
+    if not Path(model).is_dir():
+        raise ValueError(f"'{model}' is not a run folder; name the file to write with --out FILE.onnx")
+    return Path(model) / "export" / "model.onnx"
+
+
 def _check_options(out: Path, graph: Graph, half_weights: bool) -> None:
     if out.suffix not in (".onnx", ".pt2", ".safetensors"):
         raise ValueError(f"cannot export to '{out}'; the name must end in .onnx, .pt2 or .safetensors")
     if half_weights and out.suffix != ".onnx":
-        raise ValueError(f"half_weights is for .onnx files, not for '{out}'; leave it out")
+        raise ValueError(f"half_weights is for .onnx files, not for '{out}'; remove it")
     if out.suffix == ".safetensors" and graph != Graph():
         raise ValueError(
-            f"'{out}' holds weights and no graph; uint8_input and unit_output are for .onnx and .pt2"
+            f"'{out}' contains weights but no graph; uint8_input and unit_output are for .onnx and .pt2"
         )

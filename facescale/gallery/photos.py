@@ -11,7 +11,7 @@ from facescale.arrays import Pixels
 from facescale.data.loading.decode import decode, resized
 from facescale.data.readers.base import BadRecordError
 from facescale.data.readers.folder import read_file
-from facescale.data.readers.loose import is_image_file
+from facescale.data.readers.pictures import is_picture
 from facescale.gallery.gallery import Face
 from facescale.inference.model import Model
 
@@ -98,7 +98,7 @@ def photos_of(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise ValueError(f"'{path}' does not exist; give a photo or a folder of photos")
-    found = sorted(one for one in path.iterdir() if one.is_file() and is_image_file(one))
+    found = sorted(one for one in path.iterdir() if one.is_file() and is_picture(one))
     if not found:
         raise ValueError(f"the folder '{path}' holds no photo")
     return found
@@ -114,7 +114,7 @@ def people_of(root: Path) -> dict[str, list[Path]]:
     people = {
         folder.name: photos
         for folder in folders
-        if (photos := sorted(one for one in folder.iterdir() if one.is_file() and is_image_file(one)))
+        if (photos := sorted(one for one in folder.iterdir() if one.is_file() and is_picture(one)))
     }
     if not people:
         raise ValueError(f"'{root}' has no folder with photos: make one for each person, or use --name")

@@ -88,6 +88,8 @@ class CentreHead(ClassHead):
         self._pending: list[_Looked] = []
         self._latest: _Looked | None = None
 
+    keeps_every_id = True
+
     # ---- what the subclasses decide -----------------------------------------------------------------------
 
     def select(self, local_G: Tensor) -> Tensor | None:
@@ -111,6 +113,10 @@ class CentreHead(ClassHead):
         expected = self.expected_classes(self.step + 1) if self.store.staged else None
         if expected is not None:
             self.store.prefetch(self.store.rows_of(expected))
+
+    def num_compared(self, batch_size: int) -> int:
+        """See ``ClassHead.num_compared``."""
+        return self.num_selected(batch_size) or self.store.stop_id - self.store.first_id
 
     # ---- a step -------------------------------------------------------------------------------------------
 
@@ -149,7 +155,7 @@ class CentreHead(ClassHead):
         loss = self._losses(margin.own(own), value_G, has_G).mean()
         for term in (margin.penalty(norm_G), margin.batch_term(shared_GD, id_G)):
             loss = loss if term is None else loss + term
-        stats = {"own_cosine": own_cos_G.detach().mean(), "norm": norm_G.detach().mean()}
+        stats = {"target_cosine": own_cos_G.detach().mean(), "norm": norm_G.detach().mean()}
         return HeadOutput(loss.float(), stats)
 
     def _losses(self, own_G: Tensor, value_G: Tensor, has_G: Tensor) -> Tensor:
@@ -316,16 +322,19 @@ class CentreHead(ClassHead):
         """Write centres and their optimiser's state below ``folder``; all processes call."""
         centres_saved.save(self.store, folder)
 
-    def load_rows(self, folder: Path, old_ids: Tensor | None = None) -> None:
+    def load_rows(self, folder: Path) -> None:
         """Read what ``save_rows`` wrote, on any number of processes and with any placement.
-
-        Args:
-            folder: where.
-            old_ids: for every identity of this head, its number in the checkpoint, or -1 for a new person,
-                who starts with a fresh centre. So identities are appended, removed and renumbered.
 
         Raises:
             ValueError: the checkpoint is of another embedding size, number of identities or sub-centres.
+        """
+        centres_saved.load(self.store, folder)
+
+    def inherit_rows(self, folder: Path, old_ids: Tensor) -> None:
+        """See ``ClassHead.inherit_rows``: identities are appended, removed and renumbered.
+
+        Raises:
+            ValueError: the checkpoint is of another embedding size or number of sub-centres.
         """
         centres_saved.load(self.store, folder, old_ids)
 

@@ -1,1 +1,1 @@
-"""A trained model in use: loading, embedding, other runtimes."""
+"""Using a trained model: loading, embedding, other runtimes."""

@@ -1,4 +1,4 @@
-"""Embed a set of face images into one file that says which model made it."""
+"""Embed a set of face images into one file that names the model."""
 
 import importlib.util
 import json
@@ -15,7 +15,8 @@ from facescale.data import open_reader
 from facescale.data.images import ReaderImages
 from facescale.data.loading.iterate import iter_images
 from facescale.data.readers.base import Reader, identity_names
-from facescale.data.readers.loose import NO_ID, LooseImages, is_image_file
+from facescale.data.readers.loose import NO_ID, LooseImages
+from facescale.data.readers.pictures import is_picture, is_system_folder
 from facescale.files import replacing
 from facescale.inference.model import Embeddings, Model
 
@@ -24,7 +25,7 @@ from facescale.inference.model import Embeddings, Model
 
 @dataclass(frozen=True)
 class EmbedReport:
-    """What was embedded.
+    """The result of `embed_to_file`.
 
     Attributes:
         path: the file.
@@ -54,11 +55,12 @@ def embed_to_file(
 
     A ``.npz`` file (read with ``numpy.load``) holds ``embeddings`` float32 (N, d), ``keys`` (N,), ``ids``
     int64 (N,), ``names`` (N,), and the scalars ``fingerprint`` and ``contract`` (JSON). A ``.parquet`` file
-    has the columns ``key``, ``id``, ``name`` and ``embedding``, and the scalars in its schema's metadata.
+    has the columns ``key``, ``id``, ``name`` and ``embedding``, and the scalars in its schema's metadata;
+    bytes of a file's name that are not UTF-8 are escaped there, as by ``backslashreplace``.
     Images that cannot be read are left out and named in the report.
 
     Args:
-        model: what embeds.
+        model: computes the embeddings.
         source: a reader, what `facescale.data.open_reader` takes, or a folder of images (id -1, no name).
         out: the file.
         batch_size: images per forward pass.
@@ -73,7 +75,7 @@ def embed_to_file(
     _check_suffix(out)
     reader = _open(source) if isinstance(source, str | Path) else source
     bad: dict[int, str] = {}
-    # Reserved at once (and paid for when written to), so that no second copy is ever made.
+    # Reserved at once (memory is used only when written to), so that no second copy is ever made.
     embeddings_ND = np.empty((len(reader), model.embedding_size), np.float32)
     indices: list[int] = []
     batches = iter_images(
@@ -132,9 +134,15 @@ def _write_parquet(path: Path, table: _Table) -> None:
 
     width = table.embeddings_ND.shape[1]
     vectors = pyarrow.FixedSizeListArray.from_arrays(table.embeddings_ND.reshape(-1), width)
-    columns = {"key": table.keys, "id": table.ids, "name": table.names, "embedding": vectors}
-    # Metadata by replacing the schema's: pyarrow.table() takes none along with inferred types.
+    keys, names = ([_utf8(text) for text in texts] for texts in (table.keys, table.names))
+    columns = {"key": keys, "id": table.ids, "name": names, "embedding": vectors}
+    # Metadata replaces that of the schema: pyarrow.table() accepts none together with inferred types.
     parquet.write_table(pyarrow.table(columns).replace_schema_metadata(table.origin), path)
+
+
+def _utf8(name: str) -> str:
+    """A file's name as Parquet can hold it: each byte that is not UTF-8 becomes an escape."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _check_suffix(out: Path) -> None:
@@ -149,8 +157,12 @@ def _check_suffix(out: Path) -> None:
 def _open(source: str | Path) -> Reader:
     folder = Path(source)
     if folder.is_dir():
-        entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
-        has_others = any(entry.is_dir() or entry.is_symlink() for entry in entries)  # a reader's business
-        if not has_others and any(is_image_file(entry) for entry in entries):
+        entries = [
+            entry
+            for entry in folder.iterdir()
+            if not entry.name.startswith(".") and not is_system_folder(entry.name)
+        ]
+        has_others = any(entry.is_dir() or entry.is_symlink() for entry in entries)  # a data set
+        if not has_others and any(is_picture(entry) for entry in entries):
             return LooseImages(folder)
     return open_reader(str(source))

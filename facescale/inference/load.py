@@ -14,23 +14,23 @@ from facescale.run import RunDir
 
 
 def load(run_or_weights: str | Path, device: str = "auto", precision: str = "fp32") -> Model:
-    """Load a model from whatever holds one.
+    """Load a model.
 
     Args:
         run_or_weights: a run folder (its best checkpoint), a checkpoint folder, a ``model.safetensors``, an
             ``.onnx`` file, or a ``.pth``, ``.pt``, ``.ckpt`` or ``.safetensors`` file of another project.
         device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", ...
-        precision: "fp32", or "bf16" for bf16 autocast (2 to 4 times as fast where the device has it).
+        precision: "fp32", or "bf16" or "fp16" for autocast (2 to 4 times as fast where the device has it).
 
     Raises:
-        ValueError: nothing there that can be loaded; no such device or precision.
+        ValueError: the path holds no supported model; an unknown device or precision.
     """
     path = Path(run_or_weights)
     if path.is_dir():
         inside = path / "model.safetensors"
         return load_model(inside if inside.is_file() else RunDir.open(path).model_path(), device, precision)
     if not path.is_file():
-        raise ValueError(f"'{path}' does not exist; give a run folder or a weights file")
+        raise ValueError(f"'{path}' does not exist; name a run folder or a weights file")
     if path.suffix == ".safetensors":
         return load_model(path, device, precision)
     if path.suffix == ".onnx":
@@ -38,23 +38,23 @@ def load(run_or_weights: str | Path, device: str = "auto", precision: str = "fp3
     if path.suffix in (".pth", ".pt", ".ckpt"):
         return load_foreign(path, device, precision)
     raise ValueError(
-        f"'{path}' is no weights file that is known here; give a run folder, .safetensors, .onnx, .pth or .pt"
+        f"'{path}' is not a supported weights file; give a run folder, .safetensors, .onnx, .pth or .pt"
     )
 
 
 def load_onnx(path: str | Path, device: str = "auto", precision: str = "fp32") -> Model:
     """Load an ONNX file.
 
-    What an export of ours says of itself is used. A file of another project is taken to want RGB,
-    (v - 127.5) / 127.5, and the image size of its input; ``info["contract"]`` then says so.
+    The card of a facescale export is used. A file of another project is assumed to take RGB,
+    (v - 127.5) / 127.5, at the image size of its input; ``info["contract"]`` records the assumption.
 
     Raises:
         ValueError: not an ONNX file, or one that does not map images to embeddings; ONNX Runtime is not
-            installed or cannot use the device; a precision other than the file's own.
+            installed or cannot use the device; a precision other than fp32.
     """
     if precision != "fp32":
         raise ValueError(
-            f"precision '{precision}' is not for ONNX files, which compute as exported; use 'fp32'"
+            f"precision '{precision}' does not apply to ONNX files, which run as exported; use 'fp32'"
         )
     try:
         import onnxruntime
@@ -68,7 +68,7 @@ def load_onnx(path: str | Path, device: str = "auto", precision: str = "fp32") -
     providers = _providers(device, onnxruntime.get_available_providers())
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers)
-    except Exception as error:  # its exceptions share no base class of their own
+    except Exception as error:  # its exceptions have no common base class
         raise ValueError(f"cannot read '{path}' as ONNX: {str(error).splitlines()[0]}") from None
     text = session.get_modelmeta().custom_metadata_map.get(KEY)
     if text is None:
@@ -83,7 +83,7 @@ def load_onnx(path: str | Path, device: str = "auto", precision: str = "fp32") -
 
 
 def _assumed_card(path: str | Path, session: Any) -> Card:
-    """Card of a file that says nothing of itself."""
+    """Card of a file without metadata."""
     inputs, outputs = session.get_inputs(), session.get_outputs()
     kind, shape = inputs[0].type, inputs[0].shape
     fits = kind == "tensor(float)" and len(shape) == 4 and shape[1] == 3

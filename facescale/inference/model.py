@@ -1,4 +1,4 @@
-"""A trained network as its users see it: uint8 faces in, unit embeddings out, from any weights file."""
+"""A trained network for users: uint8 faces in, unit embeddings out, from any weights file."""
 
 import hashlib
 import math
@@ -22,11 +22,11 @@ Embeddings = npt.NDArray[np.float32]
 
 
 class Encoder(Protocol):
-    """What computes: uint8 RGB images (B, S, S, 3) -> float32 embeddings (B, d).
+    """Computes embeddings: uint8 RGB images (B, S, S, 3) -> float32 embeddings (B, d).
 
     Attributes:
         embedding_size: d.
-        unit_output: it gives the final unit embedding, mirrored view included, instead of one view's raw one.
+        unit_output: returns the final unit embedding, flip fusion included, instead of one view's raw one.
     """
 
     embedding_size: int
@@ -41,8 +41,8 @@ class Model:
     """Turns aligned faces into embeddings.
 
     Attributes:
-        encoder: what computes; evaluators, which add the views themselves, take this.
-        card: all that the weights file says of itself.
+        encoder: computes the embeddings; evaluators, which do flip fusion themselves, use it directly.
+        card: the metadata of the weights file.
     """
 
     def __init__(self, encoder: Encoder, card: Card) -> None:
@@ -51,10 +51,10 @@ class Model:
 
     @classmethod
     def of(cls, module: nn.Module, card: Card, device: str = "auto", precision: str = "fp32") -> "Model":
-        """Wrap a network, which is moved to the device; its weights and mode stay as they are.
+        """Wrap a network and move it to the device; its weights and mode do not change.
 
         Raises:
-            ValueError: contract and network disagree on the image size, no such device or precision.
+            ValueError: contract and network disagree on the image size; an unknown device or precision.
         """
         size = getattr(module, "input_size", card.contract.size)
         if size != card.contract.size:
@@ -87,7 +87,7 @@ class Model:
         known_rates = ", ".join(f"{rate:g}" for rate in sorted(self.thresholds))
         have = f"it has thresholds at {known_rates}" if known_rates else "it has no thresholds"
         raise ValueError(
-            f"this model has not been measured at a false-accept rate of {far:g}: {have}; evaluate it on a "
+            f"this model has no threshold at a false-accept rate of {far:g}: {have}; evaluate it on a "
             "protocol with enough pairs, or name another rate"
         )
 
@@ -112,7 +112,7 @@ class Model:
 
     @property
     def needs_flip(self) -> bool:
-        """Whether the encoder must be shown the mirrored view too (an exported graph may do that itself)."""
+        """Whether the mirrored view must be embedded too (an exported graph may do that itself)."""
         return self.contract.flip and not self.encoder.unit_output
 
     @property
@@ -146,14 +146,14 @@ class Model:
         return self._in_batches(embedded, images_BHW3, batch_size)
 
     def embed_raw(self, images_BHW3: npt.ArrayLike | Tensor, batch_size: int = 128) -> Embeddings:
-        """What the network gives for the images as they are: one view, not normalised, float32 (B, d).
+        """The raw output of the network for the images: one view, not normalised, float32 (B, d).
 
         Raises:
             ValueError: images of another type, shape or size; a graph exported with ``unit_output``.
         """
         if self.encoder.unit_output:
             raise ValueError(
-                "this graph gives unit embeddings, so raw ones cannot be had; export it without unit_output"
+                "this graph returns unit embeddings, so there are no raw ones; export it without unit_output"
             )
         return self._in_batches(self.encoder, images_BHW3, batch_size)
 
@@ -172,11 +172,11 @@ class Model:
         kind, shape = str(array.dtype).removeprefix("torch."), tuple(array.shape)
         if kind != "uint8":
             raise ValueError(
-                f"images are {kind}, not uint8; give RGB pixels 0..255 as decoded, the model normalises them"
+                f"images are {kind}, not uint8; pass decoded RGB pixels 0..255, the model normalises them"
             )
         if len(shape) != 4 or shape[3] != 3:
             raise ValueError(
-                f"images have shape {shape}, not (B, {side}, {side}, 3); give a batch, colour channels last"
+                f"images have shape {shape}, not (B, {side}, {side}, 3); pass a batch, channels last"
             )
         if shape[1:3] != (side, side):
             raise ValueError(
@@ -185,7 +185,7 @@ class Model:
             )
         if isinstance(array, Tensor):
             return array
-        # Writable too: torch warns otherwise, and decoded pixels often are not.
+        # Writable too: torch warns about read-only arrays, and decoded pixels often are read-only.
         return torch.from_numpy(np.require(array, requirements=("C", "W")))
 
 

@@ -1,4 +1,4 @@
-"""Run an ONNX file, ours or another project's, as a model (needs the extra ``export``)."""
+"""Run an ONNX file, of facescale or another project, as a model (needs the extra ``export``)."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ class OnnxEncoder:
         batch = session.get_inputs()[0].shape[0]
         self._fixed_batch = (
             batch if isinstance(batch, int) else None
-        )  # many files of others take one image only
+        )  # many files of other projects take only one image
 
     def __call__(self, images_BHW3: Tensor) -> Tensor:
         """Embed a batch; the result is on the CPU."""

@@ -4,10 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from facescale.model_card import Contract
-from facescale.ops import evaluating
+from facescale.ops import PRECISIONS, evaluating
 from facescale.registry import lookup
-
-_PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 class TorchEncoder:
@@ -20,10 +18,11 @@ class TorchEncoder:
         self.embedding_size = int(module.embedding_size)  # type: ignore[arg-type]
         self._contract = contract
         self._device = device
-        self._dtype = lookup("precision", _PRECISIONS, precision)
+        lookup("precision", PRECISIONS, precision)
+        self._precision = precision
 
     def __call__(self, images_BHW3: Tensor) -> Tensor:
         """Raw embedding of each image, on the device."""
-        with evaluating(self.module, self._device, self._dtype):
+        with evaluating(self.module, self._device, self._precision):
             x = self._contract.normalise(images_BHW3.to(self._device))
             return self.module(x).float()  # type: ignore[no-any-return]

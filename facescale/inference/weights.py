@@ -24,13 +24,13 @@ def save_model(
     thresholds: Mapping[float, Threshold] | None = None,
     info: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write weights and what must travel with them as one safetensors file, atomically.
+    """Write weights and their card as one safetensors file, atomically.
 
     Args:
         path: the file.
         state_dict: of the backbone.
         backbone: ``name``, ``embedding_size``, ``options`` as for `facescale.backbones.build`.
-        contract: how the network wants its images.
+        contract: how the network expects its images.
         thresholds: by false-accept rate.
         info: free, JSON-able.
     """
@@ -40,11 +40,27 @@ def save_model(
         save_file(tensors, temporary, {KEY: card.to_json()})
 
 
-def load_model(path: str | Path, device: str = "auto", precision: str = "fp32") -> Model:
-    """Load a file that `save_model` wrote; one without a card is taken for another project's.
+def read_card(path: str | Path) -> Card:
+    """The card of a file that `save_model` wrote, without its tensors.
 
     Raises:
-        ValueError: not such a file; its weights do not fit its backbone; no such device or precision.
+        ValueError: the file cannot be read or has no card.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            text = (file.metadata() or {}).get(KEY)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"cannot read the weights '{path}': {error}") from None
+    if text is None:
+        raise ValueError(f"the weights '{path}' have no card; use a file that facescale wrote")
+    return Card.from_json(text)
+
+
+def load_model(path: str | Path, device: str = "auto", precision: str = "fp32") -> Model:
+    """Load a file that `save_model` wrote; a file without a card is loaded as that of another project.
+
+    Raises:
+        ValueError: not such a file; weights that do not fit the backbone; an unknown device or precision.
     """
     try:
         with safe_open(path, "pt") as file:
@@ -58,7 +74,7 @@ def load_model(path: str | Path, device: str = "auto", precision: str = "fp32") 
         card = Card.from_json(text)
         spec = card.backbone or {}
         if set(spec) != {"name", "embedding_size", "options"}:
-            raise ValueError("its card names no backbone")
+            raise ValueError("its card does not name a backbone")
         module = backbones.build(spec["name"], spec["embedding_size"], **spec["options"])
         module.load_state_dict(state)
     except (ValueError, RuntimeError, TypeError) as error:
@@ -67,12 +83,12 @@ def load_model(path: str | Path, device: str = "auto", precision: str = "fp32") 
 
 
 def load_foreign(path: str | Path, device: str = "auto", precision: str = "fp32") -> Model:
-    """Load a checkpoint of another project, which `facescale.backbones.convert` knows by its keys.
+    """Load a checkpoint of another project, recognised by its keys (`facescale.convert.foreign`).
 
     Nothing in the file is executed. ``info["origin"]`` names the project, which also decides the contract.
 
     Raises:
-        ValueError: not a checkpoint, or of no network that is known; no such device or precision.
+        ValueError: not a checkpoint, or of an unsupported network; an unknown device or precision.
     """
     found = convert(path)
     spec = found.backbone
@@ -83,5 +99,5 @@ def load_foreign(path: str | Path, device: str = "auto", precision: str = "fp32"
 
 
 def _for_use(module: nn.Module) -> nn.Module:
-    """Evaluation mode, and the memory layout that convolutions like."""
+    """Evaluation mode, in channels_last layout, which convolutions run faster in."""
     return module.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]

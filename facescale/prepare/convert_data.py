@@ -1,4 +1,4 @@
-"""Rewrite a data set in another form: RecordIO for speed and for other tools, or plain folders."""
+"""Write a data set in another format: RecordIO for speed and for other tools, or plain folders."""
 
 import json
 import shutil
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from facescale.data.loading.decode import encode_jpeg
 from facescale.data.readers.base import BadRecordError, Reader, identity_names
+from facescale.data.readers.pictures import picture_suffix
 from facescale.data.writers.recordio import Written, write_records
 from facescale.registry import lookup
 
@@ -42,11 +43,11 @@ def convert_data(reader: Reader, folder: str | Path, *, form: str = "recordio") 
     Args:
         reader: the source.
         folder: must not exist, or be empty.
-        form: "recordio" (as InsightFace packs), "im2rec" (as MXNet's im2rec packs) or "folder" (one folder an
+        form: "recordio" (as InsightFace packs), "im2rec" (as MXNet packs) or "folder" (one folder per
             identity, named by its label).
 
     Raises:
-        ValueError: unknown form, or a folder that holds something.
+        ValueError: an unknown form, or a folder that is not empty.
     """
     folder = Path(folder)
     write = lookup("form", FORMS, form)
@@ -59,7 +60,12 @@ def convert_data(reader: Reader, folder: str | Path, *, form: str = "recordio") 
     try:
         written = write(reader, unfinished)
         labels = dict(enumerate(identity_names(reader)))
-        (unfinished / LABELS).write_text(json.dumps(labels, indent=0, ensure_ascii=False), "utf-8")
+        (unfinished / LABELS).write_text(
+            # Bytes of a name that are not UTF-8 become what JSON reads back as the same name: \udcfc.
+            json.dumps(labels, indent=0, ensure_ascii=False),
+            "utf-8",
+            "backslashreplace",
+        )
         unfinished.replace(folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -67,7 +73,7 @@ def convert_data(reader: Reader, folder: str | Path, *, form: str = "recordio") 
 
 
 def _write_folder(reader: Reader, folder: Path) -> Written:
-    """One folder an identity; labels and image numbers with leading zeros, so that names sort as numbers."""
+    """One folder per identity; labels and image numbers have leading zeros, so that names sort as numbers."""
     label_digits, image_digits = len(str(reader.num_ids - 1)), len(str(len(reader) - 1))
     bad: dict[str, str] = {}
     for index in range(len(reader)):
@@ -77,19 +83,14 @@ def _write_folder(reader: Reader, folder: Path) -> Written:
             bad[reader.key(index)] = str(error)
             continue
         image = data if isinstance(data, bytes) else encode_jpeg(data)
-        path = folder / f"{identity:0{label_digits}d}" / f"{index:0{image_digits}d}{_suffix(image)}"
+        path = (
+            folder
+            / f"{identity:0{label_digits}d}"
+            / f"{index:0{image_digits}d}{picture_suffix(image[:12]) or '.jpg'}"
+        )
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(image)
     return Written(len(reader) - len(bad), reader.num_ids, bad)
-
-
-def _suffix(image: bytes) -> str:
-    """The file suffix that belongs to the first bytes of an image."""
-    if image.startswith(b"\x89PNG"):
-        return ".png"
-    if image.startswith(b"BM"):
-        return ".bmp"
-    return ".webp" if image[8:12] == b"WEBP" else ".jpg"
 
 
 def _write_im2rec(reader: Reader, folder: Path) -> Written:

@@ -1,18 +1,19 @@
-"""Look at a data set before training on it: counts, sizes, colours, damaged and repeated images."""
+"""Inspect a data set before training: counts, sizes, colours, damaged and duplicate images."""
 
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from facescale.arrays import IntArray
-from facescale.data.loading.decode import decode
+from facescale.data.loading.decode import decode_noting
 from facescale.data.loading.prefetch import in_order
-from facescale.data.readers.base import BadRecordError, Reader
+from facescale.data.readers.base import BadRecordError, Reader, passed_over
+from facescale.data.readers.pictures import listed
 from facescale.data.sampling.counter_rng import ORDER, permuted
 
 SAMPLE = 20_000
@@ -23,7 +24,7 @@ _EDGES = (1, 2, 3, 5, 10, 20, 50, 100, 200, 500)  # lower ends of the bins of im
 
 @dataclass(frozen=True)
 class DataReport:
-    """What a data set holds.
+    """Summary of a data set.
 
     ``images`` and the figures per identity are of the whole set; everything below ``images_read`` is of the
     images that were read.
@@ -44,7 +45,9 @@ class DataReport:
         num_conflicts: images whose bytes occurred before, under another identity.
         repeated: names of (first, later) of the first such pairs.
         conflicts: likewise.
-        hints: what a person should look at, in words.
+        passed_over: files that are not images, by suffix, and folders of the system, by name -> count.
+        unusual: peculiarity -> images that are read in spite of it.
+        hints: sentences about possible problems.
     """
 
     identities: int
@@ -62,6 +65,8 @@ class DataReport:
     num_conflicts: int
     repeated: list[tuple[str, str]]
     conflicts: list[tuple[str, str]]
+    passed_over: dict[str, int]
+    unusual: dict[str, int]
     hints: list[str]
 
     def to_dict(self) -> dict[str, Any]:
@@ -86,6 +91,10 @@ class DataReport:
         yield f"deviation            {', '.join(f'{value:.1f}' for value in self.channel_std)}"
         yield f"unreadable           {self.num_bad:,}"
         yield from (f"  {key}: {reason}" for key, reason in self.bad.items())
+        if self.passed_over:
+            yield f"passed over          {listed(self.passed_over)}"
+        if self.unusual:
+            yield f"unusual              {listed(self.unusual)}"
         yield f"repeated images      {self.num_repeated:,} within an identity, {self.num_conflicts:,} across"
         yield from (f"  {a} = {b}" for a, b in self.conflicts)
         yield from (f"! {hint}" for hint in self.hints)
@@ -104,45 +113,49 @@ class _Image:
 
 @dataclass
 class _Findings:
-    """What some images hold.
+    """Statistics of some images.
 
     Attributes:
         images: those that could be decoded.
         bad: (index, reason) of the others.
         values: (3, 256) pixels of each channel at each value.
+        unusual: peculiarity -> images.
     """
 
     images: list[_Image]
     bad: list[tuple[int, str]]
     values: IntArray
+    unusual: Counter[str] = field(default_factory=Counter)
 
 
 def inspect_data(reader: Reader, *, sample: int | None = SAMPLE, workers: int = 2) -> DataReport:
-    """Read a set (or ``sample`` of its images, spread evenly by a fixed shuffle) and report what it holds."""
+    """Read a set (or ``sample`` of its images, chosen by a fixed shuffle) and summarise it."""
     indices = np.arange(len(reader))
     if sample is not None and sample < len(reader):
         indices = np.sort(permuted(np.arange(sample), len(reader), ORDER))
     chunks = [indices[start : start + _CHUNK].tolist() for start in range(0, len(indices), _CHUNK)]
     jobs: Iterator[tuple[None, list[Callable[[], _Findings]]]] = (
-        (None, [partial(_look_at, reader, chunk)]) for chunk in chunks
+        (None, [partial(_read_chunk, reader, chunk)]) for chunk in chunks
     )
     total = _Findings([], [], np.zeros((3, 256), np.int64))
     for _, (found,) in in_order(jobs, workers, ahead=2 * workers):
         total.images += found.images
         total.bad += found.bad
         total.values += found.values
+        total.unusual += found.unusual
     return _report(reader, total)
 
 
-def _look_at(reader: Reader, indices: list[int]) -> _Findings:
+def _read_chunk(reader: Reader, indices: list[int]) -> _Findings:
     found = _Findings([], [], np.zeros((3, 256), np.int64))
     for index in indices:
         try:
             data = reader[index][0]
-            pixels = decode(data)
+            pixels, unusual = decode_noting(data)
         except BadRecordError as error:
             found.bad.append((index, str(error)))
             continue
+        found.unusual.update(unusual)
         encoded = data if isinstance(data, bytes) else data.tobytes()
         digest = int.from_bytes(hashlib.blake2b(encoded, digest_size=8).digest(), "little")
         height, width, _ = pixels.shape
@@ -182,6 +195,8 @@ def _report(reader: Reader, found: _Findings) -> DataReport:
         num_conflicts=len(conflicts),
         repeated=names(repeated),
         conflicts=names(conflicts),
+        passed_over=dict(passed_over(reader).most_common()),
+        unusual=dict(found.unusual.most_common()),
         hints=list(_hints(counts, found, mean, len(repeated), len(conflicts))),
     )
 
@@ -228,14 +243,14 @@ def _hints(
 ) -> Iterator[str]:
     singles = int((counts == 1).sum())
     if singles:
-        yield f"{singles:,} identities have one image only; data.min_images = 2 leaves them out"
+        yield f"{singles:,} identities have only one image; data.min_images = 2 excludes them"
     if len({side for image in found.images for side in (image.width, image.height)}) > 1:
-        yield "images are not all square and of one size; align the photos first (facescale prepare)"
+        yield "images differ in size or are not square; align the photos first (facescale prepare)"
     if mean[2] > mean[0] + 4:  # skin is redder than it is blue under nearly all light
-        yield "blue is stronger than red, which faces are not; were the images written as BGR?"
+        yield "blue is stronger than red, which is unusual for faces; were the images written as BGR?"
     if found.bad:
         yield f"{len(found.bad):,} images are unreadable; training skips them, up to data.max_bad_share"
     if num_conflicts:
-        yield f"{num_conflicts:,} images are also there under another identity; one of the labels is wrong"
+        yield f"{num_conflicts:,} images also occur under another identity; one of the labels is wrong"
     if num_repeated:
-        yield f"{num_repeated:,} images are there more than once under their identity"
+        yield f"{num_repeated:,} images occur more than once under the same identity"

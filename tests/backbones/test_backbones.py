@@ -265,11 +265,17 @@ def test_dropout_acts_in_training_only() -> None:
             {"drop_out": 0.1},
             r"backbone 'r18' has no option 'drop_out' \(did you mean 'dropout'\?\); it takes: drop",
         ),
-        ("vit_t", {"drop_path": 1.0}, r"drop_path = 1.0 is no rate; give a number from 0 to below 1"),
-        ("vit_t", {"mask_ratio": -0.1}, r"mask_ratio = -0.1 is no rate"),
-        ("vit_t", {"norm": "gn"}, r"norm = 'gn' is unknown; choose ln or bn"),
+        ("vit_t", {"drop_path": 1.0}, r"drop_path = 1.0 is out of range; use a number from 0 to below 1"),
+        ("vit_t", {"mask_ratio": -0.1}, r"mask_ratio = -0.1 is out of range"),
+        ("vit_t", {"norm": "gn"}, r"norm of backbone 'vit_t' is 'gn'; it must be one of ln, bn"),
         ("vit_t", {"norm": "bn"}, r"norm = 'bn' has statistics for every token, .*; set mask_ratio = 0"),
-        ("mla_r10", {"attention": "sa"}, r"unknown attention 'sa'.*; choose one of: hybrid, se, ca"),
+        (
+            "mla_r10",
+            {"attention": "sa"},
+            r"attention of backbone .* 'sa'; it must be one of hybrid, se, ca",
+        ),
+        ("vit_t", {"input_size": 8}, r"input_size = 8 is smaller than a patch; give 9 pixels or more"),
+        ("r18", {"input_size": 0}, r"input_size is 0; it must be a positive whole number"),
         ("mla_r10", {"input_size": 100}, r"input_size = 100 does not divide .* 16 pixels; use 96 or 112"),
         ("timm:resnet18", {}, r"'timm:resnet18' needs the timm package .*; pip install 'facescale\[timm\]'"),
     ],
@@ -309,5 +315,5 @@ def test_a_timm_model_gets_the_embedding_width_and_where_it_wants_one_the_image_
         )
         assert vars(net.net.asked) == expected  # type: ignore[union-attr]
         assert describe(f"timm:{model}", 16)[0] == sum(p.numel() for p in net.parameters())
-    with pytest.raises(ValueError, match=r"timm has no model 'other'; timm\.list_models\(\) names"):
+    with pytest.raises(ValueError, match=r"timm has no model 'other'; timm\.list_models\(\) lists"):
         backbones.build("timm:other")

@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 import time
@@ -36,21 +37,36 @@ def test_wrong_components_are_all_named(facescale) -> None:  # type: ignore[no-u
     settings = ["--set", "backbone.name=r51", "--set", "head.margin.nargin=1", "--set", "head.name=fulll"]
     code, _, err = facescale("config", *settings)
     assert code == 2
-    assert "unknown backbone 'r51' (did you mean 'r50'?)" in err
-    assert "unknown head 'fulll' (did you mean 'full'?)" in err
-    assert "margin 'cosface' has no option 'nargin'" in err
+    assert "--set backbone.name=r51: unknown backbone 'r51' (did you mean 'r50'?)" in err
+    assert "--set head.name=fulll: unknown head 'fulll' (did you mean 'full'?)" in err
+    assert "--set head.margin.nargin=1: margin 'cosface' has no option 'nargin'" in err
+
+
+@pytest.mark.parametrize("command", ["config", "train", "plan", "demo"])
+def test_a_wrong_value_of_an_option_is_one_sentence_before_anything_starts(facescale, command: str) -> None:  # type: ignore[no-untyped-def]
+    code, out, err = facescale(command, "--set", "head.name=partial_fc", "--set", "head.rate=abc")
+    assert (code, out) == (2, "")
+    assert err == "facescale: --set head.rate=abc: head 'partial_fc' takes a finite number here\n"
 
 
 def test_config_explains_itself(facescale) -> None:  # type: ignore[no-untyped-def]
     code, out, _ = facescale("config", "--explain", "--json")
     rows = json.loads(out)
-    assert code == 0 and {"key", "type", "default", "meaning"} == rows[0].keys()
+    assert code == 0 and all({"key", "type", "default", "meaning"} == row.keys() for row in rows)
+    assert {"optim.lr", "head.rate", "head.margin.m", "backbone.crop"} <= {row["key"] for row in rows}
 
 
 @pytest.mark.parametrize("kind", ["backbones", "heads", "margins", "readers", "evaluators"])
 def test_components_are_listed(facescale, kind: str) -> None:  # type: ignore[no-untyped-def]
     code, out, _ = facescale("list", kind, "--json")
-    assert code == 0 and json.loads(out)
+    rows = json.loads(out)
+    assert code == 0 and rows[0].keys() >= {"name", "options"}
+    assert (rows[-1]["name"] == "timm:NAME") == (kind == "backbones")
+
+
+def test_an_unknown_kind_of_component_is_one_sentence(facescale) -> None:  # type: ignore[no-untyped-def]
+    code, _, err = facescale("list", "head")
+    assert code == 2 and "unknown kind of component 'head' (did you mean 'heads'?)" in err
 
 
 def test_evaluate_export_embed_and_report_work_on_a_run(facescale, tiny_run: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
@@ -85,7 +101,7 @@ def test_evaluating_weights_without_a_protocol_asks_for_one(facescale, tiny_run:
     code, _, err = facescale("evaluate", str(weights))
     assert code == 2 and "--on NAME=PATH" in err
     code, _, err = facescale("evaluate", "nowhere")
-    assert code == 2 and err == "facescale: 'nowhere' does not exist; give a run folder or a weights file\n"
+    assert code == 2 and err == "facescale: 'nowhere' does not exist; name a run folder or a weights file\n"
 
 
 def test_pairs_that_a_csv_cannot_name_are_refused(facescale, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
@@ -132,7 +148,7 @@ def test_foreign_weights_are_taken_over(facescale, tmp_path: Path) -> None:  # t
     net = backbones.build("mbf_s", 16)
     torch.save({f"module.{key}": value for key, value in net.state_dict().items()}, tmp_path / "old.pth")
     code, out, _ = facescale("convert", str(tmp_path / "old.pth"), "--out", str(tmp_path / "new.safetensors"))
-    assert code == 0 and "mbf_s with 16 numbers" in out
+    assert code == 0 and "insightface: mbf_s, 16-d ->" in out
     assert load(tmp_path / "new.safetensors").embedding_size == 16
     code, _, err = facescale("convert", str(tmp_path / "old.pth"), "--out", str(tmp_path / "new.bin"))
     assert code == 2 and "its suffix must be .safetensors" in err
@@ -145,7 +161,7 @@ def test_the_licence_travels_with_an_export(facescale, tiny_run: Path, tmp_path:
     assert facescale("export", str(tiny_run), "--out", str(out), "--info", "licence=none")[0] == 0
     assert load(out).info["licence"] == "none"
     code, _, err = facescale("export", str(tiny_run), "--out", str(out), "--info", "licence")
-    assert code == 2 and "write KEY=VALUE" in err
+    assert code == 2 and "is not of the form KEY=VALUE" in err
 
 
 def test_the_demo_config_is_valid_and_can_be_shortened(facescale, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
@@ -229,3 +245,13 @@ def test_help_is_instant() -> None:
         subprocess.run([sys.executable, "-m", "facescale", "--help"], check=True, stdout=subprocess.DEVNULL)
         times.append(time.monotonic() - start)
     assert min(times) < 0.3
+
+
+def test_names_that_the_terminal_cannot_show_are_escaped(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"J\xfcrgen")
+    folder.mkdir()
+    (folder / "1.jpg").write_bytes(b"no picture")
+    command = [sys.executable, "-m", "facescale", "inspect", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "utf-8"})
+    assert done.returncode == 0, done.stderr
+    assert rb"J\udcfcrgen/1.jpg: not a JPEG" in done.stdout

@@ -25,7 +25,7 @@ TRAIN = {
     "step": 5,
     "epoch": 1.0,
     "loss": 2.5,
-    "own_cosine": 0.25,
+    "target_cosine": 0.25,
     "lr": 0.025,
     "images_per_s": 50.0,
     "wait_share": 0.03,
@@ -51,6 +51,8 @@ def test_the_first_line_states_the_rate_at_this_batch(capsys: pytest.CaptureFixt
     text = shown(capsys, {"kind": "start", "step": 0})
     assert "100 images of 10 identities; batch 20" in text
     assert "learning rate 0.05 at this batch; starting" in text
+    others = shown(capsys, {"kind": "start", "step": 0, "passed_over": {".txt": 1, ".heic": 3}})
+    assert others.rstrip().endswith("; files passed over: .heic (3), .txt (1)")
     assert "continuing at step 5" in shown(capsys, {"kind": "start", "step": 5})
 
 

@@ -40,7 +40,7 @@ class _RedFaces:
         return str(index)
 
 
-@pytest.mark.parametrize(("stated", "verdict"), [("RGB", "right"), ("BGR", "WRONG, give another origin")])
+@pytest.mark.parametrize(("stated", "verdict"), [("RGB", "right"), ("BGR", "WRONG, name another origin")])
 def test_the_better_colour_order_is_found(stated: Any, verdict: str) -> None:
     result = swap_test(_FirstChannel(), Contract(size=32, colour=stated), _RedFaces())
     assert f"the colour order is {verdict} (separation " in result.verdict
@@ -51,9 +51,9 @@ def test_the_better_colour_order_is_found(stated: Any, verdict: str) -> None:
 def test_nothing_is_claimed_where_the_colour_order_makes_no_difference() -> None:
     blind = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Conv2d(3, 1, 1, bias=False), nn.Flatten())
     nn.init.ones_(blind[1].weight)
-    assert "do not tell which" in swap_test(blind, Contract(size=32), _RedFaces()).verdict
+    assert "do not show which" in swap_test(blind, Contract(size=32), _RedFaces()).verdict
 
 
 def test_it_needs_several_images_of_several_people() -> None:
-    with pytest.raises(ValueError, match=r"two images each of two people or more, not 0; give a set"):
+    with pytest.raises(ValueError, match=r"two images each of two people or more, not 0; use a set"):
         swap_test(_FirstChannel(), Contract(size=32), _RedFaces(per_person=1))

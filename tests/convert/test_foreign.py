@@ -128,18 +128,18 @@ class _Trap:
 def test_a_checkpoint_that_would_run_code_is_refused(tmp_path: Path) -> None:
     mark = tmp_path / "mark"
     torch.save({"state_dict": weights("mbf_s"), "trap": _Trap(mark)}, tmp_path / "last.ckpt")
-    with pytest.raises(ValueError, match=r"would run code when it is read, which is refused; save the state"):
+    with pytest.raises(ValueError, match=r"would execute code when read, which is refused; save the state"):
         convert(tmp_path / "last.ckpt")
     assert not mark.exists()
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"none\.pth' does not exist; give a checkpoint file"):
+    with pytest.raises(ValueError, match=r"none\.pth' does not exist; name a checkpoint file"):
         convert(tmp_path / "none.pth")
 
 
 def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
-    for name, sentence in (("text.pth", "is no checkpoint"), ("text.safetensors", "cannot be read as")):
+    for name, sentence in (("text.pth", "is not a checkpoint"), ("text.safetensors", "cannot be read as")):
         (tmp_path / name).write_text("not a checkpoint")
         with pytest.raises(ValueError, match=rf"{name}' {sentence}"):
             convert(tmp_path / name)
@@ -147,12 +147,12 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
 
 def test_a_checkpoint_without_weights_is_refused(tmp_path: Path) -> None:
     torch.save({"epoch": 3}, tmp_path / "empty.pth")
-    with pytest.raises(ValueError, match=r"holds no named tensors; give a state dict"):
+    with pytest.raises(ValueError, match=r"contains no named tensors; use a state dict"):
         convert(tmp_path / "empty.pth")
 
 
 def test_an_unknown_network_is_answered_with_what_is_known() -> None:
-    with pytest.raises(ValueError, match=r"no network that is known here \(its keys: weight, .*insightf"):
+    with pytest.raises(ValueError, match=r"not a supported network \(its keys: weight, .*insightf"):
         recognise({"weight": torch.zeros(2, 2)})
 
 
@@ -164,4 +164,4 @@ def test_missing_additional_and_misshapen_entries_are_named() -> None:
     with pytest.raises(ValueError, match=r"resembles insightface's mbf_s, 1 entries missing") as error:
         recognise(state)
     assert "1 entries too many (the first is 'extra')" in str(error.value)
-    assert "'layers.0.layers.0.weight' has the shape (1, 2, 3) in place of (64, 3, 3, 3)" in str(error.value)
+    assert "'layers.0.layers.0.weight' has shape (1, 2, 3) instead of (64, 3, 3, 3)" in str(error.value)

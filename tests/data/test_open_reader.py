@@ -131,6 +131,24 @@ def test_what_cannot_be_opened_is_answered_in_one_sentence(spec, sentence: str):
 def test_a_file_of_another_kind_is_refused(tmp_path):
     (tmp_path / "faces.zip").write_bytes(b"PK")
     with pytest.raises(
-        ValueError, match=r"faces.zip' is no .rec file; give a folder of identity folders or a .rec file"
+        ValueError, match=r"faces.zip' is not a .rec file; give a folder of identity folders or a .rec file"
     ):
         open_reader(tmp_path / "faces.zip")
+
+
+@pytest.mark.parametrize(
+    "name", ["C++ faces", "Tom + Jerry", "synthetic:ids=3", "rec:x", "a=b?root=c", "50%25&x"]
+)
+def test_a_folder_that_exists_wins_over_what_its_name_could_mean(
+    make_folder, monkeypatch, tmp_path, name: str
+):
+    make_folder(name=name)
+    monkeypatch.chdir(tmp_path)
+    assert isinstance(open_reader(name), FolderReader)
+    assert open_reader(f"{name} + {name}").num_ids == 6
+
+
+def test_a_text_that_is_too_long_for_a_path_is_answered_like_any_other():
+    with pytest.raises(ValueError, match="does not exist; give a folder"):
+        open_reader("x" * 5000)
+    assert len(open_reader("synthetic:ids=2,images=2," + "," * 5000)) == 4

@@ -14,14 +14,39 @@ def test_the_readme_test_command_is_what_ci_runs() -> None:
     assert f"\n{command}\n" in (ROOT / ".ci" / "run").read_text()
 
 
+def test_the_output_in_the_readme_is_what_the_demo_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    from facescale.cli.progress import Display
+    from facescale.plan import Plan
+
+    plan = Plan(
+        num_ids=1000,
+        num_images=20_000,
+        world_size=1,
+        process_batch=64,
+        part_batch=64,
+        steps_per_epoch=312,
+        total_steps=640,
+        checkpoint_steps=640,
+        eval_steps=640,
+        ramp_steps=0,
+        lr=0.002,
+        precision="bf16",
+        device="cpu",
+    )
+    line = {"epoch": 0.064, "loss": 10.656, "target_cosine": 0.003, "lr": 0.00125, "images_per_s": 82.0}
+    with Display(True) as display:
+        display.line({"kind": "start", "step": 0}, plan)
+        display.line({"kind": "train", "step": 20, "wait_share": 0.03, **line}, plan)
+    assert capsys.readouterr().out in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
 def test_every_shipped_config_is_valid() -> None:
-    from facescale.config import load_config
-    from facescale.plan.components import check_components
+    from facescale.plan.check import read_config
 
     files = sorted((ROOT / "configs").glob("*.toml"))
     assert files
     for file in files:
-        check_components(load_config(file))
+        read_config(file)
         assert file.read_text().startswith("# "), (
             f"{file.name}: its header says command, data and what to expect"
         )
@@ -53,3 +78,12 @@ def test_links_lead_somewhere(page: str) -> None:
     for file in path.glob("*.md") if path.is_dir() else [path]:
         for target in re.findall(r"\]\(([^)#:]+)\)", file.read_text()):
             assert (file.parent / target).exists(), f"{file.name} links to {target}"
+
+
+def test_the_architecture_page_has_the_layers_of_the_import_test() -> None:
+    from tests.test_imports import LAYERS
+
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d+) \| ([^|]+) \|", page, re.MULTILINE)
+    layers = {int(number): set(re.findall(r"`(\w+)`", rooms)) for number, rooms in rows}
+    assert layers == dict(enumerate(LAYERS, start=1))

@@ -107,12 +107,18 @@ def test_templates_average_frames_and_add_media() -> None:
             "no threshold at FPIR 0.1 from 0 non-mated probes",
         ),
         (lambda: search(GALLERY, GALLERY_IDS, PROBES, PROBE_IDS).threshold_at(0), "FPIR 0 from 2 non-mated"),
-        (lambda: distractor_rank1(PROBES, np.arange(5), GALLERY), "each of the 5 probes is alone"),
+        (
+            lambda: distractor_rank1(PROBES, np.arange(5), GALLERY),
+            "each of the 5 probes has a different identity",
+        ),
         (
             lambda: ijb.build_templates(GALLERY, np.zeros(2), np.zeros(3)),
             r"shape \(3, 2\) do not fit 2 templates, 3 media",
         ),
-        (lambda: ijb.build_templates(GALLERY * np.nan, np.zeros(3), np.zeros(3)), "3 of 3 features hold NaN"),
+        (
+            lambda: ijb.build_templates(GALLERY * np.nan, np.zeros(3), np.zeros(3)),
+            "3 of 3 features contain NaN",
+        ),
         (
             lambda: ijb.build_templates(GALLERY, GALLERY_IDS, GALLERY_IDS).rows(np.array([1, 5, 0])),
             "2 templates have no image, the first is 0",

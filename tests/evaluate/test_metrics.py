@@ -185,12 +185,18 @@ def test_a_million_pairs_are_judged_in_seconds() -> None:
             lambda: pair_accuracy(np.ones((9, 2)), np.ones(5, bool)),
             r"shape \(9, 2\) do not fit 5 pairs; .*\(10, D\)",
         ),
-        (lambda: pair_accuracy(np.full((20, 2), np.nan), np.ones(10, bool)), "20 of 20 embeddings hold NaN"),
+        (
+            lambda: pair_accuracy(np.full((20, 2), np.nan), np.ones(10, bool)),
+            "20 of 20 embeddings contain NaN",
+        ),
         (
             lambda: pair_accuracy(np.ones((20, 2)), np.ones(10, bool), rule="lfw"),
             "unknown rule 'lfw'.*insightface",
         ),
-        (lambda: pair_accuracy(np.ones((20, 2)), np.ones(10, bool), num_folds=11), "10 pairs into 11 folds"),
+        (
+            lambda: pair_accuracy(np.ones((20, 2)), np.ones(10, bool), num_folds=11),
+            "10 pairs do not make 11 folds",
+        ),
         (
             lambda: pair_accuracy(np.ones((20, 2)), np.ones(10, bool), fold_ids=np.zeros(10)),
             "at least two folds",
@@ -201,8 +207,11 @@ def test_a_million_pairs_are_judged_in_seconds() -> None:
         ),
         (lambda: roc(np.ones(3), np.ones(4, bool)), r"shape \(3,\) do not fit labels of shape \(4,\)"),
         (lambda: roc(np.ones(3), np.ones(3, bool)), "3 genuine and 0 impostor pairs"),
-        (lambda: roc(np.array([1, np.inf]), np.array([True, False])), "1 of 2 scores hold NaN or infinity"),
-        (lambda: tar_at_far(np.arange(2), np.array([True, False]), 0.0), "rate 0.0 is not possible"),
+        (
+            lambda: roc(np.array([1, np.inf]), np.array([True, False])),
+            "1 of 2 scores contain NaN or infinity",
+        ),
+        (lambda: tar_at_far(np.arange(2), np.array([True, False]), 0.0), "rate 0.0 is out of range"),
         (
             lambda: tar_at_far(np.arange(2), np.array([True, False]), 0.1, "near"),
             "unknown rule 'near'.*nearest",
@@ -216,3 +225,26 @@ def test_a_million_pairs_are_judged_in_seconds() -> None:
 def test_wrong_input_is_answered_in_a_sentence(call, message) -> None:
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def sorted_pairs(num_pairs: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs that are told apart perfectly, all genuine ones first."""
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=(num_pairs, 8))
+    is_same = np.arange(num_pairs) < num_pairs // 2
+    b = np.where(is_same[:, None], a + 0.05 * rng.normal(size=a.shape), 0.5 * rng.normal(size=a.shape) - a)
+    return np.stack([a, b], axis=1).reshape(-1, 8), is_same
+
+
+def test_val_rests_on_the_folds_that_have_genuine_pairs() -> None:
+    embeddings, is_same = sorted_pairs(200)
+    sorted_folds = pair_accuracy(embeddings, is_same, num_folds=10)
+    mixed = pair_accuracy(embeddings, is_same, fold_ids=np.arange(200) % 10)
+    assert sorted_folds.val == mixed.val == 1.0
+    assert sorted_folds.val_std == 0.0
+
+
+def test_val_and_far_are_not_there_where_no_fold_defines_them() -> None:
+    embeddings, _ = sorted_pairs(20)
+    assert pair_accuracy(embeddings, np.zeros(20, bool), num_folds=2).val is None
+    assert pair_accuracy(embeddings, np.ones(20, bool), num_folds=2).far is None

@@ -58,9 +58,7 @@ def test_a_blind_network_scores_half() -> None:
 def test_rates_without_enough_impostors_are_said_not_shown() -> None:
     result = Verification("toy", toy_pairs(), size=SIZE).measure(pixels_as_embedding)
     assert "tar@far=0.01" not in dict(result.figures())
-    assert result.unsupported()[0] == (
-        "toy: FAR 0.01 needs 1,000 impostor pairs to speak of, the set has 200"
-    )
+    assert result.notes()[0] == ("toy: FAR 0.01 needs 1,000 impostor pairs; the set has 200")
     points = {point["far"]: point for point in result.to_dict()["operating_points"]}
     assert [points[far]["supported"] for far in (0.1, 0.01, 0.001, 0.0001)] == [True, False, False, False]
     assert points[0.1]["threshold_low"] <= points[0.1]["threshold"] <= points[0.1]["threshold_high"]
@@ -112,7 +110,7 @@ def test_a_network_left_in_training_mode_is_found_out() -> None:
 
 
 def test_embeddings_that_are_not_finite_are_counted() -> None:
-    with pytest.raises(ValueError, match="2 of 2 embeddings hold NaN"):
+    with pytest.raises(ValueError, match="2 of 2 embeddings contain NaN"):
         embed_images(lambda x: torch.full((len(x), 4), torch.nan), [np.zeros((2, 4, 4, 3), np.uint8)])
 
 
@@ -129,7 +127,7 @@ def test_images_are_decoded_in_order_and_resized() -> None:
 
 
 def test_a_bad_image_is_named() -> None:
-    with pytest.raises(ValueError, match=r"image 'b' of the protocol is bad: .*replace the image"):
+    with pytest.raises(ValueError, match=r"image 'b' of the protocol cannot be read: .*replace the image"):
         list(decoded_batches(IndexedImages([b"not an image"], ["b"]), [0], 16, 1))
 
 
@@ -160,7 +158,7 @@ def test_protocols_are_opened_by_what_they_are(tmp_path: Path) -> None:
     [
         ("nowhere.csv", "there is no protocol 'nowhere.csv'; give a folder with pairs.txt"),
         ("lfw=nowhere", "there is no protocol 'lfw=nowhere'"),
-        ("{tmp}", "has no pairs.txt; draw pairs .*'facescale pairs"),
+        ("{tmp}", "has no pairs.txt; sample pairs .*'facescale pairs"),
         ("{tmp}/x.json", r"'.*x.json' is not a pair protocol; give a .txt"),
         ("{tmp}/x.json?root=y", r"'.*x.json' with \?root=y is not a pair protocol; give a .txt"),
         ("{tmp}/x.json?roots=y", r"there is no protocol '.*x.json\?roots=y'; give .* with \?root=FOLDER"),
@@ -179,7 +177,7 @@ def test_what_is_no_protocol_is_answered_in_a_sentence(tmp_path: Path, spec: str
     ("change", "message"),
     [
         ({"a": np.array([0, 1, 2])}, r"differ in length: \[3, 4\]"),
-        ({"b": np.array([0, 1, 2, 9])}, "pairs name images 0 to 9, but there are 4"),
+        ({"b": np.array([0, 1, 2, 9])}, "pairs refer to images 0 to 9, but there are 4"),
         ({"is_same": np.ones(4, bool)}, "4 of 4 pairs are genuine"),
         ({"fold": np.zeros(4, np.int64)}, "all pairs are in one fold"),
     ],
@@ -195,3 +193,52 @@ def test_synthetic_faces_are_painted_once_for_all_evaluations(monkeypatch: pytes
     first = protocol.measure(pixels_as_embedding)
     monkeypatch.setattr("facescale.data.synthetic.faces.SyntheticFaces.__getitem__", None)
     assert (protocol.measure(pixels_as_embedding).scores == first.scores).all()
+
+
+def test_pictures_that_were_scaled_are_said() -> None:
+    pictures = [np.full((side, 20, 3), shade, np.uint8) for shade, side in enumerate((16, 16, 20, 16))]
+    same = np.array([True, False, True, False])
+    pairs = Pairs(
+        "x",
+        IndexedImages(pictures, list("abcd")),
+        np.arange(4),
+        np.array([1, 2, 3, 0]),
+        same,
+        np.arange(4) // 2,
+    )
+    result = Verification("x", pairs, SIZE).measure(lambda x: pixels_as_embedding(x) + 0.1)
+    assert result.scaled == {"20x16": 3, "20x20": 1}
+    assert result.notes()[0] == (
+        "x: 3 images are 20x16 and were scaled to 16x16; the network wants faces aligned to that size"
+    )
+    assert result.to_dict()["notes"] == result.notes()
+
+
+def test_folds_of_one_kind_are_said() -> None:
+    pairs = toy_pairs(40)
+    order = np.argsort(~pairs.is_same, kind="stable")
+    columns = (pairs.a[order], pairs.b[order], pairs.is_same[order], np.arange(40) // 10)
+    result = Verification("toy", Pairs("x", pairs.images, *columns), SIZE).measure(pixels_as_embedding)
+    assert result.notes()[0] == (
+        "toy: 4 of 4 folds hold genuine or impostor pairs only, so VAL rests on the others; "
+        "mix the pairs before they are cut into folds"
+    )
+    assert not any(
+        "folds" in note for note in Verification("toy", pairs, SIZE).measure(pixels_as_embedding).notes()
+    )
+
+
+@pytest.mark.parametrize("name", ["C++ faces", "synthetic:pairs=20", "50%25", "a&b", "x?root=y"])
+def test_a_path_that_exists_is_not_taken_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).mkdir()
+    for i in range(4):
+        Image.new("RGB", (8, 8)).save(tmp_path / name / f"{i}.png")
+    (tmp_path / "list.csv").write_text("a,b,same\n" + "0.png,1.png,1\n2.png,3.png,0\n" * 2)
+    assert open_protocol(f"list.csv?root={name}").pairs.images.key(0) == "0.png"
+    (tmp_path / "list.csv").rename(tmp_path / name / "list.csv")
+    assert open_protocol(f"{name}/list.csv").name == "list"
+    with pytest.raises(ValueError, match=r"has no pairs\.txt"):
+        open_protocol(name)

@@ -104,7 +104,7 @@ def test_a_self_contained_onnx_file_takes_pixels_and_gives_the_final_embedding(m
     assert loaded.card.graph == Graph(uint8_input=True, unit_output=True)
     assert not loaded.needs_flip
     same(loaded.embed(faces), model.embed(faces))
-    with pytest.raises(ValueError, match="this graph gives unit embeddings, so raw ones cannot be had"):
+    with pytest.raises(ValueError, match="this graph returns unit embeddings, so there are no raw ones"):
         loaded.embed_raw(faces)
 
 
@@ -201,7 +201,7 @@ def test_a_file_that_gives_other_embeddings_is_not_written(tmp_path, suffix):
     path = tmp_path / f"m{suffix}"
     path.write_text("an earlier export")
     wrong = Model.of(Shifty().eval(), Card(Contract(size=32), SPEC), "cpu")
-    with pytest.raises(ParityError, match=r"gives other embeddings .*cosine down to .* on 6 synthetic faces"):
+    with pytest.raises(ParityError, match=r"differ from those of .*cosine down to .* on 6 synthetic faces"):
         export(wrong, path)
     assert path.read_text() == "an earlier export"
     assert list(tmp_path.iterdir()) == [path]
@@ -217,7 +217,7 @@ def test_not_a_number_is_not_parity(tmp_path):
 
 def test_the_comparison_uses_the_given_images(tiny, tmp_path):
     given = np.zeros((2, 32, 32, 3), np.uint8)
-    assert export(tiny, tmp_path / "m.onnx", images=given).checked_on == "2 given images"
+    assert export(tiny, tmp_path / "m.onnx", images=given).checked_on == "2 user images"
     spec = "synthetic:ids=3,images=2"
     assert export(tiny, tmp_path / "m.onnx", images=spec).checked_on == f"6 images of {spec}"
     with pytest.raises(ValueError, match="no images to compare on"):
@@ -344,10 +344,19 @@ def test_an_onnx_file_with_a_damaged_card_is_refused(tiny, tmp_path):
 
 def test_what_onnx_runtime_cannot_do_is_said(tiny, tmp_path):
     path = foreign(tmp_path / "f.onnx", ["None", 3, 24, 24])
-    with pytest.raises(ValueError, match="precision 'bf16' is not for ONNX files"):
+    with pytest.raises(ValueError, match="precision 'bf16' does not apply to ONNX files"):
         load_onnx(path, "cpu", "bf16")
     with pytest.raises(ValueError, match="device 'tpu' cannot be used for an ONNX file"):
         load_onnx(path, "tpu")
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         with pytest.raises(ValueError, match="device 'cuda' cannot be used by this ONNX Runtime"):
             load_onnx(path, "cuda")
+
+
+def test_only_a_run_folder_has_a_default_place_for_its_export(model: Model, tmp_path: Path) -> None:
+    weights = tmp_path / "m.safetensors"
+    weights.touch()
+    with pytest.raises(ValueError, match=r"m\.safetensors' is not a run folder; name the file to write with"):
+        export(weights)
+    with pytest.raises(ValueError, match=r"a model in memory has no run folder; name the file to write"):
+        export(model)

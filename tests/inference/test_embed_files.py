@@ -1,6 +1,7 @@
 """An embedding file holds one unit row for each readable image, and says which model made it."""
 
 import json
+import os
 import sys
 
 import numpy as np
@@ -157,3 +158,26 @@ def test_a_diverged_model_is_named_as_such(folder, tmp_path):
         ValueError, match=r"the embedding of 'ann/2\.jpg' is not finite: the model has diverged"
     ):
         embed_to_file(model, folder, tmp_path / "e.npz")
+
+
+@pytest.mark.parametrize("suffix", ["npz", "parquet"])
+def test_names_of_any_bytes_can_be_written(model, folder, tmp_path, suffix: str):
+    name = os.fsdecode(b"J\xfcr\ngen")
+    (folder / "ann").rename(folder / name)
+    out = tmp_path / f"e.{suffix}"
+    embed_to_file(model, folder, out)
+    if suffix == "npz":
+        with np.load(out) as file:
+            assert file["names"].tolist().count(name) == 3
+    else:
+        parquet = pytest.importorskip("pyarrow.parquet")
+        names = parquet.read_table(out)["name"].to_pylist()
+        assert names.count(name.encode("utf-8", "backslashreplace").decode()) == 3
+
+
+def test_a_folder_of_pictures_without_suffix_can_be_embedded(model, folder, tmp_path):
+    (tmp_path / "loose").mkdir()
+    for number, path in enumerate(sorted(folder.rglob("*.jpg"))):
+        path.rename(tmp_path / "loose" / f"photo {number}")
+    (tmp_path / "loose" / "@eaDir").mkdir()
+    assert embed_to_file(model, tmp_path / "loose", tmp_path / "e.npz").num_images == 6

@@ -185,7 +185,7 @@ def test_a_failed_save_leaves_the_old_file(network, weights, tmp_path):
     [
         (np.zeros((1, 16, 16, 3), np.float32), "images are float32, not uint8"),
         (torch.zeros(1, 16, 16, 3), "images are float32, not uint8"),
-        (np.zeros((16, 16, 3), np.uint8), r"shape \(16, 16, 3\), not \(B, 16, 16, 3\); give a batch"),
+        (np.zeros((16, 16, 3), np.uint8), r"shape \(16, 16, 3\), not \(B, 16, 16, 3\); pass a batch"),
         (np.zeros((1, 3, 16, 16), np.uint8), r"shape \(1, 3, 16, 16\), not \(B, 16, 16, 3\)"),
         (np.zeros((1, 20, 16, 3), np.uint8), "images are 16x20 pixels, the model takes 16x16; align"),
     ],
@@ -236,15 +236,15 @@ def test_a_checkpoint_of_another_project_is_known_by_its_keys(weights, images, t
 
 def test_a_checkpoint_of_an_unknown_network_is_refused(tmp_path):
     torch.save(nn.Linear(3, 3).state_dict(), tmp_path / "m.pth")
-    with pytest.raises(ValueError, match="no network that is known here"):
+    with pytest.raises(ValueError, match="not a supported network"):
         facescale.load(tmp_path / "m.pth")
 
 
 @pytest.mark.parametrize(
     ("card", "message"),
     [
-        (Card(), "its card names no backbone"),
-        (Card(backbone={"name": "mbf_s"}), "its card names no backbone"),
+        (Card(), "its card does not name a backbone"),
+        (Card(backbone={"name": "mbf_s"}), "its card does not name a backbone"),
         (Card(backbone={**SPEC, "name": "mbf_x"}), "unknown backbone 'mbf_x'"),
         (Card(backbone={**SPEC, "embedding_size": 32}), "size mismatch"),
         (
@@ -264,9 +264,9 @@ def test_a_file_of_another_kind_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"cannot read the weights .*m\.safetensors"):
         facescale.load(tmp_path / "m.safetensors")
     (tmp_path / "m.txt").write_text("not tensors")
-    with pytest.raises(ValueError, match="is no weights file that is known here"):
+    with pytest.raises(ValueError, match="is not a supported weights file"):
         facescale.load(tmp_path / "m.txt")
-    with pytest.raises(ValueError, match="does not exist; give a run folder or a weights file"):
+    with pytest.raises(ValueError, match="does not exist; name a run folder or a weights file"):
         facescale.load(tmp_path / "absent.safetensors")
 
 

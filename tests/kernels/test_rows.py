@@ -14,6 +14,7 @@ from facescale.centres.record_index import RecordNumbers
 from facescale.centres.store import CentreStore
 from facescale.distributed import Dist
 from facescale.heads.centre_head import CentreHead
+from tests.compiled import COMPILED, needs_numba
 
 C, D, B = 300, 48, 16
 
@@ -48,6 +49,7 @@ def learn(head: CentreHead, parts: int) -> torch.Tensor:
     return torch.stack([planes[name] for name in ("rows", "momentum")])
 
 
+@needs_numba
 @pytest.mark.parametrize("placement", ["device", "host", "disk"])
 @pytest.mark.parametrize("parts", [1, 2])
 @pytest.mark.parametrize(("name", "margin", "options"), CASES)
@@ -76,9 +78,9 @@ def test_rows_moved_by_either_are_the_same(
 
 @pytest.mark.parametrize(
     "options",
-    [{"momentum": 0.0}, {"optimiser": "adamw"}, {"store_dtype": "bfloat16"}],
+    [{"momentum": 0.0}, {"optimizer": "adamw"}, {"store_dtype": "bfloat16"}],
 )
-def test_other_optimisers_and_types_use_torch(options: dict[str, Any]) -> None:
+def test_other_optimizers_and_types_use_torch(options: dict[str, Any]) -> None:
     head = make("full", "cosface", **options)
     assert head.store.fused is None and not head.store.fuses
 
@@ -93,6 +95,7 @@ def test_several_threads_move_what_one_moves() -> None:
     torch.testing.assert_close(three, one, rtol=1e-4, atol=1e-5)
 
 
+@needs_numba
 @pytest.mark.parametrize("num_ids", [3000, 5_000_000])  # without masks, and with one
 def test_records_read_and_written_by_either_are_the_same(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, num_ids: int
@@ -128,7 +131,7 @@ def test_numba_is_looked_for_without_being_imported(monkeypatch: pytest.MonkeyPa
     assert not kernels.available()
 
 
-@pytest.mark.parametrize("numba", [True, False])
+@pytest.mark.parametrize("numba", COMPILED)
 def test_records_stand_in_the_order_of_first_use(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, numba: bool
 ) -> None:

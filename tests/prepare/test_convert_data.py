@@ -1,12 +1,14 @@
-"""facescale.prepare.pack: the same images in another form."""
+"""The same images in another form."""
 
 import json
+import os
 
 import numpy as np
 import pytest
 
 from facescale.data import open_reader
 from facescale.data.loading.decode import decode
+from facescale.files import one_line
 from facescale.prepare.convert_data import FORMS, convert_data
 
 
@@ -41,7 +43,7 @@ def test_unreadable_images_are_left_out_and_named(make_reader, tmp_path, form: s
 
 def test_folders_sort_as_their_labels_and_files_have_the_suffix_of_their_format(make_reader, tmp_path):
     source = make_reader(list(range(12)))
-    source.images[3:6] = [b"\x89PNG\r\n...", b"BM......", b"RIFF....WEBP"]
+    source.images[3:6] = [b"\x89PNG\r\n...", b"BM....\0\0\0\0", b"RIFF....WEBP"]
     convert_data(source, tmp_path / "out", form="folder")
     converted = open_reader(tmp_path / "out")
     assert [converted[i] for i in range(12)] == [source[i] for i in range(12)]
@@ -78,3 +80,18 @@ def test_a_failure_leaves_nothing_behind(make_reader, tmp_path):
     with pytest.raises(ValueError, match="dimensions"):
         convert_data(source, tmp_path / "out", form="folder")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_names_of_any_bytes_make_the_round_trip(make_reader, tmp_path, form: str):
+    source = make_reader([0, 1, 2])
+    source.names = ["Zoë 李", os.fsdecode(b"J\xfcrgen"), 'a\n"b"\t\\']
+    source.key = lambda index: f"{source.names[index]}/1.jpg"
+    folder = convert_data(source, tmp_path / "out", form=form).folder
+    text = (folder / "labels.json").read_text("utf-8")
+    assert list(json.loads(text).values()) == source.names
+    assert "Zoë 李" in text
+    if form != "folder":
+        rows = (folder / "train.lst").read_text("utf-8", "surrogateescape").splitlines()
+        keys = {row.split("\t")[1 if form == "recordio" else 2] for row in rows}
+        assert keys == {one_line(source.key(i)) for i in range(3)}

@@ -1,5 +1,6 @@
 """facescale.prepare.inspect: what a set holds, in numbers, words and one picture."""
 
+import io
 import json
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from PIL import Image
 
 from facescale.data.loading.decode import decode, encode_jpeg
+from facescale.data.readers.folder import FolderReader
 from facescale.prepare import inspect
 from facescale.prepare.contact_sheet import contact_sheet
 from facescale.prepare.inspect import inspect_data
@@ -17,7 +19,7 @@ def test_identities_images_and_their_histogram_are_counted(make_reader):
     assert (report.identities, report.images, report.images_read) == (5, 21, 21)
     assert report.images_per_identity == {"least": 1, "median": 3, "mean": 4.2, "most": 12}
     assert report.histogram == {"1": 2, "2": 0, "3-4": 2, "5-9": 0, "10-19": 1}
-    assert any("2 identities have one image only" in hint for hint in report.hints)
+    assert any("2 identities have only one image" in hint for hint in report.hints)
 
 
 @pytest.mark.parametrize("most", [499, 500, 2000])
@@ -38,7 +40,7 @@ def test_colours_are_means_over_all_pixels(make_reader, make_picture, workers: i
     assert np.allclose(report.channel_mean, pixels.mean(0))
     assert np.allclose(report.channel_std, pixels.std(0))
     assert report.sizes == {"24x24": 2, "48x48": 1}
-    assert any("not all square and of one size" in hint for hint in report.hints)
+    assert any("differ in size or are not square" in hint for hint in report.hints)
 
 
 def test_swapped_channels_are_pointed_out(make_reader):
@@ -84,7 +86,7 @@ def test_equal_bytes_are_told_within_and_across_identities(make_reader):
     assert report.repeated == [("memory/0", "memory/2")]
     assert report.conflicts == [("memory/1", "memory/4")]
     assert any("one of the labels is wrong" in hint for hint in report.hints)
-    assert any("more than once under their identity" in hint for hint in report.hints)
+    assert any("more than once under the same identity" in hint for hint in report.hints)
 
 
 def test_a_large_set_is_sampled_the_same_way_each_time(make_reader):
@@ -125,3 +127,28 @@ def test_a_contact_sheet_has_a_row_for_each_identity(make_reader, make_picture, 
 def test_a_contact_sheet_shows_some_identities_of_many(make_reader, tmp_path):
     contact_sheet(make_reader(list(range(30))), tmp_path / "sheet.png", identities=5, images=2, side=24)
     assert Image.open(tmp_path / "sheet.png").size == (48, 5 * 38)
+
+
+def test_what_is_unusual_or_passed_over_is_counted_and_said(make_folder, make_picture):
+    jpeg = encode_jpeg(make_picture(1))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned, clear = io.BytesIO(), io.BytesIO()
+    Image.fromarray(make_picture(2)).save(turned, "JPEG", exif=exif)
+    Image.fromarray(make_picture(3)).convert("RGBA").save(clear, "PNG")
+    files = {
+        "a/1.jpg": jpeg,
+        "a/2.jpg": jpeg[:-2] + b"\x11\x22\x33" * 5 + jpeg[-2:],
+        "a/3.jpg": turned.getvalue(),
+    }
+    reader = FolderReader(
+        make_folder(files | {"a/4.png": clear.getvalue(), "a/5.heic": b"", "a/6.heic": b""})
+    )
+    report = inspect_data(reader)
+    assert report.num_bad == 0
+    assert report.unusual == {"stray bytes": 1, "turned upright by EXIF": 1, "transparent, on black": 1}
+    assert report.passed_over == {".heic": 2}
+    text = "\n".join(report.lines())
+    assert "passed over          .heic (2)\n" in text
+    assert "unusual              stray bytes (1), turned" in text
+    assert json.loads(json.dumps(report.to_dict()))["passed_over"] == {".heic": 2}

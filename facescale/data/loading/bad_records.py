@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from facescale.data.readers.base import Reader
+from facescale.files import one_line
 
 _SETTLED = 1000  # images after which the share of unreadable ones is taken at its word
 
@@ -33,7 +34,7 @@ class BadRecords:
         for index, reason in bad:
             if index not in self._indices:
                 self._indices.add(index)
-                self._log(self._reader.key(index), reason)
+                self._log(one_line(self._reader.key(index)), reason)
         # A small sample says little, unless the set is small itself.
         base = max(self._seen, min(len(self._reader), _SETTLED))
         if len(self._indices) > self._max_share * base:

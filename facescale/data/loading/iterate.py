@@ -1,5 +1,6 @@
 """Images of a source, decoded ahead by threads, batch by batch and in order."""
 
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, and protocols are read and d
     from torch import Tensor
 
 Failures = list[tuple[int, str]]  # (place in the batch, reason)
+Report = tuple[Failures, Counter[str]]
 
 
 def iter_images(
@@ -24,6 +26,7 @@ def iter_images(
     workers: int = 2,
     resize: bool = False,
     bad: dict[int, str] | None = None,
+    sizes: Counter[str] | None = None,
 ) -> Generator[tuple["Tensor", "Tensor"], None, None]:
     """Images of a source in order: for evaluation and embedding.
 
@@ -35,6 +38,7 @@ def iter_images(
         workers: decoding threads.
         resize: scale images of another size instead of treating them as unreadable.
         bad: receives index -> reason of unreadable images, which are then left out.
+        sizes: receives the number of images by "WIDTHxHEIGHT", as they were before scaling.
 
     Yields:
         uint8 (B, size, size, 3) RGB images and their int64 (B,) indices in ``images``.
@@ -47,16 +51,17 @@ def iter_images(
     chosen = range(len(images)) if indices is None else indices
     buffers = Buffers((batch_size, size, size, 3), pin=torch.cuda.is_available())
 
-    def fill(batch: Sequence[int], out: "Tensor", part: range) -> Failures:
-        pixels, failed = out.numpy(), []
+    def fill(batch: Sequence[int], out: "Tensor", part: range) -> Report:
+        pixels, failed, found = out.numpy(), [], Counter[str]()
         for place in part:
             try:
-                decode_into(pixels[place], images[batch[place]], resize=resize)
+                height, width = decode_into(pixels[place], images[batch[place]], resize=resize)
+                found[f"{width}x{height}"] += 1
             except BadRecordError as error:
                 failed.append((place, str(error)))
-        return failed
+        return failed, found
 
-    def jobs() -> Iterator[tuple[tuple[Sequence[int], "Tensor"], list[Callable[[], Failures]]]]:
+    def jobs() -> Iterator[tuple[tuple[Sequence[int], "Tensor"], list[Callable[[], Report]]]]:
         for start in range(0, len(chosen), batch_size):
             batch = chosen[start : start + batch_size]
             out = buffers.take()[: len(batch)]
@@ -64,7 +69,10 @@ def iter_images(
 
     for (batch, out), reports in in_order(jobs(), workers, BATCHES_AHEAD):
         index = torch.tensor(batch, dtype=torch.int64)
-        failed = [failure for report in reports for failure in report]
+        failed = [failure for failures, _ in reports for failure in failures]
+        if sizes is not None:
+            for _, found in reports:
+                sizes += found
         if failed:
             if bad is None:
                 place, reason = failed[0]

@@ -56,7 +56,7 @@ class _Slot:
 
 
 class Buffers:
-    """uint8 tensors of one shape whose memory is used again as soon as nobody holds them.
+    """uint8 tensors of one shape whose memory is reused as soon as no reference to them is left.
 
     Fresh memory costs a page fault per 4 KiB, which is a good part of decoding a small JPEG. A tensor that
     the consumer still holds (or a view of it) is never written to: the weak reference to the array behind

@@ -51,7 +51,7 @@ class TrainLoader:
     The items of an epoch stand in one order for all processes; global batch ``s`` is items ``s G`` to
     ``(s + 1) G`` with ``G = batch_size * world_size``, and process ``rank`` takes the ``rank``-th part of it.
     So the same global batches appear on any number of processes, and any step can be computed without those
-    before it.
+    before it. The items after the last full global batch are left out.
 
     An unreadable item is replaced by another one, drawn by a hash of its position; each unreadable image is
     counted once and named in ``bad_log``.
@@ -115,7 +115,11 @@ class TrainLoader:
         self._bad = BadRecords(reader, bad_log, max_bad_share)
 
     def epoch(self, epoch: int, start_step: int = 0) -> Generator[Batch, None, None]:
-        """The batches of an epoch from ``start_step`` on; what comes before is neither read nor decoded."""
+        """The batches of an epoch from ``start_step`` on; what comes before is neither read nor decoded.
+
+        Raises:
+            ValueError: there is no such step; while iterating, too many unreadable images.
+        """
         if not 0 <= start_step <= self.steps_per_epoch:
             raise ValueError(f"start_step is {start_step}; an epoch has {self.steps_per_epoch} steps")
         return self._batches(epoch, start_step)

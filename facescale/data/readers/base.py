@@ -1,5 +1,6 @@
 """The protocol every data source obeys: encoded images and int64 identities by index."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
@@ -47,6 +48,12 @@ class Reader(Protocol):
     def key(self, index: int) -> str:
         """A name for image ``index`` that a person can find again (a path, a record key)."""
         ...
+
+
+def passed_over(reader: Reader) -> Counter[str]:
+    """Files beside the images that the source did not take, by kind; empty where a source has no files."""
+    found: Counter[str] | None = getattr(reader, "passed_over", None)
+    return Counter() if found is None else found
 
 
 def identity_names(reader: Reader) -> Sequence[str]:

@@ -1,11 +1,12 @@
 """Readers made of readers: several sources as one set, and part of a set."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 
 from facescale.arrays import IntArray, Pixels
-from facescale.data.readers.base import Reader, identity_names
+from facescale.data.readers.base import Reader, identity_names, passed_over
 
 
 class ConcatReader:
@@ -34,6 +35,11 @@ class ConcatReader:
             for label, reader in zip(self._labels, self._readers, strict=True)
             for name in identity_names(reader)
         ]
+
+    @property
+    def passed_over(self) -> Counter[str]:
+        """Files that the sources did not take."""
+        return sum((passed_over(reader) for reader in self._readers), Counter[str]())
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -69,6 +75,11 @@ class SubsetReader:
         """Name of each identity in the source."""
         names = identity_names(self._reader)
         return [names[i] for i in self._kept_ids]
+
+    @property
+    def passed_over(self) -> Counter[str]:
+        """Files that the source did not take."""
+        return passed_over(self._reader)
 
     def __len__(self) -> int:
         return len(self._indices)

@@ -2,6 +2,7 @@
 
 import os
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -9,8 +10,7 @@ import numpy as np
 
 from facescale.arrays import IntArray
 from facescale.data.readers.base import BadRecordError
-
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
+from facescale.data.readers.pictures import is_picture, is_system_folder, kind_of, listed
 
 
 def read_file(path: str | Path) -> bytes:
@@ -30,8 +30,13 @@ class FolderReader:
     """Images of ``root``, one folder an identity; identities and files are in the order of their names.
 
     A folder that holds images is an identity, named by its path below ``root`` (so ``3/0_17`` of a set that
-    is split into several roots is one too). Hidden files and folders, and files that are no images, are
-    passed over.
+    is split into several roots is one too). What counts as an image: `facescale.data.readers.pictures`. Other
+    files, hidden ones and the side folders of operating systems and network storage are passed over.
+
+    Attributes:
+        names: path of each identity below ``root``.
+        ids: int64 (N,), identity of each image.
+        passed_over: files that were, by suffix, and side folders, by name.
 
     Raises:
         ValueError: no such folder; no identity in it; a folder that holds images and identities; a link (an
@@ -47,14 +52,20 @@ class FolderReader:
         self._files = _Texts()
         counts: list[int] = []
         names: list[str] = []
-        for name, images in _identities(self.root, ""):
+        self.passed_over: Counter[str] = Counter()
+        for name, images in _identities(self.root, "", self.passed_over):
+            if not name:
+                raise ValueError(
+                    f"'{root}' holds {len(images)} images outside of identity folders, such as"
+                    f" '{images[0]}'; move them into the folder of an identity, or away"
+                )
             names.append(name)
             counts.append(len(images))
             self._files.add(images)
-        if not names or "" in names:
-            what = "images outside of identity folders" if names else "no images"
+        if not names:
+            others = f" (passed over: {listed(self.passed_over)})" if self.passed_over else ""
             raise ValueError(
-                f"'{root}' holds {what}; it must hold one sub-folder of images for each identity"
+                f"'{root}' holds no images{others}; it must hold one sub-folder of images for each identity"
             )
         self.names: Sequence[str] = names
         self.ids: IntArray = np.repeat(np.arange(len(names)), counts)
@@ -76,12 +87,13 @@ class FolderReader:
         return f"{self.names[self.ids[index]]}/{self._files[index]}"
 
 
-def _identities(root: Path, below: str) -> Iterator[tuple[str, list[str]]]:
+def _identities(root: Path, below: str, passed_over: Counter[str]) -> Iterator[tuple[str, list[str]]]:
     """Yield (path below ``root``, sorted image names) of every folder that holds images, in sorted order."""
     folders, images = [], []
     with os.scandir(root / below) as entries:
         for entry in entries:
-            if entry.name.startswith("."):
+            if entry.name.startswith(".") or is_system_folder(entry.name):
+                passed_over[kind_of(entry.name) if entry.is_file() else f"folder {entry.name}"] += 1
                 continue
             if entry.is_symlink():
                 raise ValueError(
@@ -90,16 +102,18 @@ def _identities(root: Path, below: str) -> Iterator[tuple[str, list[str]]]:
                 )
             if entry.is_dir():
                 folders.append(entry.name)
-            elif os.path.splitext(entry.name)[1].lower() in SUFFIXES:
+            elif is_picture(entry.path):
                 images.append(entry.name)
+            else:
+                passed_over[kind_of(entry.name)] += 1
     if images:
         yield below, sorted(images)
     for name in sorted(folders):
-        for identity, files in _identities(root, f"{below}/{name}" if below else name):
+        for identity, files in _identities(root, f"{below}/{name}" if below else name, passed_over):
             if images and below:
                 raise ValueError(
-                    f"'{root / below}' holds images and the identity folder '{identity}'; a folder must hold"
-                    " either the images of one identity or folders"
+                    f"'{root / below}' holds {len(images)} images, such as '{images[0]}', and the identity"
+                    f" folder '{identity}'; a folder must hold either the images of one identity or folders"
                 )
             yield identity, files
 

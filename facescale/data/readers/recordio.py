@@ -19,7 +19,13 @@ from facescale.data.readers.recordio_format import (
     is_set_header,
     padded,
 )
-from facescale.data.readers.recordio_index import gaps_between, read_index, rebuild_index
+from facescale.data.readers.recordio_index import (
+    check_gapless,
+    gaps_between,
+    read_index,
+    rebuild_index,
+    record_end,
+)
 from facescale.data.readers.recordio_labels import insightface_labels, record_labels
 
 _READ_AHEAD = 16384  # more than an aligned face takes, so that most records are one read
@@ -34,7 +40,7 @@ class RecordReader:
 
     Raises:
         ValueError: the file is missing, truncated or no RecordIO, the index does not belong to it, or a label
-            is no identity.
+            is not a whole number.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -48,14 +54,21 @@ class RecordReader:
         words: Words = np.asarray(np.memmap(self.path, np.dtype("<u4"), "r"))
         index = self.path.with_suffix(".idx")
         keys, offsets = read_index(index, size) if index.is_file() else rebuild_index(self.path, words)
-        last = int(offsets.max())
-        if last + FRAME.size + (int(words[last // 4 + 1]) & MAX_LENGTH) > size:
+        end = record_end(words, int(offsets.max()))
+        if end > size:
             raise ValueError(f"'{path}' ends within its last record; it is truncated, copy it again")
+        if end < size or offsets.min() > 0:
+            raise ValueError(
+                f"'{index}' names {len(keys):,} records from byte {offsets.min():,} to {end:,} of a record"
+                f" file of {size:,} bytes; it is incomplete or of another file: copy it again, or remove it"
+                " to have it rebuilt"
+            )
         gaps = gaps_between(offsets, size)
         if is_set_header(words, int(keys[0]), int(offsets[0]), int(gaps[0])):
             keys, offsets, labels = insightface_labels(self.path, words, keys, offsets, gaps)
         else:
             labels = record_labels(self.path, words, keys, offsets)
+            check_gapless(index, words, offsets, gaps)
         self._keys, self._offsets = keys, offsets
         self._labels, self.ids = np.unique(labels, return_inverse=True)
 

@@ -25,7 +25,7 @@ def read_index(path: Path, size: int) -> tuple[IntArray, IntArray]:
         ValueError: not lines of two integers, or offsets that cannot be records of such a file.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("error", DeprecationWarning)  # NumPy's answer to text that is no number
+        warnings.simplefilter("error", DeprecationWarning)  # what NumPy says of text that is not a number
         try:
             numbers = np.fromstring(path.read_text("ascii"), np.int64, sep=" ")
         except (ValueError, DeprecationWarning):
@@ -45,6 +45,31 @@ def read_index(path: Path, size: int) -> tuple[IntArray, IntArray]:
     return keys, offsets
 
 
+def check_gapless(path: Path, words: Words, offsets: IntArray, gaps: IntArray) -> None:
+    """Make sure that the index ``path`` leaves out no record between two that it names.
+
+    Raises:
+        ValueError: it does.
+    """
+    word = words[offsets // 4 + 1].astype(np.int64)
+    is_whole = word >> KIND_BIT == 0  # a record in parts is longer than its first part tells
+    missed = is_whole & ((FRAME.size + (word & MAX_LENGTH) + 3) // 4 * 4 != gaps)
+    if missed.any():
+        raise ValueError(
+            f"'{path}' leaves out what follows the record at byte {offsets[missed][0]:,}; it is incomplete:"
+            " copy it again, or remove it to have it rebuilt"
+        )
+
+
+def record_end(words: Words, offset: int) -> int:
+    """Byte behind the record that starts at ``offset``, all its parts included; may lie beyond the file."""
+    while True:
+        word = int(words[offset // 4 + 1])
+        offset += padded(FRAME.size + (word & MAX_LENGTH))
+        if word >> KIND_BIT not in (1, 2) or offset + FRAME.size > words.nbytes:
+            return offset
+
+
 def gaps_between(offsets: IntArray, size: int) -> IntArray:
     """Bytes from each record to the next one in the file: its framed length, whatever its key."""
     order = np.argsort(offsets, kind="stable")
@@ -54,7 +79,11 @@ def gaps_between(offsets: IntArray, size: int) -> IntArray:
 
 
 def rebuild_index(path: Path, words: Words) -> tuple[IntArray, IntArray]:
-    """Keys (ascending) and offsets by one pass over the records."""
+    """Keys (ascending) and byte offsets, int64 (N,) each, by one pass over the records.
+
+    Raises:
+        ValueError: a record is incomplete, or this is not a RecordIO file.
+    """
     view, offset, size = words.data.cast("B"), 0, words.nbytes
     starts: list[int] = []
     inside = False

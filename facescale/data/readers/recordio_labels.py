@@ -9,7 +9,11 @@ from facescale.data.readers.recordio_format import EXACT_FLOAT32, LABELS_ONLY, M
 
 
 def record_labels(path: Path, words: Words, keys: IntArray, offsets: IntArray) -> IntArray:
-    """The label that each record itself carries."""
+    """The label that each record itself carries, int64 (N,).
+
+    Raises:
+        ValueError: there is no record where the index has it, or its label is not a whole number.
+    """
     at = offsets // 4
     broken = words[at] != MAGIC
     if broken.any():
@@ -33,10 +37,14 @@ def record_labels(path: Path, words: Words, keys: IntArray, offsets: IntArray) -
 def insightface_labels(
     path: Path, words: Words, keys: IntArray, offsets: IntArray, gaps: IntArray
 ) -> tuple[IntArray, IntArray, IntArray]:
-    """Keys, offsets and labels of the images of a set that starts with the record of counts."""
+    """Keys, offsets and labels, int64 (N,), of the images of a set that starts with the record of counts.
+
+    Raises:
+        ValueError: the counts are not those of the file, or a label is not a whole number.
+    """
     floats = words.view(np.float32)
     first, end = floats[offsets[0] // 4 + 8 :][:2].tolist()
-    # Counts in float32 are rounded beyond 2^24 images, so the kind of a record is told by its length instead.
+    # Counts in float32 are rounded beyond 2^24 images, so the kind of a record shows in its length instead.
     is_identity = gaps == LABELS_ONLY
     is_identity[0] = False
     is_image = ~is_identity
@@ -59,9 +67,9 @@ def insightface_labels(
     return keys, offsets, np.repeat(labels, sizes[sizes > 0])
 
 
-def _far_apart(found: int, told: float) -> bool:
+def _far_apart(found: int, stated: float) -> bool:
     """Whether a count is off by more than 1 %: packers leave out images that they cannot read."""
-    return abs(found - told) > 0.01 * told
+    return abs(found - stated) > 0.01 * stated
 
 
 def _tile(starts: IntArray, ends: IntArray, keys: IntArray) -> bool:

@@ -22,7 +22,7 @@ class SyntheticFaces:
 
     A picture is a function of (seed, split, identity, image number) alone: nothing is stored, so a million
     people cost what ten cost, and any process or thread sees the same pictures in any order. Asking for
-    more people leaves the pictures of the others as they are. People of the "test" split are nobody of the
+    more people leaves the pictures of the others as they are. No one of the "test" split is in the
     "train" split, and any two people differ visibly (see `facescale.data.synthetic.people.person`).
 
     Attributes:

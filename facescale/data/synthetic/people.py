@@ -93,7 +93,7 @@ class Person:
     mouth_width: float
     lip: float
     mouth_drop: float
-    # Details, from a hash: they help to recognise somebody, but two people may share them all.
+    # Details, from a hash: they help to recognise a person, but two people may share them all.
     undertone: float
     parting: float
     curls: float
@@ -177,7 +177,7 @@ def person(seed: int, number: int) -> Person:
 
 
 def main_traits(seed: int, number: int) -> list[float]:
-    """Values of TRAITS for this person, in order (the construction is told at `person`).
+    """Values of TRAITS for this person, in order (`person` explains the construction).
 
     Raises:
         ValueError: the number is out of range.

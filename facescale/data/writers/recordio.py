@@ -12,7 +12,7 @@ from facescale.data.loading.decode import decode, encode_jpeg
 from facescale.data.readers.base import BadRecordError, Reader
 from facescale.data.readers.recordio_format import EXACT_FLOAT32, FRAME, HEADER, KIND_BIT, MAGIC, MAX_LENGTH
 from facescale.data.sampling.counter_rng import ORDER, permuted
-from facescale.files import replacing
+from facescale.files import one_line, replacing
 
 Layout = Literal["insightface", "im2rec"]
 
@@ -108,7 +108,7 @@ def _write_insightface(reader: Reader, records: RecordFile, listing: TextIO) -> 
         image, identity = _encoded(reader, index, bad)
         if image:
             records.append(key, (identity, 0), image)
-            listing.write(f"1\t{reader.key(index)}\t{identity}\n")
+            listing.write(f"1\t{one_line(reader.key(index))}\t{identity}\n")
             counts[identity] += 1
             key += 1
     starts = np.cumsum(counts) - counts + 1
@@ -124,7 +124,7 @@ def _write_im2rec(reader: Reader, records: RecordFile, listing: TextIO) -> Writt
         image, identity = _encoded(reader, index, bad)
         if image:
             records.append(index, (identity,), image)
-            listing.write(f"{index}\t{identity:f}\t{reader.key(index)}\n")
+            listing.write(f"{index}\t{identity:f}\t{one_line(reader.key(index))}\n")
     return Written(len(reader) - len(bad), reader.num_ids, bad)
 
 

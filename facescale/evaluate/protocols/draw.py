@@ -1,4 +1,4 @@
-"""Draw a verification protocol (balanced pairs in folds) from any set of labelled images."""
+"""Sample a verification protocol (balanced pairs in folds) from labelled images."""
 
 from typing import NamedTuple
 
@@ -26,18 +26,18 @@ class DrawnPairs(NamedTuple):
 
 
 def make_pairs(ids: IntArray, num_pairs: int = 6000, num_folds: int = 10, seed: int = 0) -> DrawnPairs:
-    """Draw ``num_pairs`` different pairs of images, half genuine, half impostor, in equal folds.
+    """Sample ``num_pairs`` distinct pairs of images, half genuine, half impostor, in equal folds.
 
-    No identity is in two folds, so a threshold is never judged on people that chose it; only where the set
-    is too small for that, all folds draw from all identities. Both kinds are spread over identities as evenly
-    as their images allow, so that a few people with very many images do not decide the figure. The same
-    arguments give the same pairs.
+    No identity is in two folds, so a threshold is never tested on identities that it was chosen on. If the
+    set is too small for that, all folds draw from all identities. Both kinds are spread over identities as
+    evenly as their images allow, so that a few people with very many images do not dominate the figure. The
+    same arguments return the same pairs.
 
     Args:
         ids: int64 (I,), identity of each image.
         num_pairs: how many, a multiple of ``2 * num_folds``.
         num_folds: number of folds, at least two.
-        seed: of the draw.
+        seed: random seed.
 
     Raises:
         ValueError: another number of pairs, fewer than two identities, or more pairs than the images allow.
@@ -61,7 +61,7 @@ def make_pairs(ids: IntArray, num_pairs: int = 6000, num_folds: int = 10, seed: 
             raise ValueError(
                 f"{num_pairs} pairs need {need * num_folds} of each kind, but {len(ids)} images of "
                 f"{len(sizes_P)} identities allow {people.genuine_room} genuine and {people.impostor_room} "
-                f"impostor pairs; ask for {most // num_folds * 2 * num_folds} or fewer, or give more images"
+                f"impostor pairs; {_advice(most, num_folds)}"
             )
         genuine = people.genuine(need * num_folds, rng)
         impostors = people.impostors(need * num_folds, rng)
@@ -75,8 +75,22 @@ def make_pairs(ids: IntArray, num_pairs: int = 6000, num_folds: int = 10, seed: 
     )
 
 
+def _advice(most: int, num_folds: int) -> str:
+    """What to ask for where ``most`` pairs of each kind can be had."""
+    if most >= num_folds:
+        return f"ask for {most // num_folds * 2 * num_folds} (--num-pairs) or fewer, or give more images"
+    if most >= 2:
+        return f"ask for {most * 2} pairs in {_largest_divisor(most)} folds (--num-pairs, --folds)"
+    return "give more images"
+
+
+def _largest_divisor(number: int) -> int:
+    """The most folds, of a few, that ``number`` pairs of each kind can be shared out to evenly."""
+    return max(folds for folds in range(2, number + 1) if number % folds == 0)
+
+
 def _deal(sizes_P: IntArray, num_folds: int, rng: np.random.Generator) -> list[IntArray]:
-    """Identities of each fold, dealt like cards from those with most images down, equals in random order."""
+    """Identities of each fold, assigned round-robin by descending image count, ties in random order."""
     shuffled = rng.permutation(len(sizes_P))
     ranked = shuffled[np.argsort(-sizes_P[shuffled], kind="stable")]
     return [ranked[fold::num_folds] for fold in range(num_folds)]
@@ -112,7 +126,7 @@ class _People:
 
     def impostors(self, need: int, rng: np.random.Generator) -> IntArray:
         """Different impostor pairs (need, 2) in random order."""
-        if self.impostor_room <= 4 * need:  # drawing blindly would take long to find the last ones
+        if self.impostor_room <= 4 * need:  # rejection sampling would be slow for the last ones
             return rng.permutation(self._all_impostors())[:need]
         found = np.empty((0, 2), np.int64)
         while len(found) < need:

@@ -1,5 +1,6 @@
-"""Open a verification protocol from the text that names it."""
+"""Open a protocol from the text that names it."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,74 +23,93 @@ _OPTIONS = {"pairs": int, "seed": int, "folds": int, "nuisance": float}
 def open_protocol(
     path: str, size: int = 112, flip: bool = True, batch_size: int = 128, *, name: str = ""
 ) -> Verification | DataSet | Ijb:
-    """Open a protocol: of pairs, or of another kind that its scheme names.
-
-    ``identification:DATA`` and ``all_pairs:DATA`` take any data set with identities, ``ijb:FOLDER`` the
-    folder of IJB-B or IJB-C. Without a scheme it is verification of pairs:
-    ``path`` is a folder with LFW's pairs.txt and images, such a .txt, a .csv of pairs, an insightface .bin,
-    or ``synthetic:pairs=2000,seed=0,folds=10,nuisance=1``. For lists of images that lie elsewhere:
-    PATH?root=FOLDER, both as the file system spells them (nothing is decoded).
+    """Open a protocol: ``KIND:PATH`` of a kind in ``KINDS``, or pairs (see ``open_verification``).
 
     Args:
-        path: as above.
+        path: as above; a path that exists is taken as it is.
         size: side of the images that the network takes, in pixels.
         flip: add the embedding of the mirrored image.
         batch_size: images in one forward pass.
-        name: what its results are called; by default the name of its file or folder.
+        name: what its results are called; by default the name of its file, folder or kind.
 
     Raises:
-        ValueError: nothing there, not a protocol, or damaged; the sentence says what to do.
+        ValueError: the path does not exist, is not a protocol, or is damaged.
     """
-    scheme, _, rest = path.partition(":")
-    if scheme in _SCHEMES and not Path(path).exists():
-        return _SCHEMES[scheme](rest, name, size, flip, batch_size)
-    return open_verification(path, size, flip, batch_size, name=name)
+    kind, _, rest = path.partition(":")
+    opener = KINDS.get(kind)
+    if opener is None or os.path.exists(path):
+        return open_verification(path, size, flip, batch_size, name=name)
+    return opener(rest, size, flip, batch_size, name=name)
 
 
 def open_verification(
     path: str, size: int = 112, flip: bool = True, batch_size: int = 128, *, name: str = ""
 ) -> Verification:
-    """Open a protocol of pairs; see ``open_protocol``.
+    """Verification of pairs: LFW folder or list, CSV, insightface .bin, ``synthetic:pairs=2000``.
+
+    ``path`` is a folder with LFW's pairs.txt and images, such a .txt, a .csv of pairs, an insightface .bin,
+    or ``synthetic:pairs=2000,seed=0,folds=10,nuisance=1``. For lists of images that lie elsewhere:
+    PATH?root=FOLDER, both as the file system spells them (nothing is decoded).
 
     Raises:
         ValueError: nothing there, not a protocol of pairs, or damaged.
     """
-    if path.startswith(_DRAWN) and not Path(path).exists():
+    if path.startswith(_DRAWN) and not os.path.exists(path):
         return Verification(name or "synthetic", _open_synthetic(path, size), size, flip, batch_size)
     place, root = split_root(path)
     pairs = _open_files(Path(place), root)
     return Verification(name or Path(place).stem, pairs, size, flip, batch_size)
 
 
-def _open_identification(spec: str, name: str, size: int, flip: bool, batch_size: int) -> Identification:
-    return Identification(name or "identification", spec, open_reader(spec), size, flip, batch_size)
+def open_identification(
+    path: str, size: int = 112, flip: bool = True, batch_size: int = 128, *, name: str = ""
+) -> Identification:
+    """Open-set identification on any data set: ``identification:DATA``.
+
+    Raises:
+        ValueError: no such data set.
+    """
+    return Identification(name or "identification", path, open_reader(path), size, flip, batch_size)
 
 
-def _open_all_pairs(spec: str, name: str, size: int, flip: bool, batch_size: int) -> EveryPair:
-    return EveryPair(name or "all_pairs", spec, open_reader(spec), size, flip, batch_size)
+def open_all_pairs(
+    path: str, size: int = 112, flip: bool = True, batch_size: int = 128, *, name: str = ""
+) -> EveryPair:
+    """Verification over every pair of any data set, as MFR does it: ``all_pairs:DATA``.
+
+    Raises:
+        ValueError: no such data set.
+    """
+    return EveryPair(name or "all_pairs", path, open_reader(path), size, flip, batch_size)
 
 
-def _open_ijb(spec: str, name: str, size: int, flip: bool, batch_size: int) -> Ijb:
-    return Ijb(name or Path(spec).name, read_ijb(Path(spec)), align, size, flip, batch_size)
+def open_ijb(path: str, size: int = 112, flip: bool = True, batch_size: int = 128, *, name: str = "") -> Ijb:
+    """IJB-B or IJB-C, 1:1 and 1:N, from the folder with meta/ and loose_crop/: ``ijb:FOLDER``.
+
+    Raises:
+        ValueError: a list is missing or damaged.
+    """
+    return Ijb(name or Path(path).name, read_ijb(Path(path)), align, size, flip, batch_size)
 
 
-_SCHEMES: dict[str, Callable[[str, str, int, bool, int], DataSet | Ijb]] = {
-    "identification": _open_identification,
-    "all_pairs": _open_all_pairs,
-    "ijb": _open_ijb,
+KINDS: dict[str, Callable[..., Verification | DataSet | Ijb]] = {
+    "verification": open_verification,
+    "identification": open_identification,
+    "all_pairs": open_all_pairs,
+    "ijb": open_ijb,
 }
 
 
 def _open_files(path: Path, root: str | None) -> Pairs:
     images = None if root is None else Path(root)
-    if path.is_dir():
+    if os.path.isdir(path):
         if not (path / "pairs.txt").is_file():
             raise ValueError(
-                f"'{path}' has no pairs.txt; draw pairs from a folder of identities with "
+                f"'{path}' has no pairs.txt; sample pairs from a folder of identities with "
                 f"'facescale pairs {path}', then evaluate on the CSV that it writes"
             )
         return read_lfw(path / "pairs.txt", images)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise ValueError(
             f"there is no protocol '{path}'; give a folder with pairs.txt, a .csv or .bin of pairs "
             "(lists with ?root=FOLDER if need be), or synthetic:pairs=2000"

@@ -24,10 +24,12 @@ def read_bin(path: str | Path, num_folds: int = 10) -> Pairs:
     """Read a verification .bin: (list of 2N encoded images in pair order, list of N booleans).
 
     Files written by Python 2 and 3 are read; images may be bytes or numpy uint8 arrays of the encoded
-    bytes. Images that are equal byte for byte are listed once.
+    bytes, labels booleans or the numbers 0 and 1. Images that are equal byte for byte are listed once. The
+    list is cut into ``num_folds`` parts in order, as InsightFace does; fewer pairs than that into twos.
 
     Raises:
-        ValueError: not such a file, or one that asks for more than bytes, lists, booleans and numpy arrays.
+        ValueError: not such a file, too few pairs, or one that asks for more than bytes, lists, numbers and
+            numpy arrays.
     """
     try:
         # From memory: a file that claims more bytes than it has cannot make the reader allocate them.
@@ -38,8 +40,11 @@ def read_bin(path: str | Path, num_folds: int = 10) -> Pairs:
     except Exception as error:  # damaged pickles raise nearly anything
         raise ValueError(
             f"'{path}' is not a verification .bin (a pickle of images and labels): {error}; "
-            "make one with 'facescale pairs', or give a CSV of pairs"
+            "make one with 'facescale pairs', or use a CSV of pairs"
         ) from error
+    num_folds = num_folds if len(is_same) >= num_folds else len(is_same) // 2
+    if num_folds < 2:
+        raise ValueError(f"'{path}' holds {len(is_same)} pairs; give at least 4, for accuracy by folds")
     number: dict[bytes, int] = {}
     index = np.array([number.setdefault(image, len(number)) for image in encoded], dtype=np.int64)
     first = np.unique(index, return_index=True)[1]
@@ -70,34 +75,57 @@ def write_bin(path: str | Path, pairs: Pairs) -> None:
 
 def _images_and_labels(content: Any) -> tuple[list[bytes], BoolArray]:
     if not isinstance(content, tuple | list) or len(content) != 2:
-        raise ValueError("it holds no (images, labels)")
+        raise ValueError("it does not contain (images, labels)")
     images, labels = (part.value() if isinstance(part, _Array) else part for part in content)
-    if not isinstance(images, list) or not isinstance(labels, list | np.ndarray):
-        raise ValueError("its images or labels are no list")
-    encoded = [image.value().tobytes() if isinstance(image, _Array) else image for image in images]
-    if not all(isinstance(image, bytes) for image in encoded):
-        raise ValueError("an image is neither bytes nor a uint8 array")
+    if not isinstance(images, list | tuple) or not isinstance(labels, list | tuple | np.ndarray):
+        raise ValueError("its images or labels are not a list")
+    encoded = [_image(image) for image in images]
     is_same = np.array([label.value() if isinstance(label, _Array) else label for label in labels])
-    if is_same.dtype.kind not in "bui" or is_same.ndim != 1 or not np.isin(is_same, (0, 1)).all():
-        raise ValueError("its labels are not booleans")
+    if is_same.dtype.kind not in "buif" or is_same.ndim != 1 or not np.isin(is_same, (0, 1)).all():
+        raise ValueError("its labels are not booleans, nor 0 and 1")
     if len(encoded) != 2 * len(is_same):
         raise ValueError(f"{len(encoded)} images do not make {len(is_same)} pairs")
     return encoded, is_same.astype(bool)
 
 
-class _Dtype:
-    """Stands for numpy's dtype: one byte a value, unsigned or boolean, nothing else."""
+def _image(image: Any) -> bytes:
+    """One encoded image."""
+    if isinstance(image, _Array):
+        image = image.value()
+        if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
+            raise ValueError("an image is neither bytes nor a uint8 array")
+        return image.tobytes()
+    if not isinstance(image, bytes | bytearray):
+        raise ValueError("an image is neither bytes nor a uint8 array")
+    return bytes(image)
 
-    __slots__ = ("kind",)
+
+class _Dtype:
+    """Stands for numpy's dtype: booleans, whole numbers, floats, or "objects" that are listed in the file."""
+
+    __slots__ = ("name", "order")
 
     def __init__(self, code: Any, *_: Any) -> None:
-        name = _text(code).lstrip("|")
-        if name not in ("u1", "b1"):
-            raise ValueError(f"it holds an array of type '{name}', where only bytes and booleans belong")
-        self.kind = np.dtype(name)
+        self.name, self.order = _text(code).lstrip("|<>="), "="
+        if self.name not in _DTYPES:
+            raise ValueError(
+                f"it holds an array of type '{self.name}', where only bytes, booleans and numbers belong"
+            )
 
-    def __setstate__(self, _: Any) -> None:
-        """Byte order, alignment and the like mean nothing for single bytes."""
+    def __setstate__(self, state: Any) -> None:
+        """Of numpy's state only the byte order matters."""
+        order = _text(state[1]) if isinstance(state, tuple) and len(state) > 1 else "="
+        self.order = order if order in ("<", ">") else "="
+
+    @property
+    def kind(self) -> np.dtype[Any]:
+        """The real type."""
+        return np.dtype(self.order + self.name)
+
+
+_DTYPES = frozenset(
+    {"b1", "f2", "f4", "f8", "O8", *(f"{kind}{size}" for kind in "iu" for size in (1, 2, 4, 8))}
+)
 
 
 class _Array:
@@ -113,14 +141,18 @@ class _Array:
     def __setstate__(self, state: Any) -> None:
         _, self.shape, self.dtype, _, self.data = state
 
-    def value(self) -> npt.NDArray[Any]:
-        """The array.
+    def value(self) -> npt.NDArray[Any] | list[Any]:
+        """The array; one of objects as the plain list that the file holds.
 
         Raises:
-            ValueError: data, type and shape are not those of an array of bytes or booleans.
+            ValueError: data, type and shape are not those of an array.
         """
-        if not isinstance(self.data, bytes | bytearray) or not isinstance(self.dtype, _Dtype):
-            raise ValueError("it holds an array without data")
+        if not isinstance(self.dtype, _Dtype):
+            raise ValueError("it contains an array without data")
+        if self.dtype.name == "O8" and isinstance(self.data, list):
+            return self.data
+        if self.dtype.name == "O8" or not isinstance(self.data, bytes | bytearray):
+            raise ValueError("it contains an array without data")
         return np.frombuffer(self.data, self.dtype.kind).reshape(self.shape)
 
 
@@ -143,8 +175,22 @@ class _EncodedText:
 
     def __new__(cls, text: Any, encoding: Any) -> Any:
         if not isinstance(text, str) or _text(encoding) != "latin1":
-            raise ValueError("it encodes something else than bytes")
+            raise ValueError("it encodes something other than bytes")
         return text.encode("latin1")
+
+    def __setstate__(self, _: Any) -> None:
+        """Present so that a file cannot set attributes of this class."""
+
+
+class _Bytes:
+    """Stands for ``bytearray``, which is written as a call on bytes, or on text that spells them."""
+
+    def __new__(cls, data: Any = b"", encoding: Any = "latin1") -> Any:
+        if isinstance(data, str) and _text(encoding).replace("-", "") == "latin1":
+            return data.encode("latin1")
+        if not isinstance(data, bytes):
+            raise ValueError("it makes a bytearray of something else than bytes")
+        return data
 
     def __setstate__(self, _: Any) -> None:
         """Present so that a file cannot set attributes of this class."""
@@ -163,6 +209,8 @@ _STAND_INS: dict[tuple[str, str], type] = {
     ("numpy", "ndarray"): _Array,
     ("numpy", "dtype"): _Dtype,
     ("_codecs", "encode"): _EncodedText,
+    ("builtins", "bytearray"): _Bytes,
+    ("__builtin__", "bytearray"): _Bytes,
     **{(f"numpy.core.{module}", name): stand_in for (module, name), stand_in in _CORE.items()},
     **{(f"numpy._core.{module}", name): stand_in for (module, name), stand_in in _CORE.items()},
 }
@@ -183,6 +231,6 @@ class _BinUnpickler(pickle._Unpickler):
         """
         if (module, name) not in _STAND_INS:
             raise pickle.UnpicklingError(
-                f"it asks to run {module}.{name}, which a list of images never needs"
+                f"it asks to run {module}.{name}, which is not allowed in a list of images"
             )
         return _STAND_INS[module, name]

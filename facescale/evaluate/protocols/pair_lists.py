@@ -1,6 +1,7 @@
 """Read pair lists that name image files (LFW's pairs.txt, CSV), and write CSV."""
 
 import csv
+import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from facescale.arrays import BoolArray, IntArray
-from facescale.data.readers.folder import SUFFIXES, read_file
+from facescale.data.readers.folder import read_file
+from facescale.data.readers.pictures import is_picture
 from facescale.evaluate.protocols.pairs import Pairs, stratified_folds
 from facescale.files import replacing
 
@@ -31,14 +33,14 @@ class FileImages:
             real = os.path.realpath(root / path)
             if os.path.commonpath([real_root, real]) != real_root:
                 raise ValueError(
-                    f"{source}: '{path}' leads out of '{root}'; name images by their path below that folder"
+                    f"{source}: '{path}' is outside '{root}'; name images by their path below that folder"
                 )
             if not os.path.isfile(real):
                 missing.append(path)
         if missing:
             raise ValueError(
                 f"{source}: {len(missing)} of {len(paths)} images are not in '{root}', the first is "
-                f"'{missing[0]}'; complete the folder, or say where the images are: PATH?root=FOLDER"
+                f"'{missing[0]}'; complete the folder, or name another one: PATH?root=FOLDER"
             )
 
     def __len__(self) -> int:
@@ -61,29 +63,32 @@ def read_lfw(list_file: Path, root: Path | None = None) -> Pairs:
 
     Args:
         list_file: the list.
-        root: folder with a folder for each name; by default the list's own, or ``images`` or ``lfw`` in it.
+        root: folder with one folder per name; by default that of the list, or ``images`` or ``lfw`` in it.
 
     Raises:
         ValueError: a line of another form, another number of lines than stated, missing images.
     """
-    rows = [line.split("\t") if "\t" in line else line.split() for line in _lines(list_file)]
+    lines = [line.rstrip("\r") for line in _text(list_file).split("\n") if line.strip()]
+    rows = [line.split("\t") if "\t" in line else line.split() for line in lines]
     header = rows.pop(0) if len(rows[0]) <= 2 else []
     names = [name for row in rows for name in _lfw_names(list_file, row)]
     is_same = np.array([len(row) == 3 for row in rows], dtype=bool)
     fold = None
     if header:
         if not all(word.isdecimal() and int(word) for word in header):
-            raise ValueError(f"{list_file}: the first line is '{' '.join(header)}', not '10 300' or the like")
+            raise ValueError(
+                f"{list_file}: the first line is '{' '.join(header)}', not numbers such as '10 300'"
+            )
         num_folds, of_each = [1, *map(int, header)][-2:]
         if len(rows) != num_folds * 2 * of_each:
             raise ValueError(
-                f"{list_file}: the first line promises {num_folds * 2 * of_each} pairs but {len(rows)} "
-                "follow; the file is cut short, or its first line is wrong"
+                f"{list_file}: the first line announces {num_folds * 2 * of_each} pairs but {len(rows)} "
+                "follow; the file is truncated, or its first line is wrong"
             )
         if num_folds > 1:
             fold = np.repeat(np.arange(num_folds), 2 * of_each)
-    root, suffix = _locate(list_file.parent if root is None else root, names[0])
-    return _file_pairs(list_file, root, [name + suffix for name in names], is_same, fold)
+    root, pictures = _locate(list_file.parent if root is None else root, names[0])
+    return _file_pairs(list_file, root, [pictures.path_of(name) for name in names], is_same, fold)
 
 
 def read_csv(list_file: Path, root: Path | None = None) -> Pairs:
@@ -91,23 +96,25 @@ def read_csv(list_file: Path, root: Path | None = None) -> Pairs:
 
     Args:
         list_file: the list; its first line names the columns.
-        root: folder of the images; by default the list's own.
+        root: folder of the images; by default that of the list.
 
     Raises:
         ValueError: a column or value is missing or of another form, images are missing or not below ``root``.
     """
-    rows = list(csv.DictReader(_lines(list_file), skipinitialspace=True, restval=""))
+    # As one text: a quoted name may hold line ends. Blanks after a comma belong to a quoted name only.
+    lines = csv.DictReader(io.StringIO(_text(list_file), newline=""), skipinitialspace=True, restval="")
+    rows = [row for row in lines if any(isinstance(value, str) and value.strip() for value in row.values())]
     columns = rows[0].keys() if rows else ()
     if not {"a", "b", "same"} <= set(columns):
         raise ValueError(
             f"{list_file}: its columns are '{', '.join(map(str, columns))}'; "
-            "the first line must be 'a,b,same' or 'a,b,same,fold', then one pair a line"
+            "the first line must be 'a,b,same' or 'a,b,same,fold', followed by one pair per line"
         )
     for number, row in enumerate(rows, start=1):
         if row["same"].strip().lower() not in _TRUTH or not row["a"] or not row["b"]:
             raise ValueError(
                 f"{list_file}: pair {number} reads a='{row['a']}', b='{row['b']}', same='{row['same']}'; "
-                f"give two paths, and one of {', '.join(_TRUTH)}"
+                f"write two paths, and one of {', '.join(_TRUTH)}"
             )
     is_same = np.array([_TRUTH[row["same"].strip().lower()] for row in rows], dtype=bool)
     fold = np.unique([row["fold"] for row in rows], return_inverse=True)[1] if "fold" in columns else None
@@ -117,21 +124,29 @@ def read_csv(list_file: Path, root: Path | None = None) -> Pairs:
 
 def write_csv(path: str | Path, pairs: Pairs) -> None:
     """Write ``pairs`` as CSV; images are named by their keys, which for a folder are paths below it."""
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
+    with (
+        replacing(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
+        writer = csv.writer(file, quoting=csv.QUOTE_NONNUMERIC)
         writer.writerow(["a", "b", "same", "fold"])
         for a, b, same, fold in zip(pairs.a, pairs.b, pairs.is_same, pairs.fold, strict=True):
             writer.writerow([pairs.images.key(int(a)), pairs.images.key(int(b)), int(same), int(fold)])
 
 
-def _lines(path: Path) -> list[str]:
+def _text(path: Path) -> str:
+    """The text of a list; bytes that are not UTF-8 stand for themselves, as in names of files."""
     try:
-        lines = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"cannot read the pair list '{path}': {error}") from error
-    if not lines:
-        raise ValueError(f"the pair list '{path}' is empty; give a pairs.txt or a CSV with columns a,b,same")
-    return lines
+        text = path.read_bytes().decode("utf-8-sig", "surrogateescape")
+    except OSError as error:
+        raise ValueError(f"cannot read the pair list '{path}': {error.strerror or error}") from error
+    if "\0" in text:
+        raise ValueError(f"cannot read the pair list '{path}': it holds zero bytes; save it as UTF-8 text")
+    if not text.strip():
+        raise ValueError(
+            f"the pair list '{path}' is empty; use a pairs.txt or a CSV with the columns a,b,same"
+        )
+    return text
 
 
 def _lfw_names(list_file: Path, row: list[str]) -> tuple[str, str]:
@@ -146,14 +161,45 @@ def _lfw_names(list_file: Path, row: list[str]) -> tuple[str, str]:
     return f"{name}/{name}_{int(i):04d}", f"{second}/{second}_{int(j):04d}"
 
 
-def _locate(folder: Path, name: str) -> tuple[Path, str]:
-    """Find the folder and the suffix under which an image of this name exists."""
+class _Pictures:
+    """Picture files below a folder, found by their names without suffix."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._stems: dict[str, dict[str, str]] = {}  # folder -> name without suffix -> file
+
+    def path_of(self, name: str) -> str:
+        """Path of the picture ``FOLDER/NAME``, whatever its suffix; the name itself where there is none."""
+        folder, _, stem = name.rpartition("/")
+        return self._in(folder).get(stem, name)
+
+    def __contains__(self, name: str) -> bool:
+        folder, _, stem = name.rpartition("/")
+        return stem in self._in(folder)
+
+    def _in(self, folder: str) -> dict[str, str]:
+        if folder not in self._stems:
+            place = self._root / folder
+            inside = not folder.startswith("/") and ".." not in folder.split(
+                "/"
+            )  # else `FileImages` refuses it
+            files = sorted(os.listdir(place), reverse=True) if inside and place.is_dir() else []
+            stems: dict[str, str] = {}
+            for file in files:  # of two suffixes, the first in the order of names
+                if is_picture(place / file):
+                    stems[os.path.splitext(file)[0]] = f"{folder}/{file}"
+            self._stems[folder] = stems
+        return self._stems[folder]
+
+
+def _locate(folder: Path, name: str) -> tuple[Path, _Pictures]:
+    """The folder in which a picture of this name is, and the pictures below it."""
     for root in (folder, folder / "images", folder / "lfw"):
-        for suffix in sorted(SUFFIXES):
-            if (root / (name + suffix)).is_file():
-                return root, suffix
+        pictures = _Pictures(root)
+        if name in pictures:
+            return root, pictures
     raise ValueError(
-        f"no image '{name}' ({', '.join(sorted(SUFFIXES))}) in '{folder}', nor in its images or lfw folder; "
+        f"no image '{name}' of any suffix in '{folder}', nor in its images or lfw folder; "
         "say where the images are: PATH?root=FOLDER"
     )
 

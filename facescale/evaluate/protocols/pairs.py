@@ -15,7 +15,7 @@ class Pairs:
     """A verification protocol. Every image is listed once, however many pairs it is in.
 
     Attributes:
-        source: where it was read from, for people.
+        source: where it was read from, for messages.
         images: the images.
         a: int64 (N,), index of the first image of each pair.
         b: int64 (N,), index of the second.
@@ -47,7 +47,7 @@ class Pairs:
         indices = np.concatenate([self.a, self.b])
         if indices.min() < 0 or indices.max() >= len(self.images):
             raise ValueError(
-                f"{self.source}: pairs name images {indices.min()} to {indices.max()}, "
+                f"{self.source}: pairs refer to images {indices.min()} to {indices.max()}, "
                 f"but there are {len(self.images)}"
             )
         if len(np.unique(self.fold)) < 2:
@@ -63,9 +63,9 @@ class Pairs:
 
 
 def stratified_folds(is_same: BoolArray, num_folds: int = 10) -> IntArray:
-    """Fold of each pair (N,): genuine and impostor pairs are cut in file order, each for itself.
+    """Fold of each pair (N,): genuine and impostor pairs are split separately, in file order.
 
-    So every fold holds both kinds in like shares, whether a list is sorted or not. A list too short for
+    So every fold has the same share of both kinds, whether the list is sorted or not. A list too short for
     ``num_folds`` gets as many folds as its rarer kind has pairs.
 
     Raises:
@@ -75,7 +75,7 @@ def stratified_folds(is_same: BoolArray, num_folds: int = 10) -> IntArray:
     rarer = min(counts[True], counts[False])
     if rarer < 2:
         raise ValueError(
-            f"{counts[True]} genuine and {counts[False]} impostor pairs; give at least two of each"
+            f"{counts[True]} genuine and {counts[False]} impostor pairs; folds need at least two of each"
         )
     fold = np.empty(len(is_same), np.int64)
     for kind in (True, False):

@@ -19,7 +19,7 @@ Row = Mapping[str, Any]  # a line of metrics.jsonl
 
 
 def roc_chart(results: Sequence[VerificationResult]) -> Element:
-    """ROC of every protocol over a logarithmic FAR; dashed where too few impostor pairs decide."""
+    """ROC of every protocol over a logarithmic FAR; dashed where it rests on too few impostor pairs."""
     lowest_far = 1 / max(result.curve.num_impostor for result in results)
     x = log_axis("false-accept rate (FAR)", min(lowest_far, 0.1), 1)
     lines = []
@@ -49,13 +49,13 @@ def score_chart(result: VerificationResult) -> Element:
 
 
 def training_charts(history: Sequence[Row], names: Sequence[str]) -> list[Element]:
-    """What metrics.jsonl holds, over steps; the protocols ``names`` have the colours of their ROC."""
+    """The figures of metrics.jsonl over steps; the protocols ``names`` have the colours of their ROC."""
     charts = []
     for key, title, unit in (
         ("loss", "Loss", "loss"),
         ("lr", "Learning rate", "learning rate"),
         ("images_per_s", "Throughput", "images/s"),
-        ("own_cosine", "Cosine to own class centre", "cosine"),
+        ("target_cosine", "Cosine to the class centre", "cosine"),
     ):
         step, value = _column(history, "train", key)
         if len(step):

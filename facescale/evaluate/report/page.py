@@ -1,4 +1,4 @@
-"""Write what an evaluation found as one HTML page that needs nothing else, and as results.json."""
+"""Write the results of an evaluation as one self-contained HTML page, and as results.json."""
 
 import base64
 import json
@@ -33,12 +33,12 @@ def write_report(
     info: Mapping[str, Mapping[str, Any]] | None = None,
     pictures: bool = True,
 ) -> None:
-    """Write ``path`` (HTML) and, where something was measured, ``results.json`` beside it.
+    """Write ``path`` (HTML) and, if there are results, ``results.json`` beside it.
 
     Args:
         path: the page.
-        results: what was measured, one for each protocol.
-        history: lines of metrics.jsonl, for the training curves and health messages.
+        results: one per protocol.
+        history: lines of metrics.jsonl, for the training curves and warnings.
         title: heading of the page, such as the name of the run.
         info: run information by heading: config, plan, versions.
         pictures: show the hardest pairs; leave them out where faces must not be passed on.
@@ -48,7 +48,7 @@ def write_report(
     """
     if not results and not history:
         raise ValueError(
-            "there is nothing to report: no protocol was measured and no training was logged; "
+            "there is nothing to report: no protocol was evaluated and no training was logged; "
             "name a protocol with --on NAME=PATH"
         )
     path, info, notes = Path(path), info or {}, _health(history)
@@ -115,8 +115,8 @@ def _summary(results: Sequence[VerificationResult], notes: Sequence[str]) -> lis
             el("div", _tiles(results), class_="tiles"),
             _comparison(results),
             _caption(
-                "Accuracy: each fold is judged at the threshold that is best on the other folds; mean \u00b1 "
-                "standard deviation over folds. EER: equal error rate. TAR @ FAR: share of genuine pairs "
+                "Accuracy: each fold is scored at the threshold that is best on the other folds; mean \u00b1 "
+                "standard deviation over folds. EER: equal error rate. TAR @ FAR: fraction of genuine pairs "
                 "accepted at a false-accept rate; \u2013 where the set has too few impostor pairs."
             ),
         ]
@@ -124,7 +124,7 @@ def _summary(results: Sequence[VerificationResult], notes: Sequence[str]) -> lis
 
 
 def _tiles(results: Sequence[VerificationResult]) -> list[Element]:
-    """The figures to see first: accuracy of each protocol; of a single one, two more."""
+    """The headline figures: accuracy of each protocol; for a single protocol, two more."""
     tiles = [(result.name, _percent(result.accuracy.mean), _folds_about(result)) for result in results]
     if len(results) == 1:
         tiles.append(("EER", _percent(results[0].curve.eer), "false accepts = false rejects"))
@@ -182,7 +182,7 @@ def _curves(results: Sequence[VerificationResult]) -> list[Element]:
     if not results:
         return []
     about = (
-        f"ROC is dashed where fewer than {MIN_FALSE_ACCEPTS} impostor pairs decide. "
+        f"The ROC is dashed where it rests on fewer than {MIN_FALSE_ACCEPTS} impostor pairs. "
         "The marks in a distribution are thresholds."
     )
     return [*_grid([roc_chart(results), *map(score_chart, results)]), _caption(about)]
@@ -205,13 +205,13 @@ def _protocol(result: VerificationResult, pictures: bool) -> list[Element]:
             _table("Operating points", points, ["FAR", "Threshold", "Interval", "TAR", "Interval"]),
             _caption("Thresholds are cosines. Intervals are 95 % bootstrap intervals over pairs."),
         ]
-    parts += [*map(_caption, result.unsupported()), _table("Facts", list(facts.items()), class_="facts")]
+    parts += [*map(_caption, result.notes()), _table("Facts", list(facts.items()), class_="facts")]
     if pictures:
         ranked = np.argsort(result.scores, kind="stable")
         is_same = result.pairs.is_same[ranked]
         for heading, about, hardest in (
-            ("Hardest genuine pairs", "One person each, yet the lowest scores.", ranked[is_same]),
-            ("Hardest impostor pairs", "Two people each, yet the highest scores.", ranked[~is_same][::-1]),
+            ("Hardest genuine pairs", "Same person, lowest scores.", ranked[is_same]),
+            ("Hardest impostor pairs", "Different people, highest scores.", ranked[~is_same][::-1]),
         ):
             shown = [_pair(result, int(pair)) for pair in hardest[:NUM_HARDEST]]
             parts += [el("h3", heading), _caption(about), el("div", shown, class_="pairs")]
@@ -224,7 +224,7 @@ def _figures(result: Figures) -> list[Element]:
     facts = [("Source", result.source), *[(key, f"{count:,}") for key, count in result.counts.items()]]
     return [
         _table("Figures", rows, ["Figure", "Value"]),
-        *map(_caption, result.unsupported()),
+        *map(_caption, result.notes()),
         _table("Facts", facts, class_="facts"),
     ]
 
@@ -261,7 +261,7 @@ def _thumbnail(image: bytes | Pixels) -> str:
 
 
 def _health(history: Sequence[Row]) -> list[str]:
-    """What the training said of its own health, each message once, and how many steps were skipped."""
+    """Warnings of the training, each once, and the number of skipped steps."""
     messages = list(dict.fromkeys(str(row["message"]) for row in history if row.get("kind") == "health"))
     if num_bad := sum(row.get("kind") == "bad_step" for row in history):
         messages.append(f"{num_bad} training steps were not finite and were skipped")

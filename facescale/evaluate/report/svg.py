@@ -51,7 +51,7 @@ class Line:
         label: shown in the legend.
         x: (n,) positions.
         y: (n,) values.
-        style: class that gives the colour, as ``series-1``.
+        style: CSS class of the colour, such as ``series-1``.
         is_area: fill down to the axis.
         solid_from: x from which the line is solid; left of it, it is dashed.
     """
@@ -96,7 +96,7 @@ def log_axis(label: str, low: float, high: float) -> Axis:
 
 
 def short(value: float, step: float) -> str:
-    """``value`` with no more digits than ticks ``step`` apart need."""
+    """``value`` with as many digits as ticks ``step`` apart need."""
     if value and step >= 1000:
         return f"{value / 1000:g}k"
     if step < 1e-3:
@@ -184,7 +184,7 @@ def _line(line: Line, x: Axis, y: Axis) -> list[Element]:
 
 
 def _mark(mark: Mark, row: int, x: Axis) -> list[Element]:
-    """The line, and its label in a row of its own, so that labels of close marks do not overlap."""
+    """The line, and its label in a separate row, so that labels of close marks do not overlap."""
     at = float(_px(x, mark.x))
     is_near_end = at > WIDTH - RIGHT - 80
     label_x, anchor = (at - 5, "tick end") if is_near_end else (at + 5, "tick")

@@ -8,9 +8,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
-from facescale.data.loading.decode import decode, decode_into, encode_jpeg, resized
+from facescale.data.loading.decode import (
+    SAMPLING,
+    STRAY,
+    TRANSPARENT,
+    TURNED,
+    decode,
+    decode_into,
+    decode_noting,
+    encode_jpeg,
+    resized,
+)
+from facescale.data.loading.exif import orientation
 from facescale.data.readers.base import BadRecordError
 
 
@@ -168,3 +179,116 @@ def test_scaling_images_keeps_no_memory():
     for _ in range(5000):
         decode_into(out, data, resize=True)
     assert used() - before < 8 << 20  # 22 MB while the decoder kept 4.4 KB of each
+
+
+def photo(turn: int, kind: str) -> bytes:
+    """A picture that is stored turned, with the note that says so."""
+    exif = Image.Exif()
+    exif[0x010F] = "a camera"
+    exif[0x0112] = turn
+    pixels = np.zeros((16, 24, 3), np.uint8)
+    pixels[:8, :8], pixels[:8, 16:], pixels[8:, :8] = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+    file = io.BytesIO()
+    options = {"JPEG": {"subsampling": 0}, "WEBP": {"lossless": True}, "PNG": {}}[kind]
+    Image.fromarray(pixels).save(file, kind, exif=exif, **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_a_picture_is_turned_as_every_viewer_turns_it(turn: int, kind: str):
+    data = photo(turn, kind)
+    upright = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data)).convert("RGB")))
+    pixels, unusual = decode_noting(data)
+    assert pixels.shape == upright.shape
+    assert np.abs(pixels.astype(int) - upright).max() <= 1
+    assert unusual == ([] if turn == 1 else [TURNED])
+    assert orientation(data) == turn
+
+
+def test_a_square_picture_is_turned_in_place_too(make_picture):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = pack(make_picture(3), "JPEG", exif=exif, quality=95, subsampling=0)
+    out = np.zeros((24, 24, 3), np.uint8)
+    assert decode_into(out, data) == (24, 24)
+    assert np.abs(out.astype(int) - np.rot90(make_picture(3), -1)).mean() < 3
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        b"",
+        b"II*\0",
+        b"MM\0*\0\0\0\x08\xff\xff",
+        b"II*\0\xff\xff\xff\xff",
+        b"xxxx" * 4,
+        b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x09\0",
+    ],
+)
+def test_a_broken_note_leaves_the_picture_as_it_is(make_picture, block: bytes):
+    jpeg = encode_jpeg(make_picture(3))
+    segment = b"Exif\0\0" + block
+    data = jpeg[:2] + b"\xff\xe1" + struct.pack(">H", 2 + len(segment)) + segment + jpeg[2:]
+    pixels, unusual = decode_noting(data)
+    assert np.array_equal(pixels, decode(jpeg))
+    assert unusual == []
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "PA"])
+def test_transparent_pixels_are_composed_on_black(make_picture, mode: str):
+    layer = Image.fromarray(make_picture(3)).convert("RGBA")
+    alpha = np.full((24, 24), 255, np.uint8)
+    alpha[:8], alpha[8:16] = 0, 128
+    layer.putalpha(Image.fromarray(alpha))
+    file = io.BytesIO()
+    if mode == "PA":  # a palette with one transparent colour
+        palette = Image.fromarray((np.arange(576) // 200).astype(np.uint8).reshape(24, 24), "P")
+        palette.putpalette([255, 0, 255, 0, 255, 0, 0, 0, 255])
+        palette.save(file, "PNG", transparency=0)
+        pixels, unusual = decode_noting(file.getvalue())
+        assert (pixels[:8] == 0).all() and pixels[-1].max() == 255
+    else:
+        layer.convert(mode).save(file, "PNG")
+        pixels, unusual = decode_noting(file.getvalue())
+        opaque = np.asarray(layer.convert("RGB") if mode == "RGBA" else layer.convert("L").convert("RGB"))
+        assert (pixels[:8] == 0).all()
+        assert np.abs(pixels[8:16].astype(int) - opaque[8:16] * (128 / 255)).max() <= 1
+        assert np.array_equal(pixels[16:], opaque[16:])
+    assert unusual == [TRANSPARENT]
+
+
+@pytest.mark.parametrize("place", ["end", "table"])
+def test_stray_bytes_between_segments_harm_no_pixel(make_picture, place: str):
+    jpeg = encode_jpeg(make_picture(6))
+    at = len(jpeg) - 2 if place == "end" else jpeg.index(b"\xff\xc4")
+    data = jpeg[:at] + b"\x11\x22\x33" * 5 + jpeg[at:]
+    pixels, unusual = decode_noting(data)
+    assert np.abs(pixels.astype(int) - decode(jpeg)).max() <= 1
+    assert unusual == [STRAY]
+    out = np.zeros((24, 24, 3), np.uint8)
+    decode_into(out, data)
+    assert np.array_equal(out, pixels)
+
+
+def test_a_picture_that_is_cut_in_the_middle_stays_bad_though_it_has_an_end(make_picture):
+    jpeg = encode_jpeg(make_picture(6, 64))
+    scan = jpeg.index(b"\xff\xda")
+    with pytest.raises(BadRecordError, match="damaged JPEG"):
+        decode(jpeg[: (scan + len(jpeg)) // 2] + b"\xff\xd9")
+
+
+def test_a_rare_chroma_sampling_is_read():
+    """16x16 grey pixels: 2x2 blocks of luma, 2x1 of one colour, 1x2 of the other, which has no name."""
+    file = io.BytesIO()
+    Image.new("RGB", (16, 16), (128, 128, 128)).save(file, "JPEG", subsampling=0)
+    jpeg = bytearray(file.getvalue())
+    frame = jpeg.index(b"\xff\xc0")
+    jpeg[frame + 11], jpeg[frame + 14], jpeg[frame + 17] = 0x22, 0x21, 0x12
+    scan = jpeg.index(b"\xff\xda")
+    scan += 2 + int.from_bytes(jpeg[scan + 2 : scan + 4], "big")
+    bits = "001010" * 4 + "0000" * 4  # no difference, end of block: for luma, for colour
+    blocks = int(bits, 2).to_bytes(len(bits) // 8, "big")
+    pixels, unusual = decode_noting(bytes(jpeg[:scan]) + blocks + b"\xff\xd9")
+    assert (pixels == 128).all()
+    assert unusual == [SAMPLING]

@@ -209,6 +209,15 @@ def test_unreadable_images_are_replaced_counted_once_and_named(make_reader, tmp_
     assert lines == ["memory/30\tmade to fail", "memory/5\tmade to fail"]
 
 
+def test_a_name_with_line_ends_is_named_once_on_one_line(make_reader, tmp_path):
+    reader = make_reader(IDS, bad=frozenset({5}))
+    reader.key = lambda index: f"a\n\tb/{index}"
+    for _ in range(2):  # as after a resume
+        for _ in loader(reader, bad_log=tmp_path / "bad.txt", max_bad_share=0.04, batch_size=10).epoch(0):
+            pass
+    assert (tmp_path / "bad.txt").read_text() == "a\\n\\tb/5\tmade to fail\n"
+
+
 def test_more_than_the_allowed_share_of_unreadable_images_stops_the_run(make_reader, tmp_path):
     reader = make_reader(IDS, bad=frozenset({5, 30}))
     with pytest.raises(

@@ -60,10 +60,17 @@ def test_a_reader_survives_pickling(make_folder):
 @pytest.mark.parametrize(
     ("files", "sentence"),
     [
-        ({"a.jpg": b"x"}, "holds images outside of identity folders; it must hold one sub-folder"),
-        ({"a.jpg": b"x", "b/1.jpg": b"y"}, "holds images outside of identity folders"),
-        ({"a/notes.txt": b""}, "holds no images; it must hold one sub-folder of images for each identity"),
-        ({"a/1.jpg": b"x", "a/b/1.jpg": b"y"}, "holds images and the identity folder 'a/b'"),
+        ({"a.jpg": b"x"}, "holds 1 images outside of identity folders, such as 'a.jpg'; move them"),
+        ({"a.jpg": b"x", "b/1.jpg": b"y"}, "holds 1 images outside of identity folders, such as 'a.jpg'"),
+        (
+            {".hidden": b"", "a/.x": b""},
+            r"holds no images \(passed over: hidden files \(2\)\); it must hold one",
+        ),
+        ({"a/notes.txt": b""}, r"holds no images \(passed over: .txt \(1\)\); it must hold one sub-folder"),
+        (
+            {"a/1.jpg": b"x", "a/b/1.jpg": b"y"},
+            "holds 1 images, such as '1.jpg', and the identity folder 'a/b'",
+        ),
     ],
 )
 def test_a_folder_of_another_shape_is_refused(make_folder, files: dict[str, bytes], sentence: str):

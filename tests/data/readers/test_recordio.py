@@ -159,14 +159,24 @@ def test_identities_without_images_are_not_there(tmp_path):
     assert list(reader.names) == ["0", "2"]
 
 
-def test_an_index_of_part_of_the_file_gives_that_part(written):
-    path, images = written
-    lines = path.with_suffix(".idx").read_text().splitlines()
-    parts = sorted((line for line in lines if line.split("\t")[0] in "23"), key=lambda line: int(line[0]))
-    path.with_suffix(".idx").write_text("\n".join(parts))
-    reader = RecordReader(path)
-    first = 1 if path.with_name("property").exists() else 2
-    assert [reader[i][0] for i in range(2)] == images[first : first + 2]
+@pytest.mark.parametrize("kept", [slice(0, 3), slice(-1), slice(None, None, 2), slice(-3, None)])
+def test_an_index_of_part_of_the_file_is_refused(written, kept: slice):
+    path, _ = written
+    index = path.with_suffix(".idx")
+    lines = sorted(index.read_text().splitlines(), key=lambda line: int(line.split("\t")[1]))
+    index.write_text("\n".join(lines[kept]))
+    sentence = r"records from byte .* incomplete|leaves out what follows|tells of 6 images"
+    with pytest.raises(ValueError, match=sentence):
+        RecordReader(path)
+
+
+def test_two_files_in_one_are_refused(written):
+    path, _ = written
+    path.write_bytes(path.read_bytes() * 2)
+    with pytest.raises(
+        ValueError, match=r"names \d+ records from byte 0 to [\d,]+ of a record file of [\d,]+ bytes"
+    ):
+        RecordReader(path)
 
 
 def test_a_reader_survives_pickling_and_is_shared_by_threads(written):
@@ -273,9 +283,19 @@ def test_the_index_of_another_file_is_refused(written):
     path, _ = written
     path.with_suffix(".idx").write_text("0\t4\n1\t0\n")
     with pytest.raises(
-        ValueError, match=r"has no record 0 at byte 4, as the index has it; the index belongs to another"
+        ValueError, match=r"names 2 records from byte 0 to \d+ .* incomplete or of another file"
     ):
         RecordReader(path)
+
+
+def test_an_offset_without_a_record_is_named(make_reader, tmp_path):
+    write_records(make_reader([0, 1, 2]), tmp_path, layout="im2rec")
+    index = tmp_path / "train.idx"
+    lines = sorted(index.read_text().splitlines(), key=lambda line: int(line.split("\t")[1]))
+    key, offset = lines[1].split("\t")
+    index.write_text(index.read_text().replace(lines[1], f"{key}\t{int(offset) + 4}"))
+    with pytest.raises(ValueError, match=rf"no record {key} at byte .*; the index belongs to another"):
+        RecordReader(tmp_path / "train.rec")
 
 
 def damaged(path: Path, at: int, data: bytes) -> RecordReader:

@@ -1,5 +1,7 @@
 """Drawn protocols: balanced, without repetition, without people in two folds, the same every time."""
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -38,7 +40,9 @@ def test_drawn_pairs_are_balanced_and_different_however_images_are_spread(sizes,
     if most:
         check(ids, most * 2 * folds, folds, seed)  # every last pair of the rarer kind
         check(ids, 2 * folds, folds, seed)
-    with pytest.raises(ValueError, match=f"allow {genuine} genuine and {impostors} impostor pairs; ask for"):
+    with pytest.raises(
+        ValueError, match=f"allow {genuine} genuine and {impostors} impostor pairs; (ask for|give more)"
+    ):
         make_pairs(ids, (most + 1) * 2 * folds, folds, seed)
 
 
@@ -80,6 +84,24 @@ def test_numbers_that_do_not_divide_are_answered_in_a_sentence(num_pairs: int, n
 
 def test_one_identity_allows_no_impostors() -> None:
     with pytest.raises(
-        ValueError, match="1 identities allow 10 genuine and 0 impostor pairs; ask for 0 or fewer"
+        ValueError, match="1 identities allow 10 genuine and 0 impostor pairs; give more images"
     ):
         make_pairs(np.zeros(5, np.int64), 4, 2)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "num_pairs", "num_folds", "advice"),
+    [
+        ([3, 3], 6000, 10, "ask for 12 pairs in 6 folds"),
+        ([2, 2, 2, 2, 2], 20, 10, "ask for 10 pairs in 5 folds"),
+        ([6, 6], 6000, 10, r"ask for 60 \(--num-pairs\) or fewer"),
+        ([2, 1], 4, 2, "give more images"),
+    ],
+)
+def test_advice_can_be_followed(sizes: list[int], num_pairs: int, num_folds: int, advice: str) -> None:
+    ids = np.repeat(np.arange(len(sizes)), sizes)
+    with pytest.raises(ValueError, match=advice) as error:
+        make_pairs(ids, num_pairs, num_folds)
+    numbers = [int(number) for number in re.findall(r"\d+", str(error.value).rpartition(";")[2])]
+    if numbers:
+        assert len(make_pairs(ids, *numbers).a) == numbers[0]

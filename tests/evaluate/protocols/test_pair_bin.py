@@ -106,15 +106,18 @@ def test_functions_in_a_file_are_not_run(tmp_path: Path, function: Any, protocol
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"a": 1}, r"holds no \(images, labels\)"),
-        ((IMAGES, "yes"), "images or labels are no list"),
-        (("abc", LABELS), "images or labels are no list"),
+        ({"a": 1}, r"does not contain \(images, labels\)"),
+        ((IMAGES, "yes"), "images or labels are not a list"),
+        (("abc", LABELS), "images or labels are not a list"),
         ((IMAGES[:-1], LABELS), "39 images do not make 20 pairs"),
         ((["text"] * 40, LABELS), "neither bytes nor a uint8 array"),
         ((IMAGES, [2] * 20), "labels are not booleans"),
         ((IMAGES, ["x"] * 20), "labels are not booleans"),
-        (([np.zeros(3, np.float32)] * 40, LABELS), "array of type 'f4'"),
-        (([np.array([{}], object)] * 40, LABELS), "array of type 'O8'"),
+        (([np.zeros(3, np.float32)] * 40, LABELS), "neither bytes nor a uint8 array"),
+        (([np.zeros(3, np.complex64)] * 40, LABELS), "array of type 'c8'"),
+        (([np.array([{}], object)] * 40, LABELS), "neither bytes nor a uint8 array"),
+        ((IMAGES, [0.5] * 20), "labels are not booleans, nor 0 and 1"),
+        ((np.array(IMAGES, object), "yes"), "images or labels are not a list"),
         ((IMAGES, [True] * 20), "20 of 20 pairs are genuine"),
     ],
 )
@@ -158,3 +161,51 @@ def test_any_damage_is_a_value_error_or_still_a_protocol(tmp_path_factory: Any, 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"cannot read '.*none\.bin'"):
         read_bin(tmp_path / "none.bin")
+
+
+SAME = [number % 2 == 0 for number in range(20)]
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+@pytest.mark.parametrize(
+    "content",
+    [
+        (IMAGES, [np.int64(same) for same in SAME]),
+        (IMAGES, np.array(SAME, np.int64)),
+        (IMAGES, np.array(SAME, ">i4")),
+        (IMAGES, np.array(SAME, np.float32)),
+        (IMAGES, np.array(SAME, object)),
+        (IMAGES, [float(same) for same in SAME]),
+        (IMAGES, [int(same) for same in SAME]),
+        (tuple(IMAGES), tuple(SAME)),
+        ([bytearray(image) for image in IMAGES], SAME),
+        (np.array(IMAGES, object), SAME),
+        ([np.frombuffer(image, np.uint8) for image in IMAGES], SAME),
+    ],
+)
+def test_every_harmless_spelling_is_read_to_the_same_pairs(
+    tmp_path: Path, content: Any, protocol: int
+) -> None:
+    (tmp_path / "x.bin").write_bytes(pickle.dumps(content, protocol))
+    pairs = read_bin(tmp_path / "x.bin")
+    assert pairs.is_same.tolist() == SAME
+    index = np.stack([pairs.a, pairs.b], axis=1).ravel()
+    assert [pairs.images[int(i)] for i in index] == IMAGES
+
+
+@pytest.mark.parametrize(("num_pairs", "num_folds"), [(4, 2), (6, 3), (9, 4), (10, 10), (12, 10)])
+def test_few_pairs_make_few_folds(tmp_path: Path, num_pairs: int, num_folds: int) -> None:
+    (tmp_path / "x.bin").write_bytes(pickle.dumps((IMAGES[: 2 * num_pairs], SAME[:num_pairs])))
+    assert len(np.unique(read_bin(tmp_path / "x.bin").fold)) == num_folds
+
+
+def test_too_few_pairs_for_folds_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.bin").write_bytes(pickle.dumps((IMAGES[:6], SAME[:3])))
+    with pytest.raises(ValueError, match=r"x.bin' holds 3 pairs; give at least 4"):
+        read_bin(tmp_path / "x.bin")
+
+
+def test_a_bytearray_of_something_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.bin").write_bytes(b"cbuiltins\nbytearray\n(I1000000000000\ntR.")
+    with pytest.raises(ValueError, match="makes a bytearray of something else than bytes"):
+        read_bin(tmp_path / "x.bin")

@@ -1,12 +1,17 @@
 """Pair lists: what is read, and what is refused."""
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from facescale.data.images import ReaderImages
+from facescale.data.readers.folder import FolderReader
+from facescale.evaluate.protocols.draw import make_pairs
 from facescale.evaluate.protocols.pair_lists import read_csv, read_lfw, write_csv
+from facescale.evaluate.protocols.pairs import Pairs
 
 
 def make_images(root: Path, names: list[str]) -> None:
@@ -65,14 +70,14 @@ def test_lfw_images_may_lie_in_a_sub_folder_or_elsewhere_and_be_png(tmp_path: Pa
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (["10 300", "Bo 1 2"], "promises 6000 pairs but 1 follow"),
-        (["ten", "Bo 1 2"], "first line is 'ten', not '10 300'"),
+        (["10 300", "Bo 1 2"], "announces 6000 pairs but 1 follow"),
+        (["ten", "Bo 1 2"], "first line is 'ten', not numbers such as '10 300'"),
         (["Bo 1 2 3 4"], "cannot read the line 'Bo 1 2 3 4'; a genuine pair is 'NAME 1 2'"),
         (["Bo 1 x"], "cannot read the line 'Bo 1 x'"),
-        (["Bo 1 2", "Bo 1 Cy 9", "Bo 2 3", "Bo 1 Cy 1"], "1 of 5 images are not in .*Cy_0009.jpg"),
-        (["Bo 1 2", "Bo 1 3"], "2 genuine and 0 impostor pairs; give at least two of each"),
+        (["Bo 1 2", "Bo 1 Cy 9", "Bo 2 3", "Bo 1 Cy 1"], "1 of 5 images are not in .*Cy_0009'"),
+        (["Bo 1 2", "Bo 1 3"], "2 genuine and 0 impostor pairs; folds need at least two of each"),
         ([""], "is empty"),
-        (["Bo 1 2", "../Bo 1 2", "Bo 1 Cy 1", "Bo 2 Cy 2"], r"'../Bo/../Bo_0001.jpg' leads out of"),
+        (["Bo 1 2", "../Bo 1 2", "Bo 1 Cy 1", "Bo 2 Cy 2"], r"'../Bo/../Bo_0001' is outside"),
     ],
 )
 def test_wrong_lfw_lists_are_answered_in_a_sentence(people: Path, lines: list[str], message: str) -> None:
@@ -112,9 +117,9 @@ def test_written_csv_is_read_back_the_same(people: Path) -> None:
         (["a,b,same", "x,y"], "pair 1 reads .*same=''"),
         (
             ["a,b,same", "/etc/passwd,Bo/Bo_0001.jpg,1", "a,b,0", "a,b,1", "a,b,0"],
-            "'/etc/passwd' leads out of",
+            "'/etc/passwd' is outside",
         ),
-        (["a,b,same", "../x,Bo/Bo_0001.jpg,1", "a,b,0", "a,b,1", "a,b,0"], r"'\.\./x' leads out of"),
+        (["a,b,same", "../x,Bo/Bo_0001.jpg,1", "a,b,0", "a,b,1", "a,b,0"], r"'\.\./x' is outside"),
     ],
 )
 def test_wrong_csv_is_answered_in_a_sentence(people: Path, rows: list[str], message: str) -> None:
@@ -129,7 +134,7 @@ def test_a_link_may_not_lead_out_of_the_folder(
     make_images(outside.parent, [outside.name])
     (people / "Bo/link.jpg").symlink_to(outside)
     rows = ["a,b,same", "Bo/link.jpg,Bo/Bo_0001.jpg,1", "Bo/Bo_0002.jpg,Bo/Bo_0001.jpg,1"]
-    with pytest.raises(ValueError, match=r"'Bo/link.jpg' leads out of"):
+    with pytest.raises(ValueError, match=r"'Bo/link.jpg' is outside"):
         read_csv(write(people / "p.csv", *rows, *[row.replace(",1", ",0") for row in rows[1:]]))
 
 
@@ -137,3 +142,44 @@ def test_a_list_that_is_no_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "p.csv").write_bytes(b"\xff\xfe\x00\x01")
     with pytest.raises(ValueError, match="cannot read the pair list"):
         read_csv(tmp_path / "p.csv")
+
+
+def test_each_lfw_image_may_have_a_suffix_of_its_own(tmp_path: Path) -> None:
+    names = ["A/A_0001.JPG", "A/A_0002.png", "B/B_0001.jpe", "B/B_0002.jpg", "B/B_0002.txt"]
+    make_images(tmp_path, [name for name in names if name[-3:] in ("JPG", "png", "jpg")])
+    make_images(tmp_path, ["one.jpg"])
+    (tmp_path / "one.jpg").rename(tmp_path / "B/B_0001")
+    (tmp_path / "B/B_0002.txt").write_text("no picture")
+    pairs = read_lfw(write(tmp_path / "pairs.txt", "A 1 2", "B 1 2", "A 1 B 1", "A 2 B 2"))
+    keys = [pairs.images.key(i) for i in range(4)]
+    assert keys == ["A/A_0001.JPG", "A/A_0002.png", "B/B_0001", "B/B_0002.jpg"]
+
+
+@pytest.mark.parametrize(
+    "who",
+    [
+        " Ann Lee",
+        "Ann ",
+        'An"n',
+        "An,n",
+        "A\nn",
+        "A\r\nn",
+        "A\tn",
+        "Zoë",
+        os.fsdecode(b"J\xfcrgen"),
+        "1",
+        "a\\nb",
+    ],
+)
+def test_names_of_any_bytes_make_the_round_trip(tmp_path: Path, who: str) -> None:
+    make_images(tmp_path, [f"{name}/{i}.jpg" for name in (who, "Bo") for i in (1, 2, 3)])
+    reader = FolderReader(tmp_path)
+    write_csv(tmp_path / "p.csv", Pairs("x", ReaderImages(reader), *make_pairs(reader.ids, 4, 2)))
+    again = read_csv(tmp_path / "p.csv")
+    assert {again.images.key(i).rpartition("/")[0] for i in range(len(again.images))} == {who, "Bo"}
+    assert len(again) == 4
+
+
+def test_a_list_written_by_hand_may_have_blanks_and_empty_lines(people: Path) -> None:
+    rows = ["a, b, same", "Bo/Bo_0001.jpg, Bo/Bo_0002.jpg, 1", " ", "", "Bo/Bo_0001.jpg, Cy/Cy_0001.jpg, 0"]
+    assert read_csv(write(people / "p.csv", *rows, *rows[1:])).is_same.tolist() == [True, False] * 2

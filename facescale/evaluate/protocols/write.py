@@ -1,0 +1,34 @@
+"""Sample pairs from a data set and write them as a protocol file."""
+
+from pathlib import Path
+
+from facescale.data import open_reader
+from facescale.data.images import ReaderImages
+from facescale.evaluate.protocols.draw import make_pairs
+from facescale.evaluate.protocols.pair_bin import write_bin
+from facescale.evaluate.protocols.pair_lists import write_csv
+from facescale.evaluate.protocols.pairs import Pairs
+
+_WRITERS = {".csv": write_csv, ".bin": write_bin}
+
+
+def write_protocol(data: str, out: Path, num_pairs: int, num_folds: int, seed: int) -> None:
+    """Sample ``num_pairs`` pairs from ``data`` and write them to ``out``.
+
+    Args:
+        data: what `facescale.data.open_reader` takes.
+        out: ``.csv`` (names the images) or ``.bin`` (contains them).
+        num_pairs: number of pairs, half of them genuine.
+        num_folds: number of folds.
+        seed: random seed.
+
+    Raises:
+        ValueError: an unknown suffix, a ``.csv`` from data that is not a folder, or too few images.
+    """
+    if out.suffix not in _WRITERS:
+        raise ValueError(f"cannot write pairs to '{out}'; its suffix must be .csv or .bin")
+    if out.suffix == ".csv" and not Path(data).is_dir():
+        raise ValueError(f"'{data}' is not a folder, so a CSV cannot name its images; write a .bin")
+    reader = open_reader(data)
+    sampled = make_pairs(reader.ids, num_pairs, num_folds, seed)
+    _WRITERS[out.suffix](out, Pairs(data, ReaderImages(reader), *sampled))
