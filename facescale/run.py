@@ -87,11 +87,24 @@ class RunDir:
             raise ValueError(f"the run {self.path} has no checkpoint {which}; it has: best, latest, {steps}")
         return self.snapshot(step) / "model.safetensors"
 
-    def keep_best(self, step: int, metrics: Mapping[str, Any]) -> None:
-        """Make ``step`` the best checkpoint if the first accuracy in ``metrics`` is the highest so far."""
-        name = next((key for key in metrics if key.endswith("/accuracy")), None)
-        if name is None:
+    def keep_best(self, step: int, metrics: Mapping[str, Any], best_by: str = "") -> None:
+        """Make ``step`` the best checkpoint if one of its figures is the highest so far.
+
+        Args:
+            step: of the checkpoint.
+            metrics: NAME/METRIC -> value; may be empty.
+            best_by: the figure that decides; empty is the first accuracy.
+
+        Raises:
+            ValueError: ``best_by`` was not measured.
+        """
+        name = best_by or next((key for key in metrics if key.endswith("/accuracy")), None)
+        if name is None or not metrics:
             return
+        if name not in metrics:
+            raise ValueError(
+                f"checkpoint.best_by = '{name}' was not measured; it must be one of: {', '.join(metrics)}"
+            )
         best = self.best()
         if best is None or best["name"] != name or metrics[name] > best["value"]:
             write_atomically(self.best_file, json.dumps({"step": step, "name": name, "value": metrics[name]}))

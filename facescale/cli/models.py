@@ -9,7 +9,11 @@ from facescale.cli.app import DeviceOption, JsonOption, app, show
 
 OnOption = Annotated[
     list[str] | None,
-    typer.Option("--on", metavar="NAME=PATH", help="LFW folder, CSV of pairs, .bin or synthetic:..."),
+    typer.Option(
+        "--on",
+        metavar="NAME=PATH",
+        help="LFW folder, CSV of pairs, .bin, synthetic:..., or a kind of facescale list evaluators.",
+    ),
 ]
 
 
@@ -32,12 +36,7 @@ def evaluate(
 
     named = [split_name(text) for text in on or []]
     results, report = run_evaluation(model, named, out, pictures, batch_size, device)
-    lines = [
-        f"{r.name}: accuracy {r.accuracy.mean:.2%} +- {r.accuracy.std:.2%}, AUC {r.curve.auc:.4f}, "
-        f"EER {r.curve.eer:.2%}"
-        + "".join(f", TAR@FAR={p.far:g} {p.tar:.2%}" for p in r.points if p.supported)
-        for r in results
-    ]
+    lines = [result.summary() for result in results]
     notes = [note for r in results for note in r.notes()]
     values = {"report": str(report), "results": [r.to_dict() for r in results]}
     show(values, as_json, "\n".join([*lines, *notes, f"report: {report}"]))

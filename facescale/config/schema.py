@@ -173,6 +173,9 @@ class CheckpointConfig(Section):
 
     every: Duration = Field("1 epoch", description="time between checkpoints")
     keep: int = Field(2, ge=1, description="newest checkpoints to keep (the best is kept besides)")
+    best_by: str = Field(
+        "", description="figure that decides which is best, as NAME/METRIC; empty: the first accuracy"
+    )
 
 
 class EvalConfig(Section):
@@ -180,7 +183,7 @@ class EvalConfig(Section):
 
     sets: dict[str, str] = Field(
         default_factory=lambda: {"synthetic": "synthetic:pairs=2000"},
-        description="NAME = PATH of verification protocols; the first one decides which checkpoint is best",
+        description="NAME = PATH of protocols, as for facescale evaluate --on",
     )
     every: Duration = Field("20%", description="time between evaluations")
     flip: bool = Field(True, description="add the embedding of the mirrored image")

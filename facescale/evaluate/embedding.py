@@ -34,10 +34,12 @@ class Embedded:
         unit_ND: float32 (N, D), rows of length 1.
         norm_N: float32 (N,), length of the raw embedding, the mean of both views where there are two; it
             often follows image quality.
+        sum_norm_N: float32 (N,), length of the sum of both views; times the unit row it is that sum.
     """
 
     unit_ND: npt.NDArray[np.float32]
     norm_N: npt.NDArray[np.float32]
+    sum_norm_N: npt.NDArray[np.float32]
 
 
 def embed_images(embed: "Embed", batches: Iterable[Pixels], flip: bool = True) -> Embedded:
@@ -59,6 +61,7 @@ def embed_images(embed: "Embed", batches: Iterable[Pixels], flip: bool = True) -
 
     unit: list[npt.NDArray[np.float32]] = []
     norm: list[npt.NDArray[np.float32]] = []
+    sum_norm: list[npt.NDArray[np.float32]] = []
     with torch.no_grad():
         for batch in batches:
             images_BHW3 = torch.from_numpy(batch)
@@ -69,9 +72,10 @@ def embed_images(embed: "Embed", batches: Iterable[Pixels], flip: bool = True) -
             require_finite(fused_BD, "embeddings")
             unit.append(unit_rows(fused_BD).astype(np.float32))
             norm.append(torch.stack(views).norm(dim=2).mean(0).cpu().numpy())
+            sum_norm.append(torch.stack(views).sum(0).norm(dim=1).cpu().numpy())
     if not unit:
         raise ValueError("there are no images to embed; pass at least one batch")
-    return Embedded(np.concatenate(unit), np.concatenate(norm))
+    return Embedded(np.concatenate(unit), np.concatenate(norm), np.concatenate(sum_norm))
 
 
 def _check_batch_independence(embed: "Embed", images_BHW3: "Tensor", x_BD: "Tensor") -> None:

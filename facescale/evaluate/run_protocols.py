@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from facescale.config import load_config
+from facescale.evaluate.figures import Result
 from facescale.evaluate.protocols.open import open_protocol
 from facescale.evaluate.report.page import write_report
-from facescale.evaluate.verification import VerificationResult
 from facescale.inference.load import load
 from facescale.run import RunDir
 
@@ -23,7 +23,7 @@ def evaluate(
     pictures: bool,
     batch_size: int,
     device: str,
-) -> tuple[list[VerificationResult], Path]:
+) -> tuple[list[Result], Path]:
     """Measure a model and write its report.
 
     Args:
@@ -51,7 +51,7 @@ def evaluate(
         open_protocol(path, model.contract.size, model.needs_flip, batch_size, name=name) for name, path in on
     ]
     _check_names([protocol.name for protocol in protocols])
-    results = [protocol.measure(model.encoder) for protocol in protocols]
+    results: list[Result] = [protocol.measure(model.encoder) for protocol in protocols]
     page = out or (run.report if run else model_path.with_name("report.html"))
     history = run.read_metrics() if run else []
     write_report(page, results, history, str(model_path), _info(run, model.info), pictures=pictures)

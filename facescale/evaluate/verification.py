@@ -70,6 +70,14 @@ class VerificationResult:
                     yield f"threshold@far={point.far:g}", point.threshold
         yield "mean_norm", self.mean_norm
 
+    def summary(self) -> str:
+        """One line of figures in percent."""
+        points = "".join(f", TAR@FAR={p.far:g} {p.tar:.2%}" for p in self.points if p.supported)
+        return (
+            f"{self.name}: accuracy {self.accuracy.mean:.2%} +- {self.accuracy.std:.2%}, "
+            f"AUC {self.curve.auc:.4f}, EER {self.curve.eer:.2%}{points}"
+        )
+
     def notes(self) -> list[str]:
         """A sentence for each thing that makes a figure less than it seems, or leaves it out."""
         notes = [

@@ -10,7 +10,7 @@ from facescale.data import open_reader
 from facescale.data.images import Images, ReaderImages
 from facescale.data.loading.decode import decode_into
 from facescale.data.synthetic.faces import SyntheticFaces
-from facescale.evaluate.protocols.open import open_protocol
+from facescale.evaluate.protocols.open import open_verification
 from facescale.inference.model import Model
 from facescale.run import RunDir
 
@@ -56,7 +56,7 @@ def _of_run(run: str | Path | None) -> tuple[Images, str]:
         return synthetic
     for name, path in load_config(config).eval.sets.items():
         try:
-            return open_protocol(path).pairs.images, f"images of the run's evaluation set {name}"
+            return open_verification(path).pairs.images, f"images of the run's evaluation set {name}"
         except ValueError:
             continue  # it may lie on another machine
     return synthetic

@@ -54,7 +54,7 @@ def save(session: Session, figures: dict[str, float]) -> None:
     state.window = session.meter.state()
     checkpoint.save(run, session.dist, state, tensors, task.write_model, task.head.save_rows)
     if session.dist.is_main:
-        run.keep_best(state.step, figures)
+        run.keep_best(state.step, figures, session.config.checkpoint.best_by)
         # The one that this sitting began with goes first, if only a stop asked for it.
         first = session.first_step
         regular = saves_at(plan, first) or (session.protocols and evaluates_at(plan, first))

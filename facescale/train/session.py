@@ -18,8 +18,8 @@ from facescale.data.loading.train_loader import TrainLoader
 from facescale.data.readers.base import Reader, passed_over
 from facescale.data.sampling.multiview import make_sampler
 from facescale.distributed import Dist
+from facescale.evaluate import Evaluator
 from facescale.evaluate.protocols.open import open_protocol
-from facescale.evaluate.verification import Verification
 from facescale.files import write_atomically
 from facescale.plan import Plan, make_plan
 from facescale.run import RunDir
@@ -78,7 +78,7 @@ class Session:
     scaler: torch.amp.GradScaler
     schedule: Schedule
     loader: TrainLoader
-    protocols: list[Verification]
+    protocols: list[Evaluator]
     state: TrainState
     meter: Meter
     log: RunLog
@@ -118,7 +118,7 @@ def open_session(
     if dist.is_main:
         run.truncate_metrics(state.step)
     loader = make_loader(config, plan, reader, task, run)
-    protocols = [
+    protocols: list[Evaluator] = [
         open_protocol(path, task.input_size, config.eval.flip, config.eval.batch_size, name=name)
         for name, path in config.eval.sets.items()
     ]

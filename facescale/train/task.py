@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from facescale.data.loading.augment import Augment
 from facescale.data.loading.batch import Batch
 from facescale.distributed import Dist
+from facescale.evaluate.figures import Result
 from facescale.evaluate.verification import VerificationResult
 from facescale.heads import ClassHead
 from facescale.inference.torch_encoder import TorchEncoder
@@ -172,10 +173,11 @@ class RecognitionTask(nn.Module):
         """Raw float32 embeddings (B, D) of uint8 images by the evaluated network, in evaluation mode."""
         return self._encoder(images_BHW3)
 
-    def keep_thresholds(self, results: Sequence[VerificationResult]) -> None:
-        """Keep the thresholds of an evaluation (of its first protocol); they are saved with the weights."""
-        if results:
-            self.card = replace(self.card, thresholds=_thresholds(results[0]))
+    def keep_thresholds(self, results: Sequence[Result]) -> None:
+        """Keep the thresholds of an evaluation (of its first pair protocol), to be saved with the weights."""
+        of_pairs = next((one for one in results if isinstance(one, VerificationResult)), None)
+        if of_pairs:
+            self.card = replace(self.card, thresholds=_thresholds(of_pairs))
 
     # ---- state --------------------------------------------------------------------------------------------
 

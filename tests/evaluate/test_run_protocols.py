@@ -37,7 +37,7 @@ def test_two_protocols_of_one_name_are_refused(weights: Path) -> None:
 
 def test_without_a_run_there_must_be_a_protocol(weights: Path) -> None:
     with pytest.raises(
-        ValueError, match=r"net\.pth.* is not a run with a config; name the protocols with --on"
+        ValueError, match=r"net.pth.* is not a run with a config; name the protocols with --on"
     ):
         evaluate(weights, [], None, False, 16, "cpu")
 

@@ -132,7 +132,11 @@ def test_a_bad_image_is_named() -> None:
 
 
 def test_every_listed_evaluator_opens_a_protocol() -> None:
-    assert list(EVALS) == ["verification"]
+    assert list(EVALS) == ["verification", "identification", "all_pairs", "ijb"]
+    for kind in ("identification", "all_pairs"):
+        assert EVALS[kind]("synthetic:ids=4,images=2", name="x").name == "x"
+    with pytest.raises(ValueError, match="name the folder of IJB-B or IJB-C"):
+        EVALS["ijb"]("nowhere")
     assert isinstance(EVALS["verification"]("synthetic:pairs=40,folds=2"), Verification)
 
 

@@ -1,44 +1,103 @@
-"""Open a verification protocol from the text that names it."""
+"""Open a protocol from the text that names it."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
+from facescale.data import open_reader
 from facescale.data.images import ReaderImages
 from facescale.data.spec import parse_options, split_root
 from facescale.data.synthetic.faces import synthetic_pairs
+from facescale.evaluate.protocols.data_set import DataSet, EveryPair, Identification
+from facescale.evaluate.protocols.ijb_lists import Ijb, read_ijb
 from facescale.evaluate.protocols.pair_bin import read_bin
 from facescale.evaluate.protocols.pair_lists import read_csv, read_lfw
 from facescale.evaluate.protocols.pairs import Pairs
 from facescale.evaluate.verification import Verification
+from facescale.prepare.align import align
 
 _DRAWN = "synthetic:"
 _OPTIONS = {"pairs": int, "seed": int, "folds": int, "nuisance": float}
 
 
 def open_protocol(
-    path: str, size: int = 112, flip: bool = True, batch_size: int = 128, *, name: str = ""
+    path: str, size: int = 112, flip: bool = True, batch_size: int = 128, name: str = ""
+) -> Verification | DataSet | Ijb:
+    """Open a protocol: ``KIND:PATH`` of a kind in ``KINDS``, or pairs (see ``open_verification``).
+
+    Args:
+        path: as above; a path that exists is taken as it is.
+        size: side of the images that the network takes, in pixels.
+        flip: add the embedding of the mirrored image.
+        batch_size: images in one forward pass.
+        name: what its results are called; by default the name of its file, folder or kind.
+
+    Raises:
+        ValueError: the path does not exist, is not a protocol, or is damaged.
+    """
+    kind, _, rest = path.partition(":")
+    opener = KINDS.get(kind)
+    if opener is None or os.path.exists(path):
+        return open_verification(path, size, flip, batch_size, name=name)
+    return opener(rest, size, flip, batch_size, name=name)
+
+
+def open_verification(
+    path: str, size: int = 112, flip: bool = True, batch_size: int = 128, name: str = ""
 ) -> Verification:
-    """Open a verification protocol.
+    """Verification of pairs: LFW folder or list, CSV, insightface .bin, ``synthetic:pairs=2000``.
 
     ``path`` is a folder with LFW's pairs.txt and images, such a .txt, a .csv of pairs, an insightface .bin,
     or ``synthetic:pairs=2000,seed=0,folds=10,nuisance=1``. For lists of images that lie elsewhere:
     PATH?root=FOLDER, both as the file system spells them (nothing is decoded).
 
-    Args:
-        path: as above.
-        size: side of the images that the network takes, in pixels.
-        flip: add the embedding of the mirrored image.
-        batch_size: images in one forward pass.
-        name: what its results are called; by default the name of its file or folder.
-
     Raises:
-        ValueError: the path does not exist, is not a protocol, or is damaged.
+        ValueError: nothing there, not a protocol of pairs, or damaged.
     """
     if path.startswith(_DRAWN) and not os.path.exists(path):
         return Verification(name or "synthetic", _open_synthetic(path, size), size, flip, batch_size)
     place, root = split_root(path)
     pairs = _open_files(Path(place), root)
     return Verification(name or Path(place).stem, pairs, size, flip, batch_size)
+
+
+def open_identification(
+    path: str, size: int = 112, flip: bool = True, batch_size: int = 128, name: str = ""
+) -> Identification:
+    """Open-set identification on any data set: ``identification:DATA``.
+
+    Raises:
+        ValueError: no such data set.
+    """
+    return Identification(name or "identification", path, open_reader(path), size, flip, batch_size)
+
+
+def open_all_pairs(
+    path: str, size: int = 112, flip: bool = True, batch_size: int = 128, name: str = ""
+) -> EveryPair:
+    """Verification over every pair of any data set, as MFR does it: ``all_pairs:DATA``.
+
+    Raises:
+        ValueError: no such data set.
+    """
+    return EveryPair(name or "all_pairs", path, open_reader(path), size, flip, batch_size)
+
+
+def open_ijb(path: str, size: int = 112, flip: bool = True, batch_size: int = 128, name: str = "") -> Ijb:
+    """IJB-B or IJB-C, 1:1 and 1:N, from the folder with meta/ and loose_crop/: ``ijb:FOLDER``.
+
+    Raises:
+        ValueError: a list is missing or damaged.
+    """
+    return Ijb(name or Path(path).name, read_ijb(Path(path)), align, size, flip, batch_size)
+
+
+KINDS: dict[str, Callable[..., Verification | DataSet | Ijb]] = {
+    "verification": open_verification,
+    "identification": open_identification,
+    "all_pairs": open_all_pairs,
+    "ijb": open_ijb,
+}
 
 
 def _open_files(path: Path, root: str | None) -> Pairs:

@@ -12,6 +12,7 @@ import numpy as np
 
 from facescale.arrays import Pixels
 from facescale.data.loading.decode import decode, encode_jpeg, resized
+from facescale.evaluate.figures import Figures, Result, shown_value
 from facescale.evaluate.metrics import MIN_FALSE_ACCEPTS, OperatingPoint
 from facescale.evaluate.report.charts import Row, roc_chart, score_chart, training_charts
 from facescale.evaluate.report.markup import Child, Element, document, el
@@ -26,7 +27,7 @@ Section = tuple[str, list[Element]]
 
 def write_report(
     path: str | Path,
-    results: Sequence[VerificationResult],
+    results: Sequence[Result],
     history: Sequence[Row] = (),
     title: str = "Evaluation",
     info: Mapping[str, Mapping[str, Any]] | None = None,
@@ -60,10 +61,13 @@ def write_report(
         }
         with replacing(path.with_name("results.json")) as file:
             file.write_text(json.dumps(figures, indent=1, default=str), encoding="utf-8")
+    pairs = [result for result in results if isinstance(result, VerificationResult)]
+    others = [result for result in results if isinstance(result, Figures)]
     sections = [
-        ("Summary", _summary(results, notes)),
-        ("Curves", _curves(results)),
-        *[(result.name, _protocol(result, pictures)) for result in results],
+        ("Summary", _summary(pairs, notes)),
+        ("Curves", _curves(pairs)),
+        *[(result.name, _protocol(result, pictures)) for result in pairs],
+        *[(result.name, _figures(result)) for result in others],
         ("Training", _grid(training_charts(history, [result.name for result in results]))),
         ("Run", _run(info)),
     ]
@@ -212,6 +216,17 @@ def _protocol(result: VerificationResult, pictures: bool) -> list[Element]:
             shown = [_pair(result, int(pair)) for pair in hardest[:NUM_HARDEST]]
             parts += [el("h3", heading), _caption(about), el("div", shown, class_="pairs")]
     return parts
+
+
+def _figures(result: Figures) -> list[Element]:
+    """Figures of a protocol that is more than pairs."""
+    rows = [[key, shown_value(key, value)] for key, value in result.values.items()]
+    facts = [("Source", result.source), *[(key, f"{count:,}") for key, count in result.counts.items()]]
+    return [
+        _table("Figures", rows, ["Figure", "Value"]),
+        *map(_caption, result.notes()),
+        _table("Facts", facts, class_="facts"),
+    ]
 
 
 def _point_cells(point: OperatingPoint) -> list[str]:

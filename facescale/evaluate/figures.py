@@ -1,0 +1,80 @@
+"""Result of a protocol that is more than pairs: named figures, and what they were counted over."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+
+class Result(Protocol):
+    """What an evaluator found out."""
+
+    @property
+    def name(self) -> str:
+        """Of the protocol."""
+        ...
+
+    def figures(self) -> Iterator[tuple[str, float]]:
+        """Yield (name, value) of every scalar."""
+        ...
+
+    def summary(self) -> str:
+        """One line for people."""
+        ...
+
+    def notes(self) -> list[str]:
+        """A sentence for each thing that makes a figure less than it seems, or leaves it out."""
+        ...
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        ...
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Figures of an identification or template protocol.
+
+    Attributes:
+        name: of the protocol.
+        kind: which evaluator made it.
+        source: where the data came from.
+        values: scalars by name; shares lie from 0 to 1.
+        counts: how many images, people, templates or pairs.
+        remarks: what was left out, and why.
+    """
+
+    name: str
+    kind: str
+    source: str
+    values: Mapping[str, float]
+    counts: Mapping[str, int]
+    remarks: tuple[str, ...] = field(default=())
+
+    def figures(self) -> Iterator[tuple[str, float]]:
+        """Yield (name, value) of every scalar."""
+        yield from self.values.items()
+
+    def summary(self) -> str:
+        """One line: the shares in percent."""
+        shown = [f"{key} {shown_value(key, value)}" for key, value in self.values.items()]
+        return f"{self.name}: {', '.join(shown)}"
+
+    def notes(self) -> list[str]:
+        """The remarks, each with the name of the protocol."""
+        return [f"{self.name}: {remark}" for remark in self.remarks]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "kind": self.kind,
+            "name": self.name,
+            "source": self.source,
+            "counts": dict(self.counts),
+            "figures": dict(self.values),
+            "notes": self.notes(),
+        }
+
+
+def shown_value(key: str, value: float) -> str:
+    """A figure as people read it: thresholds are cosines, all else is a share."""
+    return f"{value:.3f}" if key.startswith("threshold") else f"{value:.2%}"

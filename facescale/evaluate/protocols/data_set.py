@@ -1,0 +1,121 @@
+"""Protocols on any data set with identities: open-set identification, and every pair."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from facescale.arrays import FloatArray, IntArray
+from facescale.data.images import ReaderImages
+from facescale.data.readers.base import Reader
+from facescale.evaluate.all_pairs import verify_all_pairs
+from facescale.evaluate.embedding import decoded_batches, embed_images
+from facescale.evaluate.figures import Figures
+from facescale.evaluate.identification import search
+
+if TYPE_CHECKING:
+    from facescale.evaluate.embedding import Embed
+
+FPIRS = (1e-1, 1e-2, 1e-3)
+FARS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
+MIN_FALSE_ALARMS = 10  # strangers that must decide a rate
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A data set to be embedded as a whole.
+
+    Attributes:
+        name: of the protocol.
+        source: the data set's spec.
+        reader: its images.
+        size: side of the images that the network takes, in pixels; others are resized.
+        flip: add the embedding of the mirrored image.
+        batch_size: images in one forward pass.
+    """
+
+    name: str
+    source: str
+    reader: Reader = field(repr=False)
+    size: int = 112
+    flip: bool = True
+    batch_size: int = 128
+
+    def run(self, embed: "Embed") -> Iterator[tuple[str, float]]:
+        """Yield (name, value) of every scalar; see ``measure``."""
+        return self.measure(embed).figures()
+
+    def measure(self, embed: "Embed") -> Figures:
+        """Embed every image once and measure.
+
+        Args:
+            embed: uint8 RGB tensor (B, size, size, 3) -> raw embeddings (B, D).
+
+        Raises:
+            ValueError: an image cannot be read, or the set is not fit for the protocol.
+        """
+        images = ReaderImages(self.reader)
+        batches = decoded_batches(images, range(len(images)), self.size, self.batch_size)
+        return self._measured(embed_images(embed, batches, self.flip).unit_ND, self.reader.ids)
+
+    def _measured(self, unit_ND: FloatArray, ids: IntArray) -> Figures:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Identification(DataSet):
+    """Open-set identification: half of the people are enrolled with one image each, the others are strangers.
+
+    Every other person with two images or more, by number, is known: their first image is enrolled, the others
+    are probes with a mate. All images of everybody else are probes of strangers.
+    """
+
+    def _measured(self, unit_ND: FloatArray, ids: IntArray) -> Figures:
+        people, first, count = np.unique(ids, return_index=True, return_counts=True)
+        several = people[count > 1]
+        known = several[::2]
+        if len(known) < 2 or len(several) < 2:
+            raise ValueError(
+                f"'{self.source}' has {len(several)} people with two images or more; identification needs 4"
+            )
+        enrolled = first[np.isin(people, known)]
+        probes = np.setdiff1d(np.arange(len(ids)), enrolled)
+        found = search(unit_ND[enrolled], ids[enrolled], unit_ND[probes], ids[probes])
+        values = {f"rank{k}": found.at_rank(k) for k in (1, 5, 20) if k <= len(enrolled)}
+        notes = []
+        for fpir in FPIRS:
+            if fpir * len(found.other_U) >= MIN_FALSE_ALARMS:
+                values[f"tpir@fpir={fpir:g}"] = found.tpir_at(fpir)
+                values[f"threshold@fpir={fpir:g}"] = found.threshold_at(fpir)
+            else:
+                need = round(MIN_FALSE_ALARMS / fpir)
+                notes.append(
+                    f"FPIR {fpir:g} needs {need:,} images of strangers, there are {len(found.other_U):,}"
+                )
+        counts = {
+            "images": len(ids),
+            "people enrolled": len(enrolled),
+            "probes with a mate": len(found.rank_M),
+            "probes of strangers": len(found.other_U),
+        }
+        return Figures(self.name, "identification", self.source, values, counts, tuple(notes))
+
+
+@dataclass(frozen=True)
+class EveryPair(DataSet):
+    """Verification over all pairs of images, as MFR does it."""
+
+    def _measured(self, unit_ND: FloatArray, ids: IntArray) -> Figures:
+        found = verify_all_pairs(unit_ND, ids, FARS)
+        values = {f"tar@far={far:g}": tar for far, tar in found.tar.items()}
+        values |= {f"threshold@far={far:g}": t for far, t in found.thresholds.items()}
+        notes = tuple(f"FAR {far:g}: {found.num_impostor:,} impostor pairs" for far in found.unsupported)
+        counts = {
+            "images": len(ids),
+            "people": self.reader.num_ids,
+            "genuine pairs": found.num_genuine,
+            "impostor pairs": found.num_impostor,
+        }
+        notes = tuple(f"{note} are too few for it" for note in notes)
+        return Figures(self.name, "all_pairs", self.source, values, counts, notes)

@@ -1,0 +1,153 @@
+"""IJB-B and IJB-C from folders in the released layout."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from facescale.data.loading.decode import encode_jpeg
+from facescale.evaluate.protocols.ijb_lists import Ijb, read_ijb
+from facescale.evaluate.protocols.open import open_protocol
+from facescale.prepare.align import TEMPLATE, align
+
+
+def write_lists(folder: Path, kind: str, lists: dict[str, Any]) -> Path:
+    """The files of a release: lists in meta/, images (where given) in loose_crop/."""
+    meta = folder / "meta"
+    meta.mkdir(parents=True)
+    names = [f"{number + 1}.jpg" for number in range(len(lists["templates"]))]
+    rows = zip(names, lists["templates"], lists["medias"], strict=True)
+    (meta / f"{kind}_face_tid_mid.txt").write_text("".join(f"{n} {t} {m}\n" for n, t, m in rows))
+    points = lists.get("points", np.tile(TEMPLATE, (len(names), 1, 1)))
+    (meta / f"{kind}_name_5pts_score.txt").write_text(
+        "".join(
+            f"{n} {' '.join(map(repr, p.ravel().tolist()))} {s!r}\n"
+            for n, p, s in zip(names, points, np.asarray(lists["scores"], np.float64).tolist(), strict=True)
+        )
+    )
+    (meta / f"{kind}_template_pair_label.txt").write_text(
+        "".join(f"{a} {b} {int(same)}\n" for (a, b), same in zip(lists["pairs"], lists["same"], strict=True))
+    )
+    for file, people in lists.get("people", {}).items():
+        text = "".join(f"{t},{s},extra\n" for t, s in people)
+        (meta / f"{kind}_1N_{file}.csv").write_text("TEMPLATE_ID,SUBJECT_ID,FILENAME\n" + text)
+    return folder
+
+
+def small(**changes: Any) -> dict[str, Any]:
+    lists: dict[str, Any] = {
+        "templates": [1, 1, 2, 3],
+        "medias": [10, 10, 11, 12],
+        "scores": [0.9, 0.8, 0.7, 1.0],
+        "pairs": [(1, 2), (1, 3), (2, 3)],
+        "same": [True, False, False],
+    }
+    return lists | changes
+
+
+def test_the_command_line_gives_the_figures_of_the_released_scripts(golden: Path, tmp_path: Path) -> None:
+    """Golden section H: eval_ijbc at N1 D1 F1 and ijb_evals' 1:N, from lists in files."""
+    expected, z = json.loads((golden / "H_ijb.json").read_text()), np.load(golden / "H_ijb.npz")
+    lists = {
+        "templates": z["in/templates"],
+        "medias": z["in/medias"],
+        "scores": z["in/faceness"],
+        "pairs": np.stack([z["in/p1"], z["in/p2"]], axis=1),
+        "same": z["in/label"] == 1,
+        "people": {
+            "gallery_G1": z["in/gallery1"],
+            "gallery_G2": z["in/gallery2"],
+            "probe_mixed": z["in/probe_mixed"],
+        },
+    }
+    protocol = open_protocol(f"ijb:{write_lists(tmp_path / 'IJBC', 'ijbc', lists)}")
+    assert isinstance(protocol, Ijb)
+    features_ND = z["in/feats"].astype(np.float64).reshape(900, 2, 48).sum(axis=1)
+    values = protocol.score(features_ND).values
+    fars = expected["far_points"]
+    np.testing.assert_allclose(
+        [values[f"tar@far={far:g}"] for far in fars], expected["eval_ijbc"]["N1D1F1"]["tar"]
+    )
+    assert protocol.score(features_ND).counts == {
+        "images": 900,
+        "templates": 300,
+        "genuine pairs": 450,
+        "impostor pairs": 19550,
+        "probes": 225,
+    }
+
+
+def test_images_are_aligned_by_their_landmarks(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    points = (TEMPLATE + 0.5) * 1.3 - 0.5 + rng.uniform(0, 20, (4, 1, 2))
+    folder = write_lists(tmp_path / "ijb", "ijbb", small(points=points))
+    (folder / "loose_crop").mkdir()
+    y, x = np.mgrid[0:180, 0:180] / 180
+    photos = [np.stack([255 * x, 255 * y, 40 * k + 0 * x], -1).astype(np.uint8) for k in range(4)]
+    for number, photo in enumerate(photos):
+        (folder / "loose_crop" / f"{number + 1}.jpg").write_bytes(encode_jpeg(photo, 100))
+    seen: list[np.ndarray] = []
+
+    def embed(images: torch.Tensor) -> torch.Tensor:
+        seen.extend(images.numpy())
+        return images.float().mean(dim=(1, 2)) - 100
+
+    result = open_protocol(f"ijb:{folder}", 112, flip=False, batch_size=2).measure(embed)
+    for got, photo, landmarks in zip(seen[:4], photos, points, strict=True):
+        assert np.abs(got.astype(int) - align(photo, landmarks)).max() <= 8  # JPEG
+    assert result.to_dict()["counts"]["templates"] == 3 and "rank1" not in dict(result.figures())
+    assert any("FAR 1e-06 is 2e-06 of 2 impostor pairs" in note for note in result.notes())
+
+
+def test_norms_and_detector_scores_weigh_images(tmp_path: Path) -> None:
+    """A template is the sum over media of the mean of score times raw feature."""
+    protocol = Ijb("x", read_ijb(write_lists(tmp_path / "ijb", "ijbc", small())), align)
+    x = np.array([[3.0, 0], [0, 1], [1, 1], [1, -1]])
+    tar = protocol.score(x).values["tar@far=0.1"]
+    t1, t2 = (0.9 * x[0] + 0.8 * x[1]) / 2, x[2]
+    genuine = t1 @ t2 / np.linalg.norm(t1) / np.linalg.norm(t2)
+    impostor = t1 @ x[3] / np.linalg.norm(t1) / np.linalg.norm(x[3])
+    assert tar == float(genuine > impostor)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda meta: (meta / "ijbc_face_tid_mid.txt").unlink(), "has 0 lists ijbb_face_tid_mid.txt or"),
+        (lambda meta: (meta / "ijbc_name_5pts_score.txt").unlink(), "cannot read the list .*5pts_score.txt'"),
+        (
+            lambda meta: (meta / "ijbc_template_pair_label.txt").unlink(),
+            "cannot read the list .*label.txt'",
+        ),
+        (
+            lambda meta: (meta / "ijbc_template_pair_label.txt").write_text("1 2 1\n1 x 0\n"),
+            "is not a list of 3 whole numbers a line",
+        ),
+        (
+            lambda meta: (meta / "ijbc_name_5pts_score.txt").write_text("1.jpg 1 2 3\n"),
+            "is not a list of a name and 11 numbers a line",
+        ),
+        (
+            lambda meta: (meta / "ijbc_name_5pts_score.txt").write_text("9.jpg " + "1 " * 11 + "\n"),
+            "do not name the same images",
+        ),
+        (
+            lambda meta: (meta / "ijbc_1N_probe_mixed.csv").write_text("A,B\n1;2\n"),
+            "is not a CSV whose first columns are template and subject",
+        ),
+    ],
+)
+def test_damaged_lists_are_one_sentence(tmp_path: Path, damage: Any, message: str) -> None:
+    folder = write_lists(tmp_path / "ijb", "ijbc", small())
+    damage(folder / "meta")
+    with pytest.raises(ValueError, match=message):
+        read_ijb(folder)
+
+
+def test_an_image_that_is_missing_is_named(tmp_path: Path) -> None:
+    protocol = open_protocol(f"ijb:{write_lists(tmp_path / 'ijb', 'ijbc', small())}")
+    with pytest.raises(ValueError, match=r"image '.*loose_crop/1.jpg' of the protocol cannot be used"):
+        protocol.measure(lambda images: images.float().mean(dim=(1, 2)))
