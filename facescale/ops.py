@@ -8,9 +8,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+# What layers compute in, by the names that configs use.
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
 _CHUNK_BYTES = {"cpu": 8 << 20, "cuda": 64 << 20}  # of float32 rows: what stays in a cache, or fills a GPU
 
 # B batch, C classes, D embedding size
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """A context in which layers compute in one of PRECISIONS; their weights stay float32."""
+    return torch.autocast(device.type, PRECISIONS[precision], enabled=precision != "fp32")
 
 
 def as_float(x: Tensor) -> Tensor:

@@ -16,10 +16,9 @@ _STEP = re.compile(r"step_(\d{8,})")
 class RunDir:
     """Paths of a run.
 
-    ``config.toml`` (what the user wrote), ``plan.json`` (what was derived from it), ``identities.json`` (who
-    the identities are), ``metrics.jsonl``,
-    ``checkpoints/step_N/``, ``centres/`` (those placed on disk), ``tensorboard/``,
-    ``eval/step_N.json``, ``report.html``, ``export/``, ``bad_records.txt``.
+    ``config.toml`` (what the user wrote), ``plan.json`` (what was derived from it), ``identities.json``
+    (names of the identities), ``metrics.jsonl``, ``checkpoints/step_N/``, ``centres/`` (placed on disk),
+    ``tensorboard/``, ``eval/step_N.json``, ``report.html``, ``export/``, ``bad_records.txt``.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -57,11 +56,11 @@ class RunDir:
             folder.mkdir(parents=True, exist_ok=True)
 
     def snapshot(self, step: int) -> Path:
-        """Folder of the checkpoint after ``step`` optimiser steps."""
+        """Folder of the checkpoint after ``step`` optimizer steps."""
         return self.checkpoints / f"step_{step:08d}"
 
     def steps(self) -> list[int]:
-        """Steps that have a complete checkpoint, ascending (one appears by a rename: all or nothing)."""
+        """Steps that have a complete checkpoint, ascending (a rename makes it visible when complete)."""
         if not self.checkpoints.is_dir():
             return []
         found = (_STEP.fullmatch(entry.name) for entry in self.checkpoints.iterdir() if entry.is_dir())
@@ -97,13 +96,18 @@ class RunDir:
         if best is None or best["name"] != name or metrics[name] > best["value"]:
             write_atomically(self.best_file, json.dumps({"step": step, "name": name, "value": metrics[name]}))
 
-    def prune(self, keep: int) -> None:
-        """Delete all but the newest ``keep`` checkpoints and the best one, and interrupted writes."""
-        best = self.best()
-        for step in self.steps()[:-keep]:
-            if not best or step != best["step"]:
-                doomed = self.checkpoints / f".old_{step}"
-                self.snapshot(step).rename(doomed)  # from here on nobody takes it for a checkpoint
+    def prune(self, keep: int, interim: int | None = None) -> None:
+        """Delete all but the newest ``keep`` checkpoints and the best one, and interrupted writes.
+
+        Args:
+            keep: how many.
+            interim: step of one that is not counted, and deleted unless it is the newest.
+        """
+        best, steps = self.best(), self.steps()
+        counted = [step for step in steps if step != interim or step == steps[-1]]
+        for step in {*steps} - {*counted[-keep:]} - {best["step"] if best else None}:
+            # renamed first, so a half-deleted folder is never read
+            self.snapshot(step).rename(self.checkpoints / f".old_{step}")
         for leftover in self.checkpoints.glob(".*"):
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
 
@@ -113,7 +117,7 @@ class RunDir:
             file.write(json.dumps({"kind": kind, "time": round(time.time(), 3), **values}) + "\n")
 
     def read_metrics(self, kind: str | None = None) -> list[dict[str, Any]]:
-        """Lines of metrics.jsonl (of one kind); a line torn by a kill is passed over."""
+        """Lines of metrics.jsonl (of one kind); a line truncated by a crash is skipped."""
         rows = []
         for line in self.metrics.read_text().splitlines() if self.metrics.is_file() else []:
             try:

@@ -56,7 +56,7 @@ def load(store: CentreStore, folder: Path, old_ids: Tensor | None = None) -> Non
     Args:
         store: a fresh store; rows that the checkpoint does not have stay as they are.
         folder: as given to ``save``.
-        old_ids: see ``CentreHead.load_rows``.
+        old_ids: see ``ClassHead.inherit_rows``; None: the same identities.
 
     Raises:
         ValueError: nothing was saved there, or it does not fit.

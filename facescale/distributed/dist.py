@@ -58,16 +58,6 @@ class Dist:
         td.all_gather_into_tensor(out, x.contiguous())
         return out
 
-    def all_gather_uneven(self, x: Tensor) -> Tensor:
-        """Concatenate ``x`` (n_rank, ...) of all processes in rank order; n may differ. No gradient."""
-        if self.world_size == 1:
-            return x
-        counts = self.all_gather(torch.tensor([x.shape[0]], device=x.device)).tolist()
-        padded = x.new_zeros((max(counts), *x.shape[1:]))  # Gloo has no uneven gather
-        padded[: x.shape[0]] = x
-        parts = self.all_gather(padded).split(max(counts))
-        return torch.cat([part[:n] for part, n in zip(parts, counts, strict=True)])
-
     def gather_with_grad(self, x_BD: Tensor) -> Tensor:
         """Concatenate embeddings of all processes; backward sums the peers' gradients for the own rows.
 
@@ -100,14 +90,6 @@ class Dist:
         return bool(
             self.all_reduce(torch.as_tensor(flag, dtype=torch.float32, device=self.device).clone(), "max")
         )
-
-    def broadcast_object(self, value: Any) -> Any:
-        """The main process's ``value`` on every process (pickled, between our own processes only)."""
-        if self.world_size == 1:
-            return value
-        box = [value]
-        td.broadcast_object_list(box, src=0, device=self.device)
-        return box[0]
 
     def save_tensors(self, tensors: dict[str, Tensor], folder: Path) -> None:
         """Write the tensors of all processes (under names of their own) as one distributed checkpoint."""

@@ -119,7 +119,7 @@ class AttFCHead(SlotHead):
             raise ValueError(
                 f"refresh is {refresh}; it lies above 0 up to 1, and below 1 only with unique = true"
             )
-        self.needs = Needs(key_views=keys)
+        self.needs = Needs(key_views=keys, released_order=compat)
         self.unique, self.fresh, self.refresh = unique, fresh, refresh
         self.temperature, self.normalise_keys, self.compat = temperature, normalise_keys, compat
         slot_id = torch.full((self.stop - self.first,), EMPTY, device=self.rows.device)

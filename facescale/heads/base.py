@@ -19,11 +19,13 @@ class Needs:
         query_views: images of an identity that go through the backbone, with gradient.
         key_views: images of the same identity that go through the twin, without gradient.
         identity_pairs: half of the batch comes from an identity loader (F2C).
+        released_order: queries and keys are drawn as AttFC's release draws them.
     """
 
     query_views: int = 1
     key_views: int = 0
     identity_pairs: bool = False
+    released_order: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,11 +69,13 @@ class ClassHead(nn.Module):
 
     Attributes:
         needs: what the loader and the task must give.
+        keeps_every_id: whether every identity has a centre of its own, which another run can inherit.
         loss_scale: what the loop multiplies the loss by before backward (fp16), beside 1 / accumulation;
             heads that move rows themselves divide it out.
     """
 
     needs = Needs()
+    keeps_every_id: bool = False
     loss_scale: float = 1.0
 
     def __init__(self, num_ids: int, embedding_size: int, margin: Margin, dist: Dist) -> None:
@@ -83,6 +87,16 @@ class ClassHead(nn.Module):
         self.margin = margin
         margin.set_num_others(num_ids - 1)  # heads that compare with fewer say so again
         self.dist = dist
+
+    def begin_step(self, strength: float, loss_scale: float) -> None:
+        """Prepare for the forward passes of one optimizer step.
+
+        Args:
+            strength: share of the margin in force, 0 to 1.
+            loss_scale: see the attribute.
+        """
+        self.margin.strength = strength
+        self.loss_scale = loss_scale
 
     def forward(self, q_VBD: Tensor, id_B: Tensor, k_VBD: Tensor | None = None) -> HeadOutput:
         """Loss of one step.
@@ -105,6 +119,22 @@ class ClassHead(nn.Module):
 
     def load_rows(self, folder: Path) -> None:
         """Read what ``save_rows`` wrote, on any number of processes."""
+
+    def inherit_rows(self, folder: Path, old_ids: Tensor) -> None:
+        """Take over the centres of another run's checkpoint; only where ``keeps_every_id``.
+
+        Args:
+            folder: where ``save_rows`` wrote them.
+            old_ids: int64 (num_ids,), number of every identity in the other run; -1 starts with a new centre.
+        """
+        raise NotImplementedError
+
+    def num_compared(self, batch_size: int) -> int:
+        """Classes of this process that a step compares a batch of all processes with."""
+        raise NotImplementedError
+
+    def fill(self) -> None:
+        """Give random content to slots that are still empty, to measure a step; centres always exist."""
 
     def bytes_needed(self, batch_size: int) -> Bytes:
         """Planned memory for a batch of ``batch_size`` images per process."""

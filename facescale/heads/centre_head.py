@@ -88,6 +88,8 @@ class CentreHead(ClassHead):
         self._pending: list[_Looked] = []
         self._latest: _Looked | None = None
 
+    keeps_every_id = True
+
     # ---- what the subclasses decide -----------------------------------------------------------------------
 
     def select(self, local_G: Tensor) -> Tensor | None:
@@ -101,6 +103,10 @@ class CentreHead(ClassHead):
     def num_selected(self, batch: int) -> int | None:
         """Most classes of this process that a step with ``batch`` images looks at; None is all."""
         return None
+
+    def num_compared(self, batch_size: int) -> int:
+        """See ``ClassHead.num_compared``."""
+        return self.num_selected(batch_size) or self.store.stop_id - self.store.first_id
 
     def prefetch(self) -> None:
         """Ask for rows that the next step will look at."""
@@ -307,16 +313,19 @@ class CentreHead(ClassHead):
         """Write centres and their optimiser's state below ``folder``; all processes call."""
         centres_saved.save(self.store, folder)
 
-    def load_rows(self, folder: Path, old_ids: Tensor | None = None) -> None:
+    def load_rows(self, folder: Path) -> None:
         """Read what ``save_rows`` wrote, on any number of processes and with any placement.
-
-        Args:
-            folder: where.
-            old_ids: for every identity of this head, its number in the checkpoint, or -1 for a new person,
-                who starts with a fresh centre. So identities are appended, removed and renumbered.
 
         Raises:
             ValueError: the checkpoint is of another embedding size, number of identities or sub-centres.
+        """
+        centres_saved.load(self.store, folder)
+
+    def inherit_rows(self, folder: Path, old_ids: Tensor) -> None:
+        """See ``ClassHead.inherit_rows``: identities are appended, removed and renumbered.
+
+        Raises:
+            ValueError: the checkpoint is of another embedding size or number of sub-centres.
         """
         centres_saved.load(self.store, folder, old_ids)
 

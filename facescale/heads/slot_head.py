@@ -21,6 +21,8 @@ from facescale.pools import BoolArray, IntArray, LruPool, Pool, RingPool
 # P planes (rows that a slot holds), S slots of this process, N slots given, G batch of all processes,
 # D embedding size
 
+_FILL = 4096  # identities that enter an empty container at once
+
 
 class SlotHead(ClassHead):
     """Rows (P, S, D) of one logical container whose slots are divided between the processes.
@@ -95,6 +97,17 @@ class SlotHead(ClassHead):
         """Slots of this process that are compared with: its first ones."""
         used = self.size if self._random else len(self.pool)
         return min(max(used - self.first, 0), self.stop - self.first)
+
+    def num_compared(self, batch_size: int) -> int:
+        """See ``ClassHead.num_compared``: all slots of this process."""
+        return self.stop - self.first
+
+    def fill(self) -> None:
+        """See ``ClassHead.fill``: every slot gets an identity and a random direction."""
+        for start in range(0, self.size, _FILL):
+            self.pool.get(np.arange(start, min(start + _FILL, self.size)))
+        self.set_extra_state(self.get_extra_state())  # all that depends on which identity is where
+        F.normalize(self.rows.normal_(), dim=-1, out=self.rows)
 
     def others(self, e_GD: Tensor, own: Own, chunks: Chunks) -> Tensor:
         """What the rows in ``chunks`` add to each sample's loss, (G,), the same on all processes."""

@@ -20,7 +20,7 @@ def load(run_or_weights: str | Path, device: str = "auto", precision: str = "fp3
         run_or_weights: a run folder (its best checkpoint), a checkpoint folder, a ``model.safetensors``, an
             ``.onnx`` file, or a ``.pth``, ``.pt``, ``.ckpt`` or ``.safetensors`` file of another project.
         device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", ...
-        precision: "fp32", or "bf16" for bf16 autocast (2 to 4 times as fast where the device has it).
+        precision: "fp32", or "bf16" or "fp16" for autocast (2 to 4 times as fast where the device has it).
 
     Raises:
         ValueError: nothing there that can be loaded; no such device or precision.

@@ -7,9 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from facescale.model_card import Contract
+from facescale.ops import PRECISIONS, autocast
 from facescale.registry import lookup
-
-_PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 class TorchEncoder:
@@ -22,16 +21,14 @@ class TorchEncoder:
         self.embedding_size = int(module.embedding_size)  # type: ignore[arg-type]
         self._contract = contract
         self._device = device
-        self._dtype = lookup("precision", _PRECISIONS, precision)
+        lookup("precision", PRECISIONS, precision)
+        self._precision = precision
 
     @torch.no_grad()
     def __call__(self, images_BHW3: Tensor) -> Tensor:
         """Raw embedding of each image, on the device."""
         x = self._contract.normalise(images_BHW3.to(self._device))
-        with (
-            _evaluating(self.module),
-            torch.autocast(self._device.type, self._dtype, enabled=self._dtype is not torch.float32),
-        ):
+        with _evaluating(self.module), autocast(self._device, self._precision):
             return self.module(x).float()  # type: ignore[no-any-return]
 
 

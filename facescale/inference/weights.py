@@ -40,6 +40,22 @@ def save_model(
         save_file(tensors, temporary, {KEY: card.to_json()})
 
 
+def read_card(path: str | Path) -> Card:
+    """The card of a file that `save_model` wrote, without its tensors.
+
+    Raises:
+        ValueError: the file cannot be read or has no card.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            text = (file.metadata() or {}).get(KEY)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"cannot read the weights '{path}': {error}") from None
+    if text is None:
+        raise ValueError(f"the weights '{path}' have no card; give a file that facescale wrote")
+    return Card.from_json(text)
+
+
 def load_model(path: str | Path, device: str = "auto", precision: str = "fp32") -> Model:
     """Load a file that `save_model` wrote; one without a card is taken for another project's.
 

@@ -10,20 +10,14 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from facescale import heads
 from facescale.distributed import Dist
 from facescale.heads import ClassHead
-from facescale.heads.centre_head import CentreHead
-from facescale.heads.slot_head import SlotHead
 
 _UNTIMED = 2  # first steps: they allocate buffers
-
-_FILL = 4096  # identities that enter a container at once
 
 
 @dataclass(frozen=True)
@@ -92,21 +86,12 @@ def measure_head(case: Case) -> tuple[float, int | None]:
     del first
     before = _peak_memory(dist.device)
     head = heads.build(case.name, case.num_ids, case.embedding_size, case.margin, dist, **case.options)
-    if isinstance(head, SlotHead):
-        _fill(head)
+    head.fill()  # in an empty container there is nothing to compare with
     times: list[float] = []
     while len(times) <= _UNTIMED or sum(times[_UNTIMED:]) < case.seconds:
         times.append(_step(head, case.batch_size, len(times)))
     after = _peak_memory(dist.device)
     return median(times[_UNTIMED:]), None if before is None or after is None else after - before
-
-
-def classes_per_step(head: ClassHead, batch: int) -> int:
-    """Classes of this process that a step compares a batch of all processes with."""
-    if isinstance(head, SlotHead):
-        return head.stop - head.first
-    assert isinstance(head, CentreHead)
-    return head.num_selected(batch) or head.store.stop_id - head.store.first_id
 
 
 def _step(head: ClassHead, batch_size: int, seed: int) -> float:
@@ -118,14 +103,6 @@ def _step(head: ClassHead, batch_size: int, seed: int) -> float:
     head.after_step(0.01)
     _wait(head.dist.device)
     return time.perf_counter() - before
-
-
-def _fill(head: SlotHead) -> None:
-    """Give every slot to somebody: in an empty container there is nothing to compare with."""
-    for start in range(0, head.size, _FILL):
-        head.pool.get(np.arange(start, min(start + _FILL, head.size)))
-    head.set_extra_state(head.get_extra_state())  # all that depends on who sits where
-    F.normalize(head.rows.normal_(), dim=-1, out=head.rows)
 
 
 def _batch(head: ClassHead, batch_size: int, seed: int) -> tuple[Tensor, Tensor, Tensor | None]:

@@ -12,10 +12,9 @@ from facescale.backbones.profile import skeleton
 from facescale.config import Config
 from facescale.distributed import Dist
 from facescale.heads import ClassHead, Needs
+from facescale.ops import PRECISIONS
 from facescale.plan.components import head_options, head_skeleton
 from facescale.plan.plan import Plan
-
-_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ def backbone_bytes(config: Config, plan: Plan) -> BackboneBytes:
 
 
 def _activations(net: nn.Module, plan: Plan) -> int:
-    net = net.to(_DTYPES[plan.precision])
+    net = net.to(PRECISIONS[plan.precision])
     own = {x.untyped_storage()._cdata for x in net.parameters()}
     seen: dict[int, int] = {}
 
@@ -80,7 +79,7 @@ def _activations(net: nn.Module, plan: Plan) -> int:
 
     kept: list[Tensor] = []
     side = int(net.input_size)  # type: ignore[arg-type]
-    images = torch.empty(plan.part_batch, 3, side, side, device="meta", dtype=_DTYPES[plan.precision])
+    images = torch.empty(plan.part_batch, 3, side, side, device="meta", dtype=PRECISIONS[plan.precision])
     with torch.autograd.graph.saved_tensors_hooks(count, lambda x: x):
         net(images)
     return sum(seen.values())

@@ -10,9 +10,10 @@ from facescale import backbones
 from facescale.config import Config
 from facescale.distributed import Dist
 from facescale.heads import Needs
+from facescale.ops import autocast
 from facescale.plan.components import head_options, head_skeleton
-from facescale.plan.measure import Case, classes_per_step, measure_head
-from facescale.plan.memory import _DTYPES, skeleton_of
+from facescale.plan.measure import Case, measure_head
+from facescale.plan.memory import skeleton_of
 from facescale.plan.plan import Plan
 
 CALIBRATION = 2.0  # seconds
@@ -34,10 +35,9 @@ def backbone_seconds(config: Config, plan: Plan, needs: Needs) -> float:
     batch = min(8, plan.part_batch)
     side = int(net.input_size)
     images = torch.randn(batch, 3, side, side, device=device).contiguous(memory_format=torch.channels_last)
-    dtype = _DTYPES[plan.precision]
 
     def once() -> None:
-        with torch.autocast(device.type, dtype, enabled=dtype is not torch.float32):
+        with autocast(device, plan.precision):
             embedding = net(images)
         embedding.float().square().sum().backward()
         if device.type == "cuda":
@@ -59,7 +59,7 @@ def head_seconds(config: Config, plan: Plan) -> float:
     """
     real, batch = skeleton_of(config, plan), plan.part_batch * plan.world_size
     here = plan.num_ids // plan.world_size
-    few = min(here, here * _FEW_CLASSES // classes_per_step(real, batch), _FEW_IDS)
+    few = min(here, here * _FEW_CLASSES // real.num_compared(batch), _FEW_IDS)
     few, part = max(2, few), min(batch, _FEW_IMAGES)
     spec, margin = config.backbone, config.head.margin.name
     name, threads = config.head.name, torch.get_num_threads()
@@ -69,5 +69,5 @@ def head_seconds(config: Config, plan: Plan) -> float:
         seconds, _ = measure_head(case)
     dist = Dist(device=torch.device(plan.device))
     small = head_skeleton(name, few, spec.embedding_size, margin, dist, **options)
-    larger = classes_per_step(real, batch) / classes_per_step(small, part) * batch / part
+    larger = real.num_compared(batch) / small.num_compared(part) * batch / part
     return seconds * larger * config.train.accumulate

@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -20,16 +20,26 @@ class TrainState:
     """Counters of a run; all else that changes lives in task and optimiser.
 
     Attributes:
-        step: optimiser steps done (the data position follows from it).
+        step: optimizer steps done (the data position follows from it).
         bad_steps: non-finite steps so far.
-        bad_in_a_row: non-finite steps just now.
-        seconds: time spent training, over all sittings.
+        bad_in_a_row: non-finite steps since the last finite one.
+        seconds: time spent training up to the last log line, over all sittings.
+        warned: the last log line looked wrong, and a health line has said so.
+        window: what the meter has collected since the last log line.
     """
 
     step: int = 0
     bad_steps: int = 0
     bad_in_a_row: int = 0
     seconds: float = 0.0
+    warned: bool = False
+    window: dict[str, float] = field(default_factory=dict)
+
+    def count_step(self, bad: bool) -> None:
+        """Count an optimizer step, or one that was skipped because it was not finite (``bad``)."""
+        self.step += 1
+        self.bad_steps += bad
+        self.bad_in_a_row = self.bad_in_a_row + 1 if bad else 0
 
 
 def _sync(path: Path) -> None:
@@ -51,16 +61,21 @@ def save(
 ) -> None:
     """Write ``checkpoints/step_N``: all or nothing, whenever the process is killed.
 
+    If this step has a checkpoint already (right after a resume), the state is the same; only the model is
+    written again, because an evaluation may have added thresholds.
+
     Args:
         run: where.
         dist: all processes call this; each writes its random state, the main one the rest.
         state: counters; ``state.step`` names the checkpoint.
         tensors: state dicts that torch can load with ``weights_only``.
-        write_model: writes the weights for use (evaluation, export) to the path it is given.
+        write_model: writes the weights for use (evaluation, export) atomically to the path it is given.
         write_rows: writes this process's class-centre rows into the folder it is given (on all processes).
     """
     final = run.snapshot(state.step)
-    if final.exists():  # right after a resume: the same step has the same state
+    if final.exists():
+        if dist.is_main:
+            write_model(final / "model.safetensors")
         return
     temporary = run.checkpoints / f".writing_{state.step}"
     if dist.is_main:

@@ -1,11 +1,10 @@
-"""Start a run from another one: its network, and its class centres for the people that both know."""
+"""Start a run from another one: its network, and the class centres of the identities they share."""
 
 from pathlib import Path
 
 from facescale.config import Config
 from facescale.data.identities import old_numbers
 from facescale.data.readers.base import Reader
-from facescale.heads.centre_head import CentreHead
 from facescale.inference.load import load
 from facescale.run import RunDir
 from facescale.train.task import RecognitionTask
@@ -16,15 +15,15 @@ from facescale.train.task import RecognitionTask
 def inherit(config: Config, task: RecognitionTask, reader: Reader) -> int:
     """Take over what ``config.train.init`` names; all processes call.
 
-    A run gives the network of its best checkpoint and, if both heads keep a centre for every identity, the
-    centres and their optimiser's state; who is new starts with a fresh centre, who is gone is left out. A
-    weights file gives the network.
+    From a run: the network of its best checkpoint and, if both heads keep a centre for every identity, the
+    centres with their optimizer state; new identities start with new centres, removed ones are left out. From
+    a weights file: the network.
 
     Returns:
-        How many identities have their centre from there.
+        Number of identities whose centre is inherited.
 
     Raises:
-        ValueError: there is no run and no weights file, or it does not fit.
+        ValueError: there is neither a run nor a weights file, or the network does not fit the config.
     """
     path = Path(config.train.init)
     model = load(path, device="cpu")
@@ -34,17 +33,17 @@ def inherit(config: Config, task: RecognitionTask, reader: Reader) -> int:
         theirs = (model.card.backbone or {}).get("name", "unknown"), model.embedding_size
         ours = config.backbone.name, config.backbone.embedding_size
         raise ValueError(
-            f"the network of train.init = '{path}' ({theirs[0]}, {theirs[1]} numbers an embedding) does not "
-            f"fit the config's ({ours[0]}, {ours[1]}); make [backbone] the same"
+            f"the network of train.init = '{path}' ({theirs[0]}, {theirs[1]}-d) does not fit the "
+            f"config's ({ours[0]}, {ours[1]}-d); set [backbone] to the same values"
         ) from None
-    if not path.is_dir() or not isinstance(task.head, CentreHead):
+    if not path.is_dir() or not task.head.keeps_every_id:
         return 0
     run = RunDir.open(path)
     folder = run.model_path().parent
-    if not (folder / "centres").is_dir():  # its head keeps none
+    if not (folder / "centres").is_dir():  # that head has no centre for every identity
         return 0
     old_ids = old_numbers(run.identities, config, reader)
     known = int((old_ids >= 0).sum())
     if known:
-        task.head.load_rows(folder, old_ids)
+        task.head.inherit_rows(folder, old_ids)
     return known

@@ -1,13 +1,15 @@
 """Averages between two log lines: loss, throughput, share of time spent waiting for data."""
 
-import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from time import monotonic
 
 import torch
 from torch import Tensor
 
 
 class Meter:
-    """Collects steps without waiting for the device; ``flush`` reads them.
+    """Collects steps without waiting for the device; ``flush`` and ``state`` read them.
 
     Args:
         device: where the losses live.
@@ -22,7 +24,8 @@ class Meter:
         self._finite = 0
         self._images = 0
         self._waited = 0.0
-        self._since = time.monotonic()
+        self._since = monotonic()
+        self._paused_at: float | None = None
 
     def add(self, loss: Tensor | None, images: int, waited: float) -> None:
         """Count a step: detached loss (None if it was skipped), images, seconds waited for data."""
@@ -34,7 +37,7 @@ class Meter:
 
     def flush(self) -> dict[str, float]:
         """``loss`` (mean), ``images_per_s``, ``wait_share``, ``seconds`` since the last flush."""
-        seconds = max(time.monotonic() - self._since, 1e-9)
+        seconds = max(self._seconds(), 1e-9)
         values = {
             "loss": round(float(self._loss) / self._finite, 5) if self._finite else float("nan"),
             "images_per_s": round(self._images / seconds, 1),
@@ -43,3 +46,31 @@ class Meter:
         }
         self._reset()
         return values
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """The time inside (evaluating, saving) is not training time."""
+        self._paused_at = monotonic()
+        yield
+        self._since += monotonic() - self._paused_at
+        self._paused_at = None
+
+    def state(self) -> dict[str, float]:
+        """What was collected since the last flush, for a checkpoint."""
+        return {
+            "loss": float(self._loss),
+            "finite": self._finite,
+            "images": self._images,
+            "waited": self._waited,
+            "seconds": self._seconds(),
+        }
+
+    def _seconds(self) -> float:
+        return (monotonic() if self._paused_at is None else self._paused_at) - self._since
+
+    def load_state(self, state: Mapping[str, float]) -> None:
+        """Restore what ``state`` returned."""
+        self._loss.fill_(state["loss"])
+        self._finite, self._images = int(state["finite"]), int(state["images"])
+        self._waited = state["waited"]
+        self._since = monotonic() - state["seconds"]

@@ -1,25 +1,39 @@
-"""What a training is made of: its run folder, loader, stop signals and batches."""
+"""What a training is made of: networks, optimizer, batches, counters, log; new or from a checkpoint."""
 
 import json
-import signal
-import threading
-from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Generator
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
+import torch
+
 from facescale.config import Config, changed_keys, load_config
+from facescale.data import open_reader
 from facescale.data.identities import check_identities, write_identities
 from facescale.data.loading.batch import Batch
 from facescale.data.loading.train_loader import TrainLoader
 from facescale.data.readers.base import Reader
 from facescale.data.sampling.multiview import make_sampler
 from facescale.distributed import Dist
+from facescale.evaluate.protocols.open import open_protocol
+from facescale.evaluate.verification import Verification
 from facescale.files import write_atomically
-from facescale.plan import Plan
+from facescale.plan import Plan, make_plan
 from facescale.run import RunDir
+from facescale.train import checkpoint
+from facescale.train.build import build_task
+from facescale.train.checkpoint import TrainState
+from facescale.train.finetune import inherit
+from facescale.train.meter import Meter
+from facescale.train.optim import Schedule, make_optimizer, make_schedule
+from facescale.train.run_log import OnLog, RunLog
 from facescale.train.task import RecognitionTask
+
+# First factor of the loss in fp16 (from torch's own, 64 times that, most trainings lose six steps).
+_LOSS_SCALE = 1024.0
 
 # Keys that may change between two sittings of one run: they do not change what is learned.
 _FREE = (
@@ -32,37 +46,104 @@ _FREE = (
 )
 
 
-def make_loader(
-    config: Config, plan: Plan, reader: Reader, task: RecognitionTask, run: RunDir
-) -> TrainLoader:
-    """The loader that gives the head what it needs: single images, several views or identity pairs."""
-    needs, dist = task.head.needs, task.head.dist
-    sampler = make_sampler(
-        reader.ids,
-        config.train.seed,
-        keys=needs.key_views,
-        identity_pairs=needs.identity_pairs,
-        released=bool(config.head.options.get("compat")),
-    )
-    return TrainLoader(
-        reader,
-        sampler=sampler,
-        batch_size=plan.process_batch,
-        seed=config.train.seed,
-        rank=dist.rank,
-        world_size=dist.world_size,
-        workers=config.data.workers,
-        size=task.input_size,
-        resize=config.data.resize,
-        bad_log=run.bad_records,
-        max_bad_share=config.data.max_bad_share,
+@dataclass(frozen=True)
+class Session:
+    """One sitting of a run, ready to train.
+
+    Attributes:
+        config: what the user wants.
+        plan: what follows from it.
+        dist: this process among its peers.
+        reader: the images.
+        run: the run folder.
+        task: the networks.
+        optimizer: of the backbone, and of the head's and margin's parameters.
+        scaler: of the loss, in fp16.
+        schedule: step -> learning rate.
+        loader: the batches.
+        protocols: evaluated during training.
+        state: counters.
+        meter: averages between log lines.
+        log: writes a line of metrics.
+        first_step: optimizer steps done before this sitting.
+    """
+
+    config: Config
+    plan: Plan
+    dist: Dist
+    reader: Reader
+    run: RunDir
+    task: RecognitionTask
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    schedule: Schedule
+    loader: TrainLoader
+    protocols: list[Verification]
+    state: TrainState
+    meter: Meter
+    log: RunLog
+    first_step: int
+
+
+def open_session(
+    config: Config, run_path: str | Path, dist: Dist, on_log: OnLog | None, resume: bool
+) -> Session:
+    """Build everything, and continue from the newest checkpoint if there is one.
+
+    Args:
+        config: what to train.
+        run_path: the run folder; created if absent.
+        dist: this process among its peers.
+        on_log: called on the main process with every line that goes to metrics.jsonl.
+        resume: False refuses a folder that already has a checkpoint.
+
+    Raises:
+        ValueError: config, data and run folder do not fit.
+    """
+    reader = open_reader(config.data.train, min_images=config.data.min_images)
+    plan = make_plan(config, dist, reader)
+    run = open_run(config, plan, reader, run_path, dist, resume)
+    task = build_task(config, plan, dist, run.centres)
+    optimizer = make_optimizer(config.optim, task.backbone, task.head)
+    scaler = torch.amp.GradScaler(dist.device.type, _LOSS_SCALE, enabled=plan.precision == "fp16")
+    state, started = TrainState(), dict[str, Any]()
+    if run.steps():
+        folder = run.snapshot(run.steps()[-1])
+        state, saved = checkpoint.load(folder, dist)
+        task.load_state(saved["task"], folder)
+        optimizer.load_state_dict(saved["optimizer"])
+        scaler.load_state_dict(saved["scaler"])
+    elif config.train.init:
+        started["known_identities"] = inherit(config, task, reader)
+    if dist.is_main:
+        run.truncate_metrics(state.step)
+    loader = make_loader(config, plan, reader, task, run)
+    protocols = [
+        open_protocol(f"{name}={path}", task.input_size, config.eval.flip, config.eval.batch_size)
+        for name, path in config.eval.sets.items()
+    ]
+    meter = Meter(dist.device)
+    if state.window:
+        meter.load_state(state.window)
+    log = RunLog(run, plan, state, dist, on_log)
+    singles = getattr(loader.sampler, "num_single", 0)
+    log("start", **plan.to_dict(), **started, single_image_identities=singles)
+    return Session(
+        *(config, plan, dist, reader, run, task, optimizer, scaler),
+        schedule=make_schedule(config.optim, config.train.batch_size, plan.steps_per_epoch, plan.total_steps),
+        loader=loader,
+        protocols=protocols,
+        state=state,
+        meter=meter,
+        log=log,
+        first_step=state.step,
     )
 
 
 def open_run(
     config: Config, plan: Plan, reader: Reader, path: str | Path, dist: Dist, resume: bool
 ) -> RunDir:
-    """Make the run folder, or check that the one there belongs to this config and these people.
+    """Make the run folder, or check that the one there belongs to this config and these identities.
 
     Raises:
         ValueError: the folder holds another run.
@@ -89,25 +170,31 @@ def open_run(
     return run
 
 
-@contextmanager
-def stop_signals() -> Iterator[Callable[[], bool]]:
-    """While inside, SIGINT and SIGTERM only ask the loop to stop; a second one ends it at once."""
-    asked: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False  # Python delivers signals to the main thread only
-        return
-
-    def ask(number: int, frame: Any) -> None:
-        if asked:
-            raise KeyboardInterrupt
-        asked.append(number)
-
-    old = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(asked)
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
+def make_loader(
+    config: Config, plan: Plan, reader: Reader, task: RecognitionTask, run: RunDir
+) -> TrainLoader:
+    """The loader that gives the head what it needs: single images, several views or identity pairs."""
+    needs, dist = task.head.needs, task.head.dist
+    sampler = make_sampler(
+        reader.ids,
+        config.train.seed,
+        keys=needs.key_views,
+        identity_pairs=needs.identity_pairs,
+        released=needs.released_order,
+    )
+    return TrainLoader(
+        reader,
+        sampler=sampler,
+        batch_size=plan.process_batch,
+        seed=config.train.seed,
+        rank=dist.rank,
+        world_size=dist.world_size,
+        workers=config.data.workers,
+        size=task.input_size,
+        resize=config.data.resize,
+        bad_log=run.bad_records,
+        max_bad_share=config.data.max_bad_share,
+    )
 
 
 def timed_batches(loader: TrainLoader, plan: Plan, step: int) -> Generator[tuple[Batch, float], None, None]:

@@ -1,4 +1,4 @@
-"""The second encoder: it follows the backbone by moving average and embeds without gradient."""
+"""A copy of the backbone that follows it by moving average and embeds without gradient."""
 
 import copy
 import math
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from facescale.data.sampling.counter_rng import SHUFFLE, hash64
 from facescale.distributed import Dist
 from facescale.ops import ema_update_
 
@@ -17,37 +18,37 @@ from facescale.ops import ema_update_
 class Twin(nn.Module):
     """A copy of the backbone that moves by twin <- m twin + (1 - m) backbone (MoCo's momentum encoder).
 
-    Call ``update`` once per optimiser step, before the twin is used in it. It needs no gradient, is no part
-    of what data-parallel training wraps, and stays equal on all processes because the backbone does.
+    As AttFC's key encoder and F2C's gallery encoder, call ``update`` once per optimizer step, before the twin
+    is used in it; as the averaged network that is evaluated, after the step. It needs no gradient, is not
+    wrapped by DDP, and stays equal on all processes because the backbone does.
 
     Batch norm, by ``buffers``:
 
-    - "own": the twin normalises with the statistics of the batch at hand and keeps running ones of its own
-      (AttFC, F2C). They fit its weights at any time. On several processes images are exchanged at random
-      before and exchanged back after (MoCo's shuffling), so that a query and its keys do not betray each
-      other by the statistics they share. If the backbone synchronises its batch norm, so does the twin, and
-      the exchange is not needed.
-    - "copy", "average": the twin normalises with running statistics: the backbone's as they are, or followed
-      like the weights. An image's embedding then depends on that image alone.
+    - "own": the twin normalises with the statistics of the current batch and keeps its own running ones
+      (AttFC, F2C). They always fit its weights. On several processes images are shuffled between processes
+      before the pass and returned after it (MoCo's shuffling): statistics shared by a query and its keys
+      would leak which keys match the query.
+    - "copy", "average": the twin normalises with running statistics: the backbone's, or their moving average.
+      An image's embedding then depends on that image alone.
 
     Everything else (dropout, drop path) is in evaluation mode.
 
     Momentum, by ``schedule``, at update t (from 0) and share p of the training: "constant": m; "warmup":
-    min(m, (1 + t) / (10 + t)), which follows closely at first, when the backbone changes fast; "cosine":
-    1 - (1 - m) (1 + cos(pi p)) / 2 (BYOL), which comes to rest at the end.
+    min(m, (1 + t) / (10 + t)), a warm-up for the untrained network, which changes fast; "cosine":
+    1 - (1 - m) (1 + cos(pi p)) / 2 (BYOL), which reaches 1 at the end.
 
-    State: ``net``, and how often it was updated and called.
+    State: ``net``, and the numbers of updates and calls.
 
     Args:
-        backbone: what to follow; copied.
+        backbone: the network to follow; copied.
         momentum: m.
         schedule: see above.
         buffers: see above.
-        dtype: precision that the twin computes in (its weights stay float32, or they would stop moving:
-            bfloat16 has steps of 0.4 %); None leaves that to the caller.
-        shuffle: exchange images between processes, see above.
-        seed: of the exchange.
+        seed: of the shuffling.
         dist: this process among its peers.
+
+    Raises:
+        ValueError: momentum, schedule or buffers out of range.
     """
 
     def __init__(
@@ -57,8 +58,6 @@ class Twin(nn.Module):
         momentum: float = 0.999,
         schedule: Literal["constant", "warmup", "cosine"] = "constant",
         buffers: Literal["own", "copy", "average"] = "own",
-        dtype: torch.dtype | None = None,
-        shuffle: bool = True,
         seed: int = 0,
         dist: Dist | None = None,
     ) -> None:
@@ -70,15 +69,15 @@ class Twin(nn.Module):
         if buffers not in ("own", "copy", "average"):
             raise ValueError(f"the twin's buffers are '{buffers}'; they must be own, copy or average")
         self.net = copy.deepcopy(backbone).requires_grad_(False)
-        self.momentum, self.schedule, self.buffers_rule, self.dtype = momentum, schedule, buffers, dtype
+        self.momentum, self.schedule, self.buffers_rule = momentum, schedule, buffers
         self._dist = dist or Dist()
-        self._shuffle = shuffle and buffers == "own" and self._dist.world_size > 1
+        self._shuffle = buffers == "own" and self._dist.world_size > 1
         self._seed = seed
         self.num_updates = self.num_calls = 0
         self.train()
 
     def train(self, mode: bool = True) -> "Twin":
-        """Batch norm takes the statistics of the batch in training if they are the twin's own."""
+        """In training, batch norm takes the batch's statistics where ``buffers`` is "own"."""
         super().train(mode)
         for module in self.net.modules():
             module.training = mode and self.buffers_rule == "own" and isinstance(module, _BatchNorm)
@@ -88,7 +87,7 @@ class Twin(nn.Module):
         """Momentum of the next update.
 
         Args:
-            progress: share of the training done, 0..1; only "cosine" looks at it.
+            progress: share of the training done, 0 to 1; read by "cosine" only.
         """
         if self.schedule == "warmup":
             return min(self.momentum, (1 + self.num_updates) / (10 + self.num_updates))
@@ -101,7 +100,7 @@ class Twin(nn.Module):
         """Follow ``backbone``, which has the same structure.
 
         Args:
-            backbone: as it is before this step's optimiser update.
+            backbone: the network to follow, as it is now.
             progress: see ``momentum_at``.
         """
         momentum = self.momentum_at(progress)
@@ -119,17 +118,14 @@ class Twin(nn.Module):
         """Raw embeddings (B, D), at least float32; B must be the same on all processes."""
         order_G = None
         if self._shuffle and self.training:
-            generator = torch.Generator().manual_seed(hash((self._seed, self.num_calls)) & 0x7FFFFFFF)
+            generator = torch.Generator().manual_seed(
+                int(hash64(SHUFFLE, self._seed, self.num_calls)[0] >> 1)
+            )
             x_GCHW = self._dist.all_gather(x_BCHW.contiguous())
             order_G = torch.randperm(len(x_GCHW), generator=generator).to(x_BCHW.device)
             x_BCHW = x_GCHW[order_G[self._here(len(x_BCHW))]]
         self.num_calls += 1
-        kind = x_BCHW.device.type
-        if self.dtype is None:
-            e_BD = self.net(x_BCHW)
-        else:
-            with torch.autocast(kind, self.dtype, enabled=self.dtype is not torch.float32):
-                e_BD = self.net(x_BCHW)
+        e_BD = self.net(x_BCHW)
         e_BD = e_BD if e_BD.dtype is torch.float64 else e_BD.float()
         if order_G is None:
             return e_BD  # type: ignore[no-any-return]
@@ -144,5 +140,5 @@ class Twin(nn.Module):
         return {"num_updates": self.num_updates, "num_calls": self.num_calls}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Take over what ``get_extra_state`` gave."""
+        """Restore what ``get_extra_state`` returned."""
         self.num_updates, self.num_calls = state["num_updates"], state["num_calls"]

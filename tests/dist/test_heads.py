@@ -146,7 +146,7 @@ def check_other_people(dist: Dist, folder: str) -> None:
     old_ids = torch.tensor([5, -1, 36, 0, -1, 20, 21])  # others are gone; 1 and 4 are new
     head = make(dist, num_ids=7)
     fresh = head.read_rows(torch.arange(7))
-    head.load_rows(Path(folder), old_ids)
+    head.inherit_rows(Path(folder), old_ids)
     rows = head.read_rows(torch.arange(7))
     assert torch.equal(rows, torch.where((old_ids >= 0)[:, None], old[old_ids], fresh))
 

@@ -137,13 +137,13 @@ def test_a_step_that_is_not_finite_leaves_no_trace_in_the_network(
     from facescale.data.loading.train_loader import TrainLoader
     from facescale.distributed import Dist
     from facescale.plan import make_plan
-    from facescale.train.task import RecognitionTask
+    from facescale.train.build import build_task
 
     reader = open_reader(tiny_config.data.train)
-    task = RecognitionTask(tiny_config, make_plan(tiny_config, Dist(), reader), Dist(), tmp_path)
+    task = build_task(tiny_config, make_plan(tiny_config, Dist(), reader), Dist(), tmp_path)
     batch = next(TrainLoader(reader, batch_size=8, seed=0, size=56).epoch(0))
     before = {key: value.clone() for key, value in task.backbone.state_dict().items()}
-    task.begin_step(0.0)
+    task.begin_step(0.0, strength=1.0, loss_scale=1.0)
     batch.images.fill_(255)
     next(task.backbone.parameters()).data.fill_(float("nan"))
     assert not task(batch).loss.isfinite()

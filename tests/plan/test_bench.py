@@ -82,7 +82,7 @@ def test_memory_follows_the_number_of_identities_for_the_full_head() -> None:
 def test_a_container_is_filled_before_it_is_measured() -> None:
     for name in ("attfc", "f2c"):
         head = heads.build(name, 200, 8, "cosface", share=0.5)
-        measure._fill(head)
+        head.fill()
         assert len(head.pool) == head.num_counting == 100
         assert head.rows.norm(dim=-1).allclose(head.rows.new_ones(()))
         assert measure._step(head, 4, 0) > 0

@@ -18,6 +18,7 @@ from facescale.heads.centre_head import CentreHead
 from facescale.plan import make_plan
 from facescale.run import RunDir
 from facescale.train import train
+from facescale.train.build import build_task
 from facescale.train.finetune import inherit
 from facescale.train.task import RecognitionTask
 from tests.tiny import TINY
@@ -100,7 +101,7 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def begun(config: Config, folder: Path) -> tuple[RecognitionTask, int]:
     """A task that has just taken over what its config says, and for how many people."""
     reader = open_reader(config.data.train)
-    task = RecognitionTask(config, make_plan(config, Dist(), reader), Dist(), folder / "centres")
+    task = build_task(config, make_plan(config, Dist(), reader), Dist(), folder / "centres")
     return task, inherit(config, task, reader)
 
 
@@ -112,7 +113,7 @@ def centres(task: RecognitionTask) -> torch.Tensor:
 def centres_of(run: Path) -> torch.Tensor:
     """Those of the last checkpoint."""
     config = load_config(RunDir(run).config)
-    task = RecognitionTask(config, make_plan(config, Dist(), open_reader(config.data.train)), Dist(), run)
+    task = build_task(config, make_plan(config, Dist(), open_reader(config.data.train)), Dist(), run)
     task.head.load_rows(RunDir(run).model_path().parent)
     return centres(task)
 
@@ -135,7 +136,7 @@ def begun_fresh(settings: list[str], folder: Path) -> tuple[torch.Tensor, int]:
     """Centres as they are without anything taken over, and how many."""
     config = load_config(None, settings)
     plan = make_plan(config, Dist(), open_reader(config.data.train))
-    made = centres(RecognitionTask(config, plan, Dist(), folder))
+    made = centres(build_task(config, plan, Dist(), folder))
     return made, len(made)
 
 
@@ -146,7 +147,7 @@ def test_the_network_and_all_that_follow_it_are_taken_over(old: Path, tmp_path: 
     expected = load_file(RunDir(old).model_path())
     assert known == 0, "a container has no centre of everybody"
     assert task.average is not None and task.twin is not None
-    for net in (task.backbone, task.average, task.twin.net):
+    for net in (task.backbone, task.average.net, task.twin.net):
         assert all(torch.equal(value, expected[key]) for key, value in net.state_dict().items())
 
 
@@ -162,7 +163,7 @@ def test_a_weights_file_gives_the_network_alone(old: Path, tmp_path: Path) -> No
 def test_another_network_is_refused(old: Path, tmp_path: Path) -> None:
     data = draw(tmp_path / "faces", OLD)
     wrong = settings(data, f"train.init={old}", "backbone.embedding_size=64")
-    message = r"\(mbf_s, 32 numbers an embedding\) does not fit the config's \(mbf_s, 64\); make \[backbone\]"
+    message = r"\(mbf_s, 32-d\) does not fit the config's \(mbf_s, 64-d\); set \[backbone\]"
     with pytest.raises(ValueError, match=message):
         begun(load_config(None, wrong), tmp_path)
 

@@ -51,7 +51,7 @@ class TrainLoader:
     The items of an epoch stand in one order for all processes; global batch ``s`` is items ``s G`` to
     ``(s + 1) G`` with ``G = batch_size * world_size``, and process ``rank`` takes the ``rank``-th part of it.
     So the same global batches appear on any number of processes, and any step can be computed without those
-    before it.
+    before it. The items after the last full global batch are left out.
 
     An unreadable item is replaced by another one, drawn by a hash of its position; each unreadable image is
     counted once and named in ``bad_log``.
@@ -65,8 +65,6 @@ class TrainLoader:
         workers: decoding threads; no influence on the batches.
         size: height and width of the images, pixels.
         sampler: which images make an item; every image once per epoch if absent.
-        drop_last: leave out the items after the last full global batch; otherwise they are filled up to a
-            batch with items from the start of the epoch.
         resize: scale images of another size instead of treating them as unreadable.
         bad_log: file to which unreadable images are appended, one "key<TAB>reason" a line.
         max_bad_share: share of unreadable images that stops the run.
@@ -87,7 +85,6 @@ class TrainLoader:
         workers: int = 2,
         size: int = 112,
         sampler: Sampler | None = None,
-        drop_last: bool = True,
         resize: bool = False,
         bad_log: str | Path | None = None,
         max_bad_share: float = 0.01,
@@ -108,8 +105,6 @@ class TrainLoader:
         self._resize = resize
         num_items = len(self.sampler)
         self.steps_per_epoch = num_items // self._global_batch
-        if not drop_last and num_items % self._global_batch:
-            self.steps_per_epoch += 1
         if self.steps_per_epoch == 0:
             raise ValueError(
                 f"the data has {num_items} items, fewer than one batch of {self._global_batch} over all"
@@ -139,7 +134,7 @@ class TrainLoader:
 
     def _job(self, epoch: int, step: int) -> tuple[_Job, list[Callable[[], _Filled]]]:
         start = step * self._global_batch + self._rank * self._batch_size
-        position_B = np.arange(start, start + self._batch_size) % len(self.sampler)
+        position_B = np.arange(start, start + self._batch_size)
         job = _Job(epoch, position_B, self.sampler.indices(epoch, position_B), self._buffers.take())
         return job, [partial(self._fill, job, part) for part in chunks(self._batch_size)]
 

@@ -14,7 +14,7 @@ _WORD = 0xFFFFFFFFFFFFFFFF
 _ROUNDS = 6  # of the Feistel network; four already pass for pseudo-random, six cost nothing
 
 # The first stream number tells what a draw is for, so that two purposes never share numbers.
-ORDER, AUGMENT, REPLACE, KEYS, PAIRS = 1, 2, 3, 4, 5
+ORDER, AUGMENT, REPLACE, KEYS, PAIRS, SHUFFLE = 1, 2, 3, 4, 5, 6
 
 
 def _scramble(x: Uints) -> Uints:

@@ -54,19 +54,6 @@ def test_an_epoch_shows_every_image_once_and_drops_what_fills_no_batch(make_read
     assert len(indices) == len(set(indices.tolist())) == 48
 
 
-def test_the_last_batch_can_be_filled_from_the_start_of_the_epoch(make_reader):
-    one = loader(make_reader(IDS), drop_last=False)
-    indices = torch.cat([batch.index for batch in one.epoch(0)]).tolist()
-    assert one.steps_per_epoch == 7
-    assert sorted(indices[:50]) == list(range(50))
-    assert indices[50:] == indices[:6]
-
-
-def test_a_set_smaller_than_a_batch_can_be_filled_up(make_reader):
-    (batch,) = loader(make_reader([0, 1, 2]), drop_last=False).epoch(0)
-    assert torch.bincount(batch.index).tolist() in ([3, 3, 2], [3, 2, 3], [2, 3, 3])
-
-
 @pytest.mark.parametrize("workers", [1, 2, 5])
 def test_the_number_of_workers_changes_nothing(make_reader, workers: int):
     reader = make_reader(IDS, bad=frozenset({4, 17}))
@@ -209,7 +196,7 @@ def test_batches_are_pinned_where_there_is_a_gpu(make_reader):
 
 def test_unreadable_images_are_replaced_counted_once_and_named(make_reader, tmp_path):
     reader = make_reader(IDS, bad=frozenset({5, 30}))
-    one = loader(reader, bad_log=tmp_path / "bad.txt", max_bad_share=0.04, drop_last=False)
+    one = loader(reader, bad_log=tmp_path / "bad.txt", max_bad_share=0.04)
     for epoch in range(3):
         for batch in one.epoch(epoch):
             assert not {5, 30} & set(batch.index.tolist())
@@ -226,7 +213,7 @@ def test_more_than_the_allowed_share_of_unreadable_images_stops_the_run(make_rea
     with pytest.raises(
         ValueError, match=r"2 of the first \d+ images are unreadable, more than the allowed share of 0.03"
     ):
-        list(loader(reader, max_bad_share=0.03, bad_log=tmp_path / "bad.txt", drop_last=False).epoch(0))
+        list(loader(reader, max_bad_share=0.03, bad_log=tmp_path / "bad.txt").epoch(0))
     assert len((tmp_path / "bad.txt").read_text().splitlines()) == 2
 
 
@@ -254,7 +241,7 @@ def test_an_error_that_is_no_damaged_record_reaches_the_caller(make_reader, work
     reader = make_reader(IDS)
     reader.images[7] = None  # as a defect of a reader would give
     with pytest.raises(TypeError, match="NoneType"):
-        list(loader(reader, workers=workers, drop_last=False).epoch(0))
+        list(loader(reader, workers=workers).epoch(0))
     assert not data_threads()
 
 

@@ -1,0 +1,92 @@
+"""Build the networks of a training from its config."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from facescale import backbones, heads, margins
+from facescale.config import Config
+from facescale.data.loading.augment import Augment, stronger
+from facescale.distributed import Dist
+from facescale.heads import ClassHead
+from facescale.model_card import Card, Contract
+from facescale.plan import Plan
+from facescale.plan.components import head_options
+from facescale.train.task import RecognitionTask
+from facescale.train.twin import Twin
+
+
+def build_task(config: Config, plan: Plan, dist: Dist, centres: Path) -> RecognitionTask:
+    """Backbone, head and what follows them, with the same first weights on every process.
+
+    Args:
+        config: what the user wants.
+        plan: what follows from it.
+        dist: this process among its peers.
+        centres: folder for class centres that are placed on disk.
+
+    Raises:
+        ValueError: a component refuses its options.
+    """
+    train = config.train
+    torch.manual_seed(train.seed)
+    layout = torch.channels_last if train.channels_last else torch.contiguous_format
+    spec: dict[str, Any] = {
+        "name": config.backbone.name,
+        "embedding_size": config.backbone.embedding_size,
+        "options": config.backbone.options,
+    }
+    backbone: nn.Module = backbones.build(spec["name"], spec["embedding_size"], **spec["options"])
+    backbone = backbone.to(dist.device, memory_format=layout)  # type: ignore[call-overload]
+    head = _build_head(config, plan, dist, centres)
+    average = Twin(backbone, momentum=train.ema, schedule="warmup", buffers="copy") if train.ema else None
+    twin = _build_twin(config, backbone, dist) if head.needs.key_views else None
+    torch.manual_seed(train.seed + 1 + dist.rank)  # dropout differs between processes
+    contract = Contract(size=int(backbone.input_size), flip=config.eval.flip)  # type: ignore[arg-type]
+    info = {"data": config.data.train, "num_ids": plan.num_ids, "num_images": plan.num_images}
+    return RecognitionTask(
+        backbone,
+        head,
+        Card(contract, spec, info=info),
+        net=_for_training(backbone, train.compile, dist),
+        twin=twin,
+        average=average,
+        augment=Augment(config.augment),
+        augment_repeats=Augment(stronger(config.augment)),
+        precision=plan.precision,
+        dist=dist,
+    )
+
+
+def _build_head(config: Config, plan: Plan, dist: Dist, centres: Path) -> ClassHead:
+    return heads.build(
+        config.head.name,
+        plan.num_ids,
+        config.backbone.embedding_size,
+        margins.build(config.head.margin.name, **config.head.margin.options),
+        dist,
+        **head_options(config, centres),
+    ).to(dist.device)
+
+
+def _build_twin(config: Config, backbone: nn.Module, dist: Dist) -> Twin:
+    twin = config.twin
+    return Twin(
+        backbone,
+        momentum=twin.momentum,
+        schedule=twin.schedule,
+        buffers=twin.buffers,
+        seed=config.train.seed,
+        dist=dist,
+    )
+
+
+def _for_training(backbone: nn.Module, compiled: bool, dist: Dist) -> nn.Module:
+    """The backbone as the loss is computed through it; DDP averages its gradients over processes."""
+    net: nn.Module = torch.compile(backbone) if compiled else backbone  # type: ignore[assignment]
+    if dist.world_size == 1:
+        return net
+    return DistributedDataParallel(net, broadcast_buffers=False, gradient_as_bucket_view=True)
