@@ -242,12 +242,15 @@ class CentreStore:
             elif tensor[rows].data_ptr() != value.data_ptr():
                 tensor[rows] = self._narrowed(value, tensor.dtype)
 
-    def end_step(self, lr: float, step: int) -> None:
-        """Close step number ``step``: count it for the rows that it did not open."""
+    def begin_update(self, step: int) -> None:
+        """Before rows move in step number ``step``: round as every run does in this step, resumed or not."""
+        if self._rounding:
+            self._rounding.seek(step)
+
+    def end_step(self, lr: float) -> None:
+        """After all rows of a step have moved: count the step for those that it did not open."""
         if self._dense:
             self._dense.add(lr)
-        if self._rounding:
-            self._rounding.seek(step + 1)
 
     def settle(self) -> None:
         """Make what is stored final: catch up every row, wait for writes."""

@@ -182,8 +182,9 @@ class CentreHead(ClassHead):
             self.skip_step()
             return
         if self._pending:
+            self.store.begin_update(self.step)
             self._move(lr)
-            self.store.end_step(lr, self.step)
+            self.store.end_step(lr)
         self._pending = []
         self.step += 1
 

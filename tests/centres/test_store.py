@@ -22,9 +22,10 @@ def make(path: Path | None = None, num_ids: int = N, dim: int = D, **options: An
 
 
 def move(store: CentreStore, rows: torch.Tensor, step: int = 0) -> None:
+    store.begin_update(step)
     work = store.open(rows)
     store.update(rows, work, torch.ones(len(rows), store.dim) * (step + 1), lr=0.1)
-    store.end_step(0.1, step)
+    store.end_step(0.1)
 
 
 def everything(store: CentreStore) -> dict[str, torch.Tensor]:
