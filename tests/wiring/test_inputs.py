@@ -13,6 +13,8 @@ from facescale import load
 from facescale.config import AugmentConfig, load_config
 from facescale.data import open_reader
 from facescale.data.loading.augment import Augment
+from facescale.data.loading.train_loader import TrainLoader
+from facescale.data.sampling.multiview import make_sampler
 from facescale.run import RunDir
 from tests.wiring.plain import Case, batches_of
 from tests.wiring.toy import SETTINGS, SIZE, Toy, train_toy
@@ -24,6 +26,14 @@ def seen() -> Iterator[list[Tensor]]:
     Toy.seen = []
     yield Toy.seen
     Toy.seen = None
+
+
+@pytest.fixture
+def passed() -> Iterator[list[Tensor]]:
+    """Inputs of all networks, in training and evaluation."""
+    Toy.passed = []
+    yield Toy.passed
+    Toy.passed = None
 
 
 @pytest.fixture
@@ -104,6 +114,23 @@ def test_keys_that_show_the_query_again_are_augmented_more(
     assert 0.2 < float(keys[1]) < 0.98
 
 
+@pytest.mark.parametrize("head", ["attfc", "f2c"])
+def test_queries_go_through_the_backbone_and_keys_through_the_twin(
+    head: str, passed: list[Tensor], tmp_path: Path
+) -> None:
+    settings = [f"head.name={head}", "head.share=1.0", "train.seed=6", "train.duration=2 steps"]
+    train_toy(tmp_path, *settings, "eval.every=2 steps")
+    reader = open_reader(load_config(None, SETTINGS).data.train)
+    asked = {"keys": 2} if head == "attfc" else {"keys": 2, "identity_pairs": True}
+    sampler = make_sampler(reader.ids, 6, **asked)
+    loader = TrainLoader(reader, sampler=sampler, batch_size=16, seed=6, size=SIZE, workers=0)
+    for step, batch in zip(range(2), loader.epoch(0), strict=False):
+        views = [normalised(images_BHW3) for images_BHW3 in batch.images]
+        queries, keys = (views[:1], views[1:]) if head == "attfc" else (views, views)
+        torch.testing.assert_close(passed[2 * step], torch.cat(queries))
+        torch.testing.assert_close(passed[2 * step + 1], torch.cat(keys))
+
+
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])
 def test_networks_compute_in_the_precision_of_the_config(
     precision: str, autocast: list[bool], tmp_path: Path
@@ -142,11 +169,12 @@ def test_the_seed_decides_first_weights_centres_and_order(seen: list[Tensor], tm
     assert firsts[0][0] != firsts[2][0] and not torch.equal(firsts[0][1], firsts[2][1])
 
 
+@pytest.mark.parametrize("ema", [0.0, 0.9])
 @pytest.mark.parametrize("flip", [True, False])
 def test_the_mirrored_view_is_added_in_evaluation_and_use_as_the_config_says(
-    flip: bool, tmp_path: Path
+    flip: bool, ema: float, tmp_path: Path
 ) -> None:
-    run = train_toy(tmp_path, f"eval.flip={str(flip).lower()}").run
+    run = train_toy(tmp_path, f"eval.flip={str(flip).lower()}", f"train.ema={ema}").run
     model = load(run.path, device="cpu")
     assert model.contract.flip is flip
     reader = open_reader(f"synthetic:ids=2,images=2,size={SIZE}")
@@ -162,11 +190,10 @@ def test_the_mirrored_view_is_added_in_evaluation_and_use_as_the_config_says(
     (line,) = run.read_metrics("eval")
     assert line["unseen/accuracy"] == pytest.approx(results[0].accuracy.mean)
     assert line["unseen/auc"] == pytest.approx(results[0].curve.auc)
+    assert line["unseen/mean_norm"] == pytest.approx(results[0].mean_norm, rel=1e-5)
 
 
 def test_unreadable_images_are_replaced_by_different_ones(make_reader: Callable[..., Any]) -> None:
-    from facescale.data.loading.train_loader import TrainLoader
-
     bad = frozenset(range(0, 40, 4))
     reader = make_reader([i % 8 for i in range(40)], bad=bad)
     loader = TrainLoader(reader, batch_size=40, seed=0, size=24, workers=0, max_bad_share=1.0)

@@ -144,3 +144,36 @@ def test_a_fold_has_no_say_in_its_own_threshold(rule: str) -> None:
     folds[3] = ([0.4, 0.45, 0.5], [0.6, 0.65, 0.66])
     again = pair_accuracy(embeddings(folds), same, rule=rule, num_folds=4)
     assert again.thresholds[3] == pytest.approx(result.thresholds[3], abs=1e-9)
+
+
+@pytest.mark.parametrize(("dtype", "lr"), [("bfloat16", 6e-7), ("float16", 7e-8)])
+@pytest.mark.parametrize("name", ["full", "partial_fc"])
+def test_half_precision_rows_take_steps_that_rounding_to_nearest_would_lose(
+    name: str, dtype: str, lr: float
+) -> None:
+    """All values lie between two powers of two, so that the format's spacing is one number."""
+    options = {"rate": 1.0} if name == "partial_fc" else {}
+    exact, half = make(name, **options), make(name, store_dtype=dtype, **options)
+    ids = torch.arange(C)
+    generator = torch.Generator().manual_seed(3)
+    start = torch.empty(C, D).uniform_(0.0085, 0.015, generator=generator)
+    start *= torch.where(torch.rand(C, D, generator=generator) < 0.5, -1.0, 1.0)
+    start = start.bfloat16().float()
+    spacing = 2.0**-7 * (2.0**-7 if dtype == "bfloat16" else 2.0**-10)
+    for head in (exact, half):
+        head.write_rows(ids, start)  # type: ignore[operator]
+    largest, before = 0.0, start
+    for step in range(100):
+        for head in (exact, half):
+            e_BD, id_B = batch(step % 5)
+            e_BD.requires_grad_()
+            head(e_BD[None], id_B).loss.backward()
+            head.after_step(lr)
+        now = exact.read_rows(ids)  # type: ignore[operator]
+        largest, before = max(largest, float((now - before).abs().max())), now
+    assert largest < 0.45 * spacing, "to nearest, no value would ever move"
+    moved = half.read_rows(ids) - start  # type: ignore[operator]
+    expected = exact.read_rows(ids) - start  # type: ignore[operator]
+    share = (moved * expected).sum() / expected.square().sum()
+    assert 0.85 < float(share) < 1.15
+    assert float((moved - expected).mean().abs()) < 0.2 * spacing, "up as often as down"

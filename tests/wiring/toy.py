@@ -45,10 +45,12 @@ class Toy(nn.Module):
 
     Attributes:
         seen: inputs of the forward passes in training mode, where a test set it to a list.
+        passed: inputs of all forward passes, likewise.
         autocast: whether autocast was on, of every forward pass, where a test set it to a list.
     """
 
     seen: ClassVar[list[Tensor] | None] = None
+    passed: ClassVar[list[Tensor] | None] = None
     autocast: ClassVar[list[bool] | None] = None
 
     def __init__(self, embedding_size: int, *, bad_at: int = -1, constant: bool = False, input_size: int = SIZE) -> None:
@@ -67,6 +69,8 @@ class Toy(nn.Module):
             embedding = embedding * 1e-3 + 1
         if Toy.autocast is not None:
             Toy.autocast.append(torch.is_autocast_enabled("cpu"))
+        if Toy.passed is not None:
+            Toy.passed.append(x.detach().clone())
         if self.training:
             if Toy.seen is not None:
                 Toy.seen.append(x.detach().clone())
