@@ -1,4 +1,4 @@
-"""Write a file so that nobody ever sees half of it."""
+"""Write a file atomically: a reader sees the old file or the whole new one."""
 
 import os
 from collections.abc import Iterator
@@ -8,10 +8,10 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Give a temporary path beside ``path``; when the block ends, what was written there becomes ``path``.
+    """Yield a temporary path beside ``path``; when the block ends, the file written there becomes ``path``.
 
     A reader (or a crash, or an error inside the block) sees either the old file or the whole new one. Missing
-    parent folders are made. The temporary name keeps the suffix, for writers that look at it.
+    parent folders are made. The temporary name keeps the suffix, as some writers choose the format by it.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -19,7 +19,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     try:
         yield temporary
         with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
+            os.fsync(file.fileno())  # else a crash may leave an empty file under the new name
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

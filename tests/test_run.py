@@ -35,7 +35,17 @@ def test_the_best_checkpoint_is_kept_and_preferred(run: RunDir) -> None:
         run.model_path(30)
 
 
-def test_a_torn_metrics_line_is_passed_over_and_later_steps_are_forgotten(run: RunDir) -> None:
+def test_a_checkpoint_that_only_a_stop_asked_for_takes_no_place(run: RunDir) -> None:
+    for step in (2, 4, 5):
+        run.snapshot(step).mkdir()
+    run.prune(2, interim=5)
+    assert run.steps() == [4, 5], "the newest stays in any case"
+    run.snapshot(6).mkdir()
+    run.prune(2, interim=5)
+    assert run.steps() == [4, 6]
+
+
+def test_a_truncated_metrics_line_is_skipped_and_later_steps_are_forgotten(run: RunDir) -> None:
     run.log("train", step=1, loss=2.0)
     run.log("train", step=2, loss=1.0)
     with run.metrics.open("a") as file:

@@ -1,11 +1,15 @@
 """A tiny training that end-to-end tests share."""
 
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from facescale.config import Config, load_config
-from facescale.train import Result, train
+from facescale.distributed import Dist
+from facescale.train import Result, loop, train
 
 TINY = [
     "data.train=synthetic:ids=12,images=8,size=56",
@@ -37,3 +41,16 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory, tiny_config: Config) -> P
     result: Result = train(tiny_config, tmp_path_factory.mktemp("tiny") / "run")
     assert result.finished
     return result.run.path
+
+
+def train_steps(config: Config, run: Path, steps: int, dist: Dist | None = None) -> Result:
+    """Train until a stop is asked for in step number ``steps`` of this sitting."""
+
+    @contextmanager
+    def stopping() -> Iterator[Callable[[], bool]]:
+        calls = itertools.count(1)
+        yield lambda: next(calls) == steps
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "stop_signals", stopping)
+        return train(config, run, dist)

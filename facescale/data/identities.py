@@ -1,4 +1,4 @@
-"""Who the identities of a run are, and which of them another run knew."""
+"""Names of a run's identities, and the numbers they had in another run."""
 
 import json
 from collections.abc import Sequence
@@ -13,17 +13,17 @@ from facescale.files import write_atomically
 
 
 def write_identities(file: Path, config: Config, reader: Reader) -> None:
-    """Note who the identities of a run are; data without names (drawn faces) calls identity i just i."""
+    """Write the names of a run's identities; those of data without names (synthetic faces) are null."""
     names: Sequence[str] | None = getattr(reader, "names", None)
-    who = {"source": _source(config), "num_ids": reader.num_ids, "names": names and list(names)}
-    write_atomically(file, json.dumps(who))
+    known = {"source": _source(config), "num_ids": reader.num_ids, "names": names and list(names)}
+    write_atomically(file, json.dumps(known))
 
 
 def old_numbers(file: Path, config: Config, reader: Reader) -> Tensor:
     """For every identity of the data, int64 (N,), its number in the run that wrote ``file``, or -1.
 
-    People are the same if their names are. Where one run has a single source and the other joins it with
-    more, the label that joining puts before a name does not count.
+    Identities are the same if their names are; without names, if their numbers are. Where one run has a
+    single source and the other joins it with more, the label that joining puts before a name is ignored.
 
     Raises:
         ValueError: there is no such file.
@@ -32,8 +32,8 @@ def old_numbers(file: Path, config: Config, reader: Reader) -> Tensor:
         old = json.loads(file.read_text())
     except OSError:
         raise ValueError(
-            f"{file.parent} does not say who its identities are (no {file.name}); give train.init the "
-            "model.safetensors of a checkpoint instead, to start from the network alone"
+            f"{file.parent} does not name its identities (no {file.name}); set train.init to the "
+            "model.safetensors of one of its checkpoints, to start from the network alone"
         ) from None
     new_names: Sequence[str] | None = getattr(reader, "names", None)
     if old["names"] is None and new_names is None:
@@ -45,28 +45,29 @@ def old_numbers(file: Path, config: Config, reader: Reader) -> Tensor:
 
 
 def check_identities(file: Path, config: Config, reader: Reader) -> None:
-    """Make sure that the data has the people of the run that wrote ``file``, in the same order.
+    """Check that the data has the identities of the run that wrote ``file``, in the same order.
 
     Raises:
-        ValueError: it has not, so the run cannot go on with it.
+        ValueError: it has others, so the run cannot continue with it.
     """
     number_N, before = old_numbers(file, config, reader), json.loads(file.read_text())["num_ids"]
     if len(number_N) != before or not torch.equal(number_N, torch.arange(before)):
         kept = int((number_N >= 0).sum())
         raise ValueError(
-            f"the data has other people than when {file.parent} was started ({before}; now {len(number_N)}, "
-            f"{len(number_N) - kept} of them new); start another run with --set train.init={file.parent}"
+            f"the data has other identities than when {file.parent} was started ({before}; now "
+            f"{len(number_N)}, {len(number_N) - kept} of them new); start another run with "
+            f"--set train.init={file.parent}"
         )
 
 
 def _source(config: Config) -> str:
-    """The source of the data if it is a single one, else nothing."""
+    """The source of the data if there is one only, else an empty string."""
     train = config.data.train
     parts = train.split(" + ") if isinstance(train, str) else train
     return parts[0].strip() if len(parts) == 1 else ""
 
 
 def _names(names: Sequence[str] | None, num_ids: int, single: str) -> list[str]:
-    """Names, without the label that joining gave those of the source ``single``."""
+    """Names, without the label that joining put before those of the source ``single``."""
     found = [str(number) for number in range(num_ids)] if names is None else names
     return [name.removeprefix(f"{single}/") for name in found] if single else list(found)

@@ -17,7 +17,7 @@ from facescale.run import RunDir
 
 @dataclass
 class TrainState:
-    """Counters of a run; all else that changes lives in task and optimiser.
+    """Counters of a run; all else that changes lives in task, optimizer and scaler.
 
     Attributes:
         step: optimizer steps done (the data position follows from it).

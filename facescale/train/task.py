@@ -198,8 +198,8 @@ class RecognitionTask(nn.Module):
     def load_state(self, state: dict[str, Any], folder: Path) -> None:
         """Restore what ``state``, ``write_model`` and the head's ``save_rows`` wrote to ``folder``."""
         model = folder / "model.safetensors"
-        self.evaluated.load_state_dict(load_file(model))
         self.card = replace(self.card, thresholds=read_card(model).thresholds)
+        self.evaluated.load_state_dict(load_file(model))
         if self.average is not None:
             self.backbone.load_state_dict(state["trained_backbone"])
             self.average.num_updates = state["averaged"]

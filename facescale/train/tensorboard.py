@@ -1,4 +1,4 @@
-"""A view of the metrics in TensorBoard, where it is installed (extra ``tensorboard``)."""
+"""Show metrics in TensorBoard, where it is installed (extra ``tensorboard``)."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def open_board(folder: Path) -> Callable[[Mapping[str, Any]], None]:
-    """What to call with every line of metrics.jsonl; does nothing where TensorBoard is not installed."""
+    """A function to call with every line of metrics.jsonl; it does nothing without TensorBoard."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:

@@ -1,19 +1,19 @@
-"""Says in words when a training looks wrong."""
+"""Recognise a training that goes wrong from a line of its log."""
 
 import math
 from collections.abc import Mapping
 
-COLLAPSED = 0.9  # mean cosine between different images of a batch; a healthy net is far below
+COLLAPSED = 0.9  # mean cosine between different images of a batch; far lower in a healthy training
 
 
 def diagnose(line: Mapping[str, float], num_ids: int, progress: float) -> str | None:
-    """A sentence about what looks wrong, or None.
+    """One sentence on what looks wrong and what to change, or None.
 
     Args:
-        line: a line of the training log; read are ``loss``, ``own_cosine`` (mean cosine of an embedding to
-            its own class centre), ``spread`` (mean cosine between embeddings of a batch; 1: all the same).
+        line: a line of the training log, with ``loss``, ``own_cosine`` (mean cosine of an embedding to its
+            own class centre) and ``spread`` (mean cosine between embeddings of a batch; 1: all the same).
         num_ids: number of identities.
-        progress: share of the run that is done.
+        progress: share of the run done, 0 to 1.
     """
     loss, own_cosine, spread = line["loss"], line["own_cosine"], line["spread"]
     if spread > COLLAPSED:
@@ -23,9 +23,8 @@ def diagnose(line: Mapping[str, float], num_ids: int, progress: float) -> str | 
         )
     if progress > 0.3 and own_cosine < 0.1:
         return (
-            f"images are hardly closer to their own class centre (cosine {own_cosine:.2f}) than to others "
-            f"after {progress:.0%} of the run; loss {loss:.1f}, chance without margin is "
-            f"ln {num_ids} = {math.log(num_ids):.1f}: optim.lr may be off, the margin too hard "
-            "(head.margin.m), or labels wrong"
+            f"after {progress:.0%} of the run the mean cosine of an image to its own class centre is only "
+            f"{own_cosine:.2f}; loss {loss:.1f}, chance without margin is ln {num_ids} = "
+            f"{math.log(num_ids):.1f}: change optim.lr, lower head.margin.m, or check the labels"
         )
     return None

@@ -8,8 +8,13 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
+from facescale.config import load_config
+from facescale.distributed import Dist
 from facescale.run import RunDir
-from tests.tiny import TINY
+from facescale.train import train as train_here
+from tests.dist.spawn import run_processes
+from tests.same_run import differences
+from tests.tiny import TINY, train_steps
 
 
 def train(run: Path, processes: int, *settings: str) -> None:
@@ -39,3 +44,16 @@ def test_two_processes_train_one_run_and_one_process_continues_it(tmp_path: Path
     assert run.steps()[-1] == 6
     weights = load_file(run.model_path(6))
     assert all(torch.isfinite(x).all() for x in weights.values() if x.is_floating_point())
+
+
+def _train_twice(dist: Dist, folder: str) -> None:
+    config = load_config(None, [*TINY, "head.name=attfc", "head.share=1.0"])
+    assert train_here(config, Path(folder, "whole"), dist).finished
+    for steps in (3, 2):  # the first stop comes before an evaluation
+        assert not train_steps(config, Path(folder, "cut"), steps, dist).finished
+    assert train_here(config, Path(folder, "cut"), dist).finished
+
+
+def test_two_processes_go_on_where_two_stopped(tmp_path: Path) -> None:
+    run_processes(2, _train_twice, str(tmp_path))
+    assert differences(tmp_path / "whole", tmp_path / "cut") == []

@@ -1,9 +1,12 @@
+"""Whole trainings: what they leave, that they go on where they stopped, that they stop when they must."""
+
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -12,9 +15,17 @@ from safetensors.torch import load_file
 
 from facescale import load
 from facescale.config import Config, load_config
+from facescale.data import open_reader
+from facescale.data.loading.train_loader import TrainLoader
+from facescale.distributed import Dist
+from facescale.evaluate import metrics
+from facescale.inference.weights import read_card
+from facescale.plan import make_plan
 from facescale.run import RunDir
 from facescale.train import train
-from tests.tiny import TINY
+from facescale.train.build import build_task
+from tests.same_run import differences
+from tests.tiny import TINY, train_steps
 
 
 def weights(run: Path, step: int) -> dict[str, torch.Tensor]:
@@ -44,22 +55,80 @@ def test_training_is_repeatable(tiny_config: Config, tiny_run: Path, tmp_path: P
     assert same(weights(tiny_run, 6), weights(tmp_path / "again", 6))
 
 
-@pytest.mark.parametrize("stop_at", [1, 2, 4])
-def test_an_interrupted_run_ends_with_the_same_weights(
-    tiny_config: Config, tiny_run: Path, tmp_path: Path, stop_at: int
+@pytest.fixture(scope="module")
+def thresholds() -> Iterator[None]:
+    """Twenty pairs are enough for a threshold."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metrics, "MIN_FALSE_ACCEPTS", 1)
+        yield
+
+
+@pytest.fixture(scope="module")
+def whole(thresholds: None, tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing interrupted."""
+    return train(tiny_config, tmp_path_factory.mktemp("whole") / "run").run.path
+
+
+def interrupted(config: Config, run: Path, sittings: Sequence[int]) -> RunDir:
+    """A finished run that was stopped after each of these numbers of steps."""
+    for number, steps in enumerate(sittings, 1):
+        stopped = train_steps(config, run, steps)
+        assert not stopped.finished and stopped.step == sum(sittings[:number])
+    assert train(config, run).finished
+    return RunDir(run)
+
+
+@pytest.mark.parametrize("sittings", [[1], [2], [3], [5], [6], [3, 2]], ids=str)
+def test_an_interrupted_run_leaves_the_same_files(
+    tiny_config: Config, whole: Path, tmp_path: Path, sittings: list[int]
+) -> None:
+    """Evaluations are after steps 3 and 6, checkpoints also after 2 and 4, log lines after 2, 4 and 6."""
+    run = interrupted(tiny_config, tmp_path / "run", sittings)
+    assert same(weights(whole, 6), weights(run.path, 6))
+    assert differences(whole, run.path) == []
+
+
+def test_a_checkpoint_after_a_resume_has_the_thresholds_of_the_last_evaluation(
+    thresholds: None, tiny_config: Config, tmp_path: Path
+) -> None:
+    run = RunDir(tmp_path / "run")
+    train_steps(tiny_config, run.path, 4)
+    train_steps(tiny_config, run.path, 1)
+    before, after = (read_card(run.model_path(step)).thresholds for step in (4, 5))
+    assert before and after == before
+
+
+def test_an_evaluation_that_a_stop_came_before_is_made_up_for(
+    thresholds: None, tiny_config: Config, tmp_path: Path
+) -> None:
+    run = RunDir(tmp_path / "run")
+    assert train_steps(tiny_config, run.path, 3).metrics == {}
+    assert run.read_metrics("eval") == [] and not read_card(run.model_path(3)).thresholds
+    result = train_steps(tiny_config, run.path, 1)
+    (line,) = run.read_metrics("eval")
+    assert line["step"] == 3 and read_card(run.model_path(3)).thresholds
+    assert result.metrics["unseen/accuracy"] == line["unseen/accuracy"]
+    assert (run.evaluations / "step_00000003.json").is_file()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_after_the_step_with_a_checkpoint(
+    tiny_run: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
     def interrupt(values: dict[str, object], plan: object) -> None:
-        if values["kind"] == "train" and values["step"] == stop_at:
-            os.kill(os.getpid(), signal.SIGTERM)
+        if values["kind"] == "train" and values["step"] == 1:
+            os.kill(os.getpid(), number)
 
     config = load_config(None, [*TINY, "train.log_every=1"])
+    handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     stopped = train(config, tmp_path / "run", on_log=interrupt)
-    assert not stopped.finished and stopped.step == stop_at + 1
-    resumed = train(config, tmp_path / "run")
-    assert resumed.finished
+    assert not stopped.finished and stopped.step == 2
+    assert RunDir(tmp_path / "run").steps() == [2]
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
+    assert train(config, tmp_path / "run").finished
     assert same(weights(tiny_run, 6), weights(tmp_path / "run", 6))
     steps = [row["step"] for row in RunDir(tmp_path / "run").read_metrics("train")]
-    assert steps == sorted(set(steps)), "a resumed run repeats no line of its metrics"
+    assert steps == [1, 2, 3, 4, 5, 6], "a resumed run repeats no line of its metrics"
 
 
 def test_a_killed_run_continues_from_its_last_checkpoint(tiny_run: Path, tmp_path: Path) -> None:
@@ -85,6 +154,7 @@ def test_a_killed_run_continues_from_its_last_checkpoint(tiny_run: Path, tmp_pat
     assert run.steps()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     assert same(weights(tiny_run, 6), weights(run.path, 6))
+    assert differences(tiny_run, run.path) == []
 
 
 def test_an_interrupted_checkpoint_write_is_passed_over(tiny_config: Config, tmp_path: Path) -> None:
@@ -127,18 +197,16 @@ def test_steps_that_are_not_finite_are_skipped_and_then_stop_the_run(tmp_path: P
     with pytest.raises(RuntimeError, match=r"2 steps in a row not finite.*lower optim\.lr"):
         train(load_config(None, settings), tmp_path / "run")
     bad = RunDir(tmp_path / "run").read_metrics("bad_step")
-    assert len(bad) >= 2 and bad[0]["first_images"]
+    assert len(bad) >= 2
+    reader = open_reader("synthetic:ids=12,images=8,size=56")
+    batches = list(TrainLoader(reader, batch_size=8, seed=0, size=56).epoch(0))
+    for row in bad:
+        assert row["first_images"] == [reader.key(i) for i in batches[row["step"] - 1].index[:4].tolist()]
 
 
 def test_a_step_that_is_not_finite_leaves_no_trace_in_the_network(
     tiny_config: Config, tmp_path: Path
 ) -> None:
-    from facescale.data import open_reader
-    from facescale.data.loading.train_loader import TrainLoader
-    from facescale.distributed import Dist
-    from facescale.plan import make_plan
-    from facescale.train.build import build_task
-
     reader = open_reader(tiny_config.data.train)
     task = build_task(tiny_config, make_plan(tiny_config, Dist(), reader), Dist(), tmp_path)
     batch = next(TrainLoader(reader, batch_size=8, seed=0, size=56).epoch(0))
@@ -161,20 +229,21 @@ def test_accumulation_keeps_the_number_of_steps(tiny_config: Config, tmp_path: P
 
 
 @pytest.mark.parametrize(
-    "head",
+    "settings",
     [
         ["head.name=partial_fc", "head.rate=0.5"],
-        ["head.name=attfc", "head.share=1.0"],
-        ["head.name=f2c", "head.share=1.0"],
+        ["head.name=partial_fc", "head.rate=0.5", "head.placement=disk", "train.accumulate=2"],
+        ["head.name=attfc", "head.share=1.0", "twin.schedule=warmup"],
+        ["head.name=f2c", "head.share=1.0", "train.accumulate=2"],
+        ["optim.name=adamw", "optim.lr=0.001", "head.margin.name=adaface", "train.ema=0"],
     ],
+    ids=["partial_fc", "disk", "attfc", "f2c", "adamw"],
 )
-def test_every_head_trains_and_resumes_bit_for_bit(tmp_path: Path, head: list[str]) -> None:
-    def interrupt(values: dict[str, object], plan: object) -> None:
-        if values["kind"] == "train" and values["step"] == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    config = load_config(None, [*TINY, "train.log_every=1", *head])
+def test_every_head_trains_and_resumes_bit_for_bit(
+    thresholds: None, tmp_path: Path, settings: list[str]
+) -> None:
+    config = load_config(None, [*TINY, *settings])
     assert train(config, tmp_path / "whole").finished
-    assert not train(config, tmp_path / "cut", on_log=interrupt).finished
-    assert train(config, tmp_path / "cut").finished
+    interrupted(config, tmp_path / "cut", [3])
     assert same(weights(tmp_path / "whole", 6), weights(tmp_path / "cut", 6))
+    assert differences(tmp_path / "whole", tmp_path / "cut") == []

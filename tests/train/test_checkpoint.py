@@ -1,3 +1,6 @@
+"""A checkpoint appears whole or not at all, and brings back what was saved."""
+
+import json
 from pathlib import Path
 
 import pytest
@@ -7,6 +10,7 @@ from facescale.distributed import Dist
 from facescale.run import RunDir
 from facescale.train import checkpoint
 from facescale.train.checkpoint import TrainState
+from tests.disk_calls import inode, record_calls
 
 
 @pytest.fixture
@@ -43,6 +47,43 @@ def test_a_write_that_fails_leaves_the_one_before(run: RunDir) -> None:
     with pytest.raises(OSError, match="disk full"):
         save(run, 2, fail=True)
     assert run.steps() == [1]
+
+
+def test_all_of_a_checkpoint_is_on_disk_before_it_takes_its_name(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = record_calls(monkeypatch)
+    save(run, 3)
+    folder = run.snapshot(3)
+    renamed = calls.index(("rename", inode(folder)))
+    on_disk = {number for kind, number in calls[:renamed] if kind == "sync"}
+    assert {inode(path) for path in (folder, *folder.rglob("*"))} <= on_disk
+    assert ("sync", inode(run.checkpoints)) in calls[renamed:], "the name itself must be on disk, too"
+
+
+def test_a_step_that_is_saved_already_gets_the_newer_model_only(run: RunDir) -> None:
+    save(run, 4)
+    state = (run.snapshot(4) / "state.pt").read_bytes()
+    (run.snapshot(4) / "model.safetensors").write_bytes(b"before the evaluation")
+    save(run, 4)
+    assert (run.snapshot(4) / "model.safetensors").read_bytes() == b"weights"
+    assert (run.snapshot(4) / "state.pt").read_bytes() == state
+    assert [entry.name for entry in run.checkpoints.iterdir()] == ["step_00000004"]
+
+
+def test_a_checkpoint_of_an_earlier_version_has_no_window(run: RunDir) -> None:
+    save(run, 1)
+    old = {"step": 1, "bad_steps": 2, "bad_in_a_row": 0, "seconds": 3.5, "world_size": 1}
+    (run.snapshot(1) / "meta.json").write_text(json.dumps(old))
+    state, _ = checkpoint.load(run.snapshot(1), Dist())
+    assert state == TrainState(step=1, bad_steps=2, seconds=3.5, warned=False, window={})
+
+
+def test_bad_steps_are_counted_in_all_and_in_a_row() -> None:
+    state = TrainState()
+    for bad in (True, False, True, True):
+        state.count_step(bad)
+    assert (state.step, state.bad_steps, state.bad_in_a_row) == (4, 3, 2)
 
 
 def test_a_damaged_checkpoint_is_one_sentence(run: RunDir) -> None:
