@@ -32,7 +32,10 @@ WITHOUT_TORCH = [
     "kernels/__init__.py",
     "config/__init__.py",
     "config/schema.py",
-    "registry.py",
+    "config/load.py",
+    "config/mistakes.py",
+    "registry/__init__.py",
+    "registry/options.py",
     "run.py",
 ]
 

@@ -69,8 +69,10 @@ def build(name: str, embedding_size: int = 512, **options: Any) -> nn.Module:
     ``croppable``.
 
     Raises:
-        ValueError: unknown name, an option that the backbone does not have, or a size that is not positive.
+        ValueError: unknown name, an option that the backbone does not have, a value of another type, or a
+            size that is not positive.
     """
-    if not isinstance(embedding_size, int) or embedding_size < 1:
-        raise ValueError(f"embedding_size is {embedding_size!r}; it must be a positive whole number")
+    for size_name, size in (("embedding_size", embedding_size), ("input_size", options.get("input_size", 1))):
+        if type(size) is not int or size < 1:
+            raise ValueError(f"{size_name} is {size!r}; it must be a positive whole number")
     return registry.build("backbone", {name: factory(name)}, name, embedding_size, **options)

@@ -11,14 +11,23 @@ from torch import Tensor, nn
 def croppable(make: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
     """Give the factory of a network, which must take ``input_size``, the option ``crop`` as well.
 
-    ``crop`` is (left, top, side), pixels of the input. The network sees only that square and is built for
-    its side; ``input_size`` stays the side of the image that it is given. Data sets that frame faces
-    differently (black borders, more or less hair) become alike, and shifts move in real pixels, not black.
+    The network sees only that square and is built for its side; ``input_size`` stays the side of the image
+    that it is given. Data sets that frame faces differently (black borders, more or less hair) become alike,
+    and shifts move in real pixels, not black.
     """
     signature = inspect.signature(make)
-    crop = inspect.Parameter("crop", inspect.Parameter.KEYWORD_ONLY, default=None)
+    crop = inspect.Parameter(
+        "crop", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Sequence[int] | None
+    )
 
     def cropped(*args: Any, crop: Sequence[int] | None = None, **options: Any) -> nn.Module:
+        """The network that sees a square of its input.
+
+        Args:
+            *args: of the network.
+            crop: the square as [left, top, side] in pixels of the input; left out, the whole image.
+            **options: of the network.
+        """
         if crop is None:
             return make(*args, **options)
         size = options.get("input_size", signature.parameters["input_size"].default)
@@ -31,12 +40,12 @@ def croppable(make: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
     if "input_size" not in signature.parameters:
         return make
     cropped.__signature__ = signature.replace(parameters=[*signature.parameters.values(), crop])  # type: ignore[attr-defined]
+    cropped.__wrapped__ = make  # type: ignore[attr-defined]
     return cropped
 
 
 def _checked(crop: Sequence[int], size: int) -> tuple[int, int, int]:
-    whole = isinstance(crop, Sequence) and all(type(value) is int for value in crop)
-    if whole and len(crop) == 3:
+    if len(crop) == 3:
         left, top, side = crop
         if min(left, top) >= 0 and side > 0 and max(left, top) + side <= size:
             return left, top, side

@@ -117,7 +117,14 @@ def last_side(input_size: int) -> int:
 def r2060(
     embedding_size: int = 512, *, dropout: float = 0.0, input_size: int = 112, checkpointing: bool = True
 ) -> IResNet:
-    """IResNet-2060, which is trained with checkpointing: its activations fit no device otherwise."""
+    """IResNet-2060, which is trained with checkpointing: its activations fit no device otherwise.
+
+    Args:
+        embedding_size: width of the embedding.
+        dropout: share of the flattened last map that is dropped in training.
+        input_size: side of the (square) image in pixels.
+        checkpointing: compute activations again in the backward pass instead of keeping them.
+    """
     return IResNet(
         (3, 128, 896, 3),
         embedding_size,

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from facescale import registry
 from facescale.backbones.iresnet import Block, IResNet
 from facescale.backbones.layers import full_precision
 
@@ -115,7 +115,7 @@ class AttentionBlock(Block):
 
     def __init__(self, attention: str, num_in: int, num_out: int, stride: int) -> None:
         super().__init__(num_in, num_out, stride)
-        self.attn = registry.lookup("attention", ATTENTIONS, attention)(num_out)
+        self.attn = ATTENTIONS[attention](num_out)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, num_in, H, W) to (B, num_out, H / stride, W / stride)."""
@@ -168,7 +168,7 @@ class MLAIResNet(IResNet):
         checkpointing: compute activations again in the backward pass instead of keeping them.
 
     Raises:
-        ValueError: unknown attention, or an image side that is no multiple of 16.
+        ValueError: an image side that is no multiple of 16.
     """
 
     def __init__(
@@ -176,7 +176,7 @@ class MLAIResNet(IResNet):
         num_blocks: Sequence[int],
         embedding_size: int = 512,
         *,
-        attention: str = "hybrid",
+        attention: Literal["hybrid", "se", "ca"] = "hybrid",
         clean: bool = False,
         dropout: float = 0.0,
         input_size: int = 112,

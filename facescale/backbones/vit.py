@@ -112,7 +112,7 @@ class VisionTransformer(nn.Module):
         checkpointing: compute activations again in the backward pass instead of keeping them.
 
     Raises:
-        ValueError: a rate outside [0, 1), an unknown norm, or "bn" together with masking.
+        ValueError: a rate outside [0, 1), "bn" together with masking, or an image smaller than a patch.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class VisionTransformer(nn.Module):
         checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        _check(drop_path, mask_ratio, norm)
+        _check(drop_path, mask_ratio, norm, input_size)
         self.embedding_size = embedding_size
         self.input_size = input_size
         self.checkpointing = checkpointing
@@ -187,12 +187,12 @@ class VisionTransformer(nn.Module):
         return everywhere.scatter(1, places_BK[:, :, None].expand(-1, -1, width), x_BKD)
 
 
-def _check(drop_path: float, mask_ratio: float, norm: str) -> None:
+def _check(drop_path: float, mask_ratio: float, norm: str, input_size: int) -> None:
+    if input_size < PATCH:
+        raise ValueError(f"input_size = {input_size} is smaller than a patch; give {PATCH} pixels or more")
     for name, rate in (("drop_path", drop_path), ("mask_ratio", mask_ratio)):
         if not 0 <= rate < 1:
             raise ValueError(f"{name} = {rate} is no rate; give a number from 0 to below 1")
-    if norm not in ("ln", "bn"):
-        raise ValueError(f"norm = '{norm}' is unknown; choose ln or bn")
     if norm == "bn" and mask_ratio > 0:
         raise ValueError(
             f"norm = 'bn' has statistics for every token, so mask_ratio = {mask_ratio} may leave none out; "

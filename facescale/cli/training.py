@@ -26,9 +26,9 @@ def train(
     Ctrl-C and SIGTERM write a checkpoint; the same command continues from it. Several processes:
     torchrun --nproc-per-node N -m -- facescale train ...
     """
-    from facescale.config import load_config
+    from facescale.plan.check import read_config
 
-    settled = load_config(config, settings or ())
+    settled = read_config(config, settings or ())
     import torch
 
     from facescale.cli.progress import Display
@@ -69,7 +69,7 @@ def demo(
 def config(
     path: Annotated[Path | None, typer.Argument(help="TOML file to check.")] = None,
     settings: SetOption = None,
-    explain: Annotated[bool, typer.Option(help="Every field: type, default, meaning.")] = False,
+    explain: Annotated[bool, typer.Option(help="Every key and option: type, default, meaning.")] = False,
     schema: Annotated[bool, typer.Option(help="JSON schema for editors.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -79,14 +79,15 @@ def config(
     if schema:
         print(json.dumps(configs.schema(), indent=1))
     elif explain:
+        from facescale.cli.listing import option_rows
+
         keys = ("key", "type", "default", "meaning")
-        rows = [dict(zip(keys, row, strict=True)) for row in configs.explain()]
+        rows = [dict(zip(keys, row, strict=True)) for row in configs.explain()] + option_rows()
         show(rows, as_json, table(rows))
     else:
-        from facescale.plan.components import check_components
+        from facescale.plan.check import read_config
 
-        settled = configs.load_config(path, settings or ())
-        check_components(settled)
+        settled = read_config(path, settings or ())
         show(
             settled.model_dump(mode="json"),
             as_json,
@@ -99,12 +100,12 @@ def list_components(
     kind: Annotated[str, typer.Argument(help="backbones, heads, margins, readers or evaluators.")],
     as_json: JsonOption = False,
 ) -> None:
-    """List the components that a config can name."""
+    """List the components that a config can name, with their options."""
     from facescale import registry
-    from facescale.cli.listing import KINDS
+    from facescale.cli.listing import KINDS, as_text, with_options
 
-    rows = registry.lookup("kind of component", KINDS, kind)()
-    show(rows, as_json, table(rows))
+    found = registry.lookup("kind of component", KINDS, kind)
+    print(json.dumps(with_options(found), indent=1) if as_json else as_text(found))
 
 
 @app.command()
@@ -122,13 +123,13 @@ def plan(
     The first row of the table is the head of the config. Bytes are those of one process; on a CPU the device
     is its memory.
     """
-    from facescale.config import load_config
     from facescale.distributed import pick_device
     from facescale.plan.advice import advice_for
+    from facescale.plan.check import read_config
     from facescale.plan.units import parse_memory
 
     memory = parse_memory(device_memory) if device_memory else None
     made = advice_for(
-        load_config(config, settings or ()), processes, pick_device(device), memory, timed=calibrate
+        read_config(config, settings or ()), processes, pick_device(device), memory, timed=calibrate
     )
     show(made.to_dict(), as_json, made.text(table))

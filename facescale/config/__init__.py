@@ -2,7 +2,7 @@
 
 from facescale.config.duration import Duration, duration_steps, parse_duration
 from facescale.config.explain import explain, schema
-from facescale.config.load import changed_keys, load_config, parse_value
+from facescale.config.load import changed_keys, load_config
 from facescale.config.schema import (
     AugmentConfig,
     BackboneConfig,
@@ -18,6 +18,7 @@ from facescale.config.schema import (
     TrainConfig,
     TwinConfig,
 )
+from facescale.config.source import parse_value
 
 __all__ = [
     "AugmentConfig",

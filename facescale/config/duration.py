@@ -1,9 +1,9 @@
 """Durations such as "20 epochs", "5000 steps" or "10%"."""
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator
+from pydantic import BeforeValidator
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(epochs?|steps?|%)")
 
@@ -22,7 +22,7 @@ def parse_duration(text: str) -> tuple[float, Literal["epoch", "step", "%"]]:
 
 
 def duration_steps(text: str, steps_per_epoch: int, total_steps: int | None = None) -> int:
-    """Number of optimiser steps in a duration.
+    """Number of optimizer steps in a duration.
 
     Args:
         text: the duration.
@@ -42,10 +42,18 @@ def duration_steps(text: str, steps_per_epoch: int, total_steps: int | None = No
     return round(number / 100 * total_steps)
 
 
-def check_duration(text: str) -> str:
-    """The text itself, if it is a duration (a pydantic validator)."""
-    parse_duration(text)
-    return text
+def _duration(value: Any) -> Any:
+    parse_duration(str(value))
+    return value
 
 
-Duration = Annotated[str, AfterValidator(check_duration)]
+def _run_length(value: Any) -> Any:
+    try:
+        duration_steps(str(value), 1)
+    except ValueError:
+        raise ValueError(f"'{value}' is not the length of a run; write 20 epochs or 5000 steps") from None
+    return value
+
+
+Duration = Annotated[str, BeforeValidator(_duration), "duration"]
+RunLength = Annotated[str, BeforeValidator(_run_length), "duration"]

@@ -1,33 +1,30 @@
 """Every field of a config with type, default and meaning; the JSON schema."""
 
 import json
-import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel
 
-from facescale.config.duration import check_duration
 from facescale.config.schema import Config
+from facescale.registry.options import type_text
 
 
 def explain() -> list[tuple[str, str, str, str]]:
-    """Rows (key, type, default, meaning) of every field."""
+    """Rows (key, type, default, meaning) of every field; the options of components are not among them."""
     return list(_explain(Config, ""))
 
 
 def _explain(section: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, str, str]]:
     for name, field in section.model_fields.items():
-        annotation = field.annotation
+        annotation: Any = field.annotation
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             yield from _explain(annotation, f"{prefix}{name}.")
             continue
-        kind = annotation.__name__ if annotation in (int, float, str, bool) else str(annotation)
-        if any(getattr(mark, "func", None) is check_duration for mark in field.metadata):
-            kind = "duration"
-        kind = re.sub(r"Annotated\[str, AfterValidator\(.*?\)\]", "duration", kind.replace("typing.", ""))
+        if field.metadata:
+            annotation = Annotated[annotation, *field.metadata]
         default = field.get_default(call_default_factory=True, validated_data={})
-        yield f"{prefix}{name}", kind, json.dumps(default), field.description or ""
+        yield f"{prefix}{name}", type_text(annotation), json.dumps(default), field.description or ""
 
 
 def schema() -> dict[str, Any]:

@@ -1,70 +1,40 @@
 """Read a config from TOML and --set, with one sentence for each mistake."""
 
-import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
+from facescale.config.mistakes import Mistake, schema_mistakes
 from facescale.config.schema import Config
-from facescale.registry import nearest
+from facescale.config.source import read_source
+
+Check = Callable[[Mapping[str, Any]], Iterable[Mistake]]
 
 
-def load_config(path: str | Path | None = None, settings: Sequence[str] = ()) -> Config:
+def load_config(
+    path: str | Path | None = None, settings: Sequence[str] = (), check: Check | None = None
+) -> Config:
     """Read a TOML file (or start from the defaults) and apply ``a.b=value`` settings.
+
+    The components that it names and their options are not known here: ``facescale.plan.check.read_config``
+    checks them, too.
+
+    Args:
+        path: the file.
+        settings: as after ``--set``.
+        check: gives further mistakes of the tables of values, which are reported along.
 
     Raises:
         ValueError: the file cannot be read, or all that is wrong with it, one line a mistake.
     """
-    tree: dict[str, Any] = {}
-    if path is not None:
-        try:
-            tree = tomllib.loads(Path(path).read_text())
-        except OSError as error:
-            raise ValueError(f"cannot read the config {path}: {error.strerror}") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is not valid TOML: {error}") from None
-    for setting in settings:
-        _apply(tree, setting)
-    try:
-        return Config.model_validate(tree)
-    except ValidationError as error:
-        where = f"{path}: " if path else ""
-        raise ValueError("\n".join(f"{where}{line}" for line in _sentences(error))) from None
-
-
-def _apply(tree: dict[str, Any], setting: str) -> None:
-    key, equals, text = setting.partition("=")
-    if not equals or not key:
-        raise ValueError(f"--set {setting}: write section.key=value, for example train.batch_size=64")
-    *parents, last = key.strip().split(".")
-    for parent in parents:
-        tree = tree.setdefault(parent, {})
-        if not isinstance(tree, dict):
-            raise ValueError(f"--set {setting}: '{parent}' is a value, not a section")
-    tree[last] = parse_value(text)
-
-
-def parse_value(text: str) -> Any:
-    """A value as TOML writes it; a bare word is a string, so that nobody needs quotes inside quotes."""
-    try:
-        return tomllib.loads(f"v = {text}")["v"]
-    except tomllib.TOMLDecodeError:
-        return text
-
-
-def _sentences(error: ValidationError) -> Iterator[str]:
-    for item in error.errors():
-        key = ".".join(str(part) for part in item["loc"])
-        if item["type"] == "extra_forbidden":
-            section: Any = Config
-            for part in item["loc"][:-1]:
-                section = section.model_fields[part].annotation
-            yield f"unknown key '{key}'{nearest(str(item['loc'][-1]), section.model_fields)}"
-        else:
-            message = item["msg"].removeprefix("Value error, ")
-            yield f"{key} = {item['input']!r}: {message[0].lower()}{message[1:]}"
+    source = read_source(path, settings)
+    config, mistakes = schema_mistakes(source.tree)
+    if check is not None:
+        mistakes += check(source.tree)
+    lines = [*source.refused, *map(source.line, mistakes)]
+    if config is None or lines:
+        raise ValueError("\n".join(lines))
+    return config
 
 
 def changed_keys(old: Config, new: Config) -> list[str]:

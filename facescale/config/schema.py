@@ -1,23 +1,28 @@
 """The configuration of a run: frozen models, strict TOML, one sentence per mistake."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-from facescale.config.duration import Duration
+from facescale.config.duration import Duration, RunLength
 
 
 class Section(BaseModel):
-    """Base of all parts of a config: immutable, unknown keys are mistakes."""
+    """Base of all parts of a config: immutable, unknown keys are mistakes, a value has its field's type.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    A boolean or a text is not a number; infinity and NaN are refused.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, strict=True, allow_inf_nan=False
+    )
 
 
 class Component(Section):
     """A named component; keys beside ``name`` and the declared ones are options of that component."""
 
-    model_config = ConfigDict(frozen=True, extra="allow", validate_default=True)
+    model_config = ConfigDict(extra="allow")
 
     name: str
 
@@ -87,10 +92,14 @@ class TwinConfig(Section):
     )
 
 
-class OptimConfig(Section):
-    """Optimiser and learning-rate schedule."""
+Decay = Annotated[float, Field(ge=0, lt=1)]
+Factor = Annotated[float, Field(gt=0, le=1)]
 
-    name: Literal["sgd", "adamw"] = Field("sgd", description="optimiser")
+
+class OptimConfig(Section):
+    """Optimizer and learning-rate schedule."""
+
+    name: Literal["sgd", "adamw"] = Field("sgd", description="optimizer")
     lr: float = Field(0.1, gt=0, description="learning rate at the reference batch")
     reference_batch: int = Field(
         512,
@@ -98,29 +107,54 @@ class OptimConfig(Section):
         description="total batch that lr is meant for; the rate scales with the real batch",
     )
     momentum: float = Field(0.9, ge=0, lt=1, description="sgd: momentum")
-    nesterov: bool = Field(False, description="sgd: Nesterov's form")
-    betas: tuple[float, float] = Field((0.9, 0.999), description="adamw: decay of the two averages")
+    nesterov: bool = Field(False, description="sgd: Nesterov momentum")
+    betas: tuple[Decay, Decay] = Field(
+        (0.9, 0.999), strict=False, description="adamw: decay of the two averages"
+    )
     weight_decay: float = Field(5e-4, ge=0, description="decay of weights (not of norms, biases, PReLU)")
     schedule: Literal["polynomial", "cosine", "multistep"] = Field(
         "polynomial", description="shape of the rate"
     )
     warmup: Duration = Field("0%", description="linear rise at the start")
     power: float = Field(1.0, gt=0, description="polynomial: exponent of the decay")
-    milestones: list[Duration] = Field(default_factory=list, description="multistep: when the rate drops")
-    gamma: float = Field(0.1, gt=0, lt=1, description="multistep: factor of each drop")
-    compat: bool = Field(
-        False, description="as the released code: decay on every parameter, first warm-up step at full rate"
+    milestones: list[Duration] = Field(
+        default_factory=list, description="multistep: when the rate drops, from the start of the run"
     )
+    gammas: list[Factor] = Field(
+        [0.1], min_length=1, description="multistep: factor of each drop; one for all, or one per milestone"
+    )
+    compat: bool = Field(
+        False,
+        description="as released: decay of every parameter; the first step of the warm-up at full rate "
+        "(polynomial, cosine) or at rate 0 (multistep)",
+    )
+
+    @field_validator("nesterov")
+    @classmethod
+    def _has_momentum(cls, nesterov: bool, others: ValidationInfo) -> bool:
+        if nesterov and others.data.get("momentum") == 0:
+            raise ValueError("Nesterov momentum needs optim.momentum above 0 (0.9 is usual)")
+        return nesterov
+
+    @field_validator("gammas")
+    @classmethod
+    def _one_per_milestone(cls, gammas: list[float], others: ValidationInfo) -> list[float]:
+        milestones = others.data.get("milestones", gammas)
+        if len(gammas) not in (1, len(milestones)):
+            raise ValueError(
+                f"{len(gammas)} factors for {len(milestones)} optim.milestones; give one for all, or one each"
+            )
+        return gammas
 
 
 class TrainConfig(Section):
     """Length, batch, precision and safety of the training."""
 
-    duration: Duration = Field("20 epochs", description="length of the run")
+    duration: RunLength = Field("20 epochs", description="length of the run")
     init: str = Field(
         "", description="run or weights to start from: its network, a run's class centres by identity name"
     )
-    batch_size: int = Field(128, ge=2, description="TOTAL images per optimiser step, over all processes")
+    batch_size: int = Field(128, ge=2, description="TOTAL images per optimizer step, over all processes")
     accumulate: int = Field(1, ge=1, description="parts that a step's batch is computed in, in turn")
     precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(
         "auto", description="auto: bf16 where the device has it, else fp32"

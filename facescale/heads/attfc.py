@@ -61,16 +61,16 @@ class AttFCHead(SlotHead):
         dist: this process among its peers.
         keys: images of the identity that make a centre, beside the query.
         size: slots of the container; 0 takes ``share`` of the identities.
-        share: see ``size``.
+        share: share of the identities that have a slot, where ``size`` is 0.
         unique: one slot per identity, the least recently used one gives way; else a ring.
         fresh: the batch's centres count, too.
         refresh: weight of the new centre against the one in the container.
-        temperature: of the attention.
+        temperature: temperature of the attention.
         normalise_keys: the attention sums unit keys.
         products: precision of the matrix products: "auto", "float32" or "bfloat16".
         chunk: slots compared with at a time; 0 is a good size for the device.
-        compat: see above.
-        seed: of the random directions.
+        compat: as released: slots not yet taken hold random directions and count.
+        seed: seed of the random directions.
     """
 
     slot_id: Tensor

@@ -53,16 +53,16 @@ class F2CHead(SlotHead):
         margin: what happens to the cosines.
         dist: this process among its peers.
         size: slots of the pool; 0 takes ``share`` of the identities.
-        share: see ``size``.
+        share: share of the identities that have a slot, where ``size`` is 0.
         hard: nearest slots that an outlier is pushed from; 0 is the release's min(max(size / 5000, 3), 10).
-        outlier_weight: of the outliers' term.
+        outlier_weight: weight of the outliers' term.
         refresh: weight of a feature against the identity's newer row; 1 is the feature alone, as released.
         both: after a step the features of both views stay; as released only those of x do.
         rows_per_id: rows of a slot, 2 or 1.
         products: precision of the matrix products: "auto", "float32" or "bfloat16".
         chunk: slots compared with at a time; 0 is a good size for the device.
-        compat: see above.
-        seed: of the random directions.
+        compat: as released: slots not yet taken hold random directions and count.
+        seed: seed of the random directions.
     """
 
     needs = Needs(query_views=2, key_views=2, identity_pairs=True)

@@ -17,7 +17,7 @@ class FullHead(CentreHead):
         embedding_size: D.
         margin: what happens to the cosines.
         dist: this process among its peers.
-        optimiser: of the centres: "sgd" or "adamw".
+        optimizer: of the centres: "sgd" or "adamw".
         momentum: of sgd.
         weight_decay: of the centres.
         placement: where the centres are: "device", "host" or "disk".
@@ -25,7 +25,7 @@ class FullHead(CentreHead):
         directory: folder for placement "disk".
         products: precision of matrix products: "auto", "float32" or "bfloat16".
         chunk: classes evaluated at a time; 0 is a good size for the device.
-        compat: see ``CentreHead``.
+        compat: as released: -log p is cut at 69.08, identities that are -1 count; see ``CentreHead``.
         seed: of the start values.
     """
 
@@ -36,7 +36,7 @@ class FullHead(CentreHead):
         margin: Margin,
         dist: Dist,
         *,
-        optimiser: str = "sgd",
+        optimizer: str = "sgd",
         momentum: float = 0.9,
         weight_decay: float = 5e-4,
         placement: str = "device",
@@ -57,7 +57,7 @@ class FullHead(CentreHead):
             compat=compat,
             sampled=False,
             seed=seed,
-            optimiser=optimiser,
+            optimiser=optimizer,
             momentum=momentum,
             weight_decay=weight_decay,
             placement=placement,

@@ -34,7 +34,7 @@ class PartialFCHead(CentreHead):
         rate: share of the classes, 0 to 1.
         num_negatives: other classes per step over all processes, instead of ``rate``.
         decay: "sampled" or "dense"; "dense" is also the default under ``compat``.
-        optimiser: of the centres: "sgd" or "adamw".
+        optimizer: of the centres: "sgd" or "adamw".
         momentum: of sgd.
         weight_decay: of the centres.
         placement: where the centres are: "device", "host" or "disk".
@@ -42,7 +42,7 @@ class PartialFCHead(CentreHead):
         directory: folder for placement "disk".
         products: precision of matrix products: "auto", "float32" or "bfloat16".
         chunk: classes evaluated at a time; 0 is a good size for the device.
-        compat: see ``CentreHead``.
+        compat: as released: -log p is cut at 69.08, identities that are -1 count; see ``CentreHead``.
         seed: of the start values and the samples.
     """
 
@@ -56,7 +56,7 @@ class PartialFCHead(CentreHead):
         rate: float | None = None,
         num_negatives: int | None = None,
         decay: str | None = None,
-        optimiser: str = "sgd",
+        optimizer: str = "sgd",
         momentum: float = 0.9,
         weight_decay: float = 5e-4,
         placement: str = "device",
@@ -90,7 +90,7 @@ class PartialFCHead(CentreHead):
             compat=compat,
             sampled=rate != 1,
             seed=seed,
-            optimiser=optimiser,
+            optimiser=optimizer,
             momentum=momentum,
             weight_decay=weight_decay,
             placement=placement,

@@ -71,6 +71,13 @@ class ArcFace(Combined):
     """cos(theta + m) (Deng et al., ArcFace, CVPR 2019, eq. 3).
 
     ``compat``: insightface's straight-through gradient; ``fallback=False``: no continuation beyond pi.
+
+    Args:
+        scale: factor s.
+        m: added to the angle, radians.
+        fallback: False for plain cos(theta + m), rising again beyond pi (F2C's "Arc").
+        interclass_filter: cosine above which a negative counts as label noise; 0 is off.
+        compat: the released behaviour.
     """
 
     def __init__(
@@ -88,7 +95,14 @@ class ArcFace(Combined):
 
 
 class CosFace(Combined):
-    """cos(theta) - m (Wang et al., CosFace, CVPR 2018, eq. 4; m = 0.4 in insightface's recipes)."""
+    """cos(theta) - m (Wang et al., CosFace, CVPR 2018, eq. 4; m = 0.4 in insightface's recipes).
+
+    Args:
+        scale: factor s.
+        m: subtracted from the cosine.
+        interclass_filter: cosine above which a negative counts as label noise; 0 is off.
+        compat: the released behaviour.
+    """
 
     def __init__(
         self, *, scale: float = 64.0, m: float = 0.4, interclass_filter: float = 0.0, compat: bool = False
@@ -105,7 +119,7 @@ class SphereFace(Margin):
     Args:
         scale: factor s.
         m: multiplies the angle; 1 is no margin.
-        interclass_filter: see ``Combined``.
+        interclass_filter: cosine above which a negative counts as label noise; 0 is off.
         compat: the released behaviour.
     """
 
@@ -133,9 +147,9 @@ class SubCenterArcFace(ArcFace):
     Args:
         scale: factor s.
         m: added to the angle, radians.
-        subcentres: K.
-        interclass_filter: see ``Combined``.
-        compat: see ``Combined``.
+        subcentres: centres per identity, K.
+        interclass_filter: cosine above which a negative counts as label noise; 0 is off.
+        compat: the released behaviour (straight-through gradient).
     """
 
     refuses: ClassVar[Mapping[str, str]] = {
@@ -170,7 +184,7 @@ class Circle(Margin):
     Args:
         scale: factor gamma.
         m: relaxation; smaller is stricter.
-        interclass_filter: see ``Combined``.
+        interclass_filter: cosine above which a negative counts as label noise; 0 is off.
         compat: only changes what ``interclass_filter`` does.
     """
 

@@ -47,7 +47,7 @@ class ElasticArc(Margin):
         m: mean margin, radians.
         std: standard deviation (0.0175 in the paper's Arc+).
         plus: deal the margins by rank.
-        seed: of the draws.
+        seed: seed of the draws.
         interclass_filter: cosine above which a negative counts as label noise; 0 is off.
         compat: the released behaviour.
     """

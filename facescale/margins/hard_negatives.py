@@ -1,7 +1,7 @@
 """Margins that re-weight hard (or noisy) other classes: MV- and SV-softmax, CurricularFace, RobustFace."""
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ class MVSoftmax(Margin):
         scale: factor s.
         m: margin of the own class (0.35 for am, 0.5 for arc in the paper).
         t: extra weight of hard classes, 0 for none.
-        form: "am" or "arc".
+        form: "am" subtracts m from the cosine, "arc" adds it to the angle.
         interclass_filter: cosine above which a negative counts as label noise; 0 is off.
         compat: the released behaviour.
     """
@@ -36,13 +36,11 @@ class MVSoftmax(Margin):
         scale: float = 32.0,
         m: float = 0.35,
         t: float = 0.2,
-        form: str = "am",
+        form: Literal["am", "arc"] = "am",
         interclass_filter: float = 0.0,
         compat: bool = False,
     ) -> None:
         super().__init__(scale, interclass_filter, compat)
-        if form not in ("am", "arc"):
-            raise ValueError(f"form is '{form}'; it must be am (cos - m) or arc (cos of theta + m)")
         if t < 0:
             raise ValueError(f"weight of hard classes t is {t}; it must be 0 (none) or more (0.2 is usual)")
         self.m, self.t, self.form = m, t, form
@@ -80,7 +78,7 @@ class SVSoftmax(MVSoftmax):
         scale: factor s.
         m: margin of the own class.
         t: weight of hard classes, 1 for none.
-        interclass_filter: see ``MVSoftmax``.
+        interclass_filter: cosine above which a negative counts as label noise; 0 is off.
         compat: the released behaviour.
     """
 
@@ -109,7 +107,7 @@ class CurricularFace(Margin):
     Args:
         scale: factor s.
         m: added to the own angle, radians.
-        interclass_filter: see ``MVSoftmax``.
+        interclass_filter: cosine above which a negative counts as label noise; 0 is off.
         compat: only changes what ``interclass_filter`` does.
     """
 
@@ -168,7 +166,7 @@ class RobustFace(Margin):
         band: start of w, radians.
         t: extra weight of hard classes.
         noise: expected share of wrong labels in the data (0 for MS-Celeb-1M in the release).
-        interclass_filter: see ``MVSoftmax``.
+        interclass_filter: cosine above which a negative counts as label noise; 0 is off.
         compat: the released behaviour.
     """
 

@@ -46,7 +46,7 @@ class SphereFace2(Biased):
         m: margin.
         alpha: weight of the own class against the others (the paper's lambda).
         t: bend of g; 1 is none.
-        weight: of the whole loss (``lw`` in the release).
+        weight: weight of the whole loss (``lw`` in the release).
         interclass_filter: cosine above which a negative counts as label noise; 0 is off.
         compat: the released behaviour.
     """
@@ -108,7 +108,7 @@ class UniFace(Biased):
     Args:
         scale: factor s.
         m: subtracted from the own cosine.
-        weight: of the other classes (the paper's lambda).
+        weight: weight of the other classes (the paper's lambda).
         interclass_filter: cosine above which a negative counts as label noise; 0 is off.
         compat: the released behaviour.
     """

@@ -25,7 +25,7 @@ class MagFace(Margin):
         la: smallest norm.
         ua: largest norm.
         lm: margin at ``la``, radians.
-        um: margin at ``ua``.
+        um: margin at ``ua``, radians.
         lambda_g: weight of the regulariser.
         easy_margin: no margin where cos(theta) <= 0 (the release's default), instead of ArcFace's fallback.
         interclass_filter: cosine above which a negative counts as label noise; 0 is off.

@@ -28,9 +28,9 @@ class UniTSFace(CosFace):
         m: margin of CosFace.
         pair_scale: factor g.
         pair_m: margin between samples.
-        pair_weight: of the second term.
+        pair_weight: weight of the sample-to-sample term.
         interclass_filter: cosine above which a class counts as label noise; 0 is off.
-        compat: see ``CosFace``.
+        compat: the released behaviour.
     """
 
     refuses: ClassVar[Mapping[str, str]] = {

@@ -44,7 +44,7 @@ def parse_variants(text: str) -> list[HeadVariant]:
             options = {**options, key: parse_value(value)}
             problems = registry.option_problems("head", name, HEADS[name], options)
             if problems or not value:
-                raise ValueError(problems[0] if problems else f"'{part}': write {name}:{key}=VALUE")
+                raise ValueError(problems[key] if value else f"'{part}': write {name}:{key}=VALUE")
         variants.append(HeadVariant(name, options))
     return variants
 

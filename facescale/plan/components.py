@@ -1,52 +1,81 @@
-"""Check the components of a config, and build a head without its rows."""
+"""The components that a config names: their factories and options; a head without its rows."""
 
-from functools import partial
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
-from facescale import backbones, heads, margins, registry
+from facescale import heads, margins, registry
 from facescale.config import Config
 from facescale.distributed import Dist
 from facescale.heads import ClassHead
 from facescale.margins import Margin
 
 
-def check_components(config: Config) -> None:
-    """Name everything that is wrong with the components of a config.
+@dataclass(frozen=True)
+class Offered:
+    """What a run offers to its head: the value of each parameter of that name that [head] leaves open.
+
+    A head that moves its class centres itself thus does it as the backbone's optimizer would.
+
+    Attributes:
+        optimizer: "sgd" or "adamw".
+        momentum: of sgd.
+        nesterov: of sgd.
+        betas: of adamw.
+        weight_decay: of either.
+        seed: of the training.
+        directory: folder for class centres on disk; None for another placement.
+
+    The metadata of a field say which key of the config it comes from.
+    """
+
+    optimizer: Literal["sgd", "adamw"] = field(metadata={"key": "optim.name"})
+    momentum: float = field(metadata={"key": "optim.momentum"})
+    nesterov: bool = field(metadata={"key": "optim.nesterov"})
+    betas: tuple[float, float] = field(metadata={"key": "optim.betas"})
+    weight_decay: float = field(metadata={"key": "optim.weight_decay"})
+    seed: int = field(metadata={"key": "train.seed"})
+    directory: Path | None = field(metadata={"key": "the run folder"})
+
+
+def head_options(config: Config, directory: Path) -> dict[str, Any]:
+    """Options of the config's head, completed by what the run offers (see ``Offered``).
+
+    Args:
+        config: of the run.
+        directory: where class centres on disk go.
+    """
+    options, optim = config.head.options, config.optim
+    offered = Offered(
+        optimizer=optim.name,
+        momentum=optim.momentum,
+        nesterov=optim.nesterov,
+        betas=optim.betas,
+        weight_decay=optim.weight_decay,
+        seed=config.train.seed,
+        directory=directory if options.get("placement") == "disk" else None,
+    )
+    accepted = registry.options_of(registry.lookup("head", heads.HEADS, config.head.name))
+    return {name: value for name, value in asdict(offered).items() if name in accepted} | options
+
+
+def build_head(config: Config, num_ids: int, dist: Dist, directory: Path) -> ClassHead:
+    """The head of a config with its margin; under ``torch.device("meta")`` without rows or files.
+
+    Args:
+        config: of the run.
+        num_ids: number of identities.
+        dist: this process among its peers.
+        directory: where class centres on disk go.
 
     Raises:
-        ValueError: unknown components or options, one line each.
+        ValueError: as ``heads.build`` and ``margins.build``.
     """
-    problems: list[str] = []
-    for kind, factory_of, part in (
-        ("backbone", backbones.factory, config.backbone),
-        ("head", partial(registry.lookup, "head", heads.HEADS), config.head),
-        ("margin", partial(registry.lookup, "margin", margins.MARGINS), config.head.margin),
-    ):
-        try:
-            factory = factory_of(part.name)
-            problems += registry.option_problems(kind, part.name, factory, part.options)
-        except ValueError as error:
-            problems.append(str(error))
-    if problems:
-        raise ValueError("\n".join(problems))
-
-
-def head_options(config: Config, centres: Path) -> dict[str, Any]:
-    """The head's own options, and for a head that moves its centres itself the optimiser's values."""
-    optim = config.optim
-    offered: dict[str, Any] = {
-        "optimiser": optim.name,
-        "momentum": optim.momentum,
-        "weight_decay": optim.weight_decay,
-        "seed": config.train.seed,
-    }
-    if config.head.options.get("placement") == "disk":
-        offered["directory"] = centres
-    accepted = registry.option_names(registry.lookup("head", heads.HEADS, config.head.name))
-    return {key: value for key, value in offered.items() if key in accepted} | config.head.options
+    margin = margins.build(config.head.margin.name, **config.head.margin.options)
+    size, options = config.backbone.embedding_size, head_options(config, directory)
+    return heads.build(config.head.name, num_ids, size, margin, dist, **options)
 
 
 def head_skeleton(

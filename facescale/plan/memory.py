@@ -7,13 +7,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from facescale import margins
 from facescale.backbones.profile import skeleton
 from facescale.config import Config
 from facescale.distributed import Dist
 from facescale.heads import ClassHead, Needs
 from facescale.ops import PRECISIONS
-from facescale.plan.components import head_options, head_skeleton
+from facescale.plan.components import build_head
 from facescale.plan.plan import Plan
 
 
@@ -91,9 +90,6 @@ def skeleton_of(config: Config, plan: Plan, rank: int = 0) -> ClassHead:
     Raises:
         ValueError: as ``heads.build``.
     """
-    margin = margins.build(config.head.margin.name, **config.head.margin.options)
     dist = Dist(rank, plan.world_size, torch.device(plan.device))
-    options = head_options(config, Path())
-    return head_skeleton(
-        config.head.name, plan.num_ids, config.backbone.embedding_size, margin, dist, **options
-    )
+    with torch.device("meta"):
+        return build_head(config, plan.num_ids, dist, Path())

@@ -11,7 +11,7 @@ from facescale.config import Config, duration_steps
 from facescale.data.readers.base import Reader
 from facescale.data.sampling.base import num_items
 from facescale.distributed import Dist
-from facescale.plan.components import check_components
+from facescale.plan.check import check_components
 
 
 @dataclass(frozen=True)

@@ -5,18 +5,19 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from facescale.config import Config, load_config
+from facescale.config import Config
 from facescale.distributed import Dist
 from facescale.evaluate.run_protocols import evaluate
 from facescale.export.write import ExportReport, export
 from facescale.plan import Plan
+from facescale.plan.check import read_config
 from facescale.train import Result, train
 
 
 def demo_config(settings: list[str]) -> Config:
     """The config of the demo, with ``settings`` on top."""
     with resources.as_file(resources.files("facescale.recipes") / "demo.toml") as path:
-        return load_config(path, settings)
+        return read_config(path, settings)
 
 
 def demo(

@@ -7,14 +7,13 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from facescale import backbones, heads, margins
+from facescale import backbones
 from facescale.config import Config
 from facescale.data.loading.augment import Augment, stronger
 from facescale.distributed import Dist
-from facescale.heads import ClassHead
 from facescale.model_card import Card, Contract
 from facescale.plan import Plan
-from facescale.plan.components import head_options
+from facescale.plan.components import build_head
 from facescale.train.task import RecognitionTask
 from facescale.train.twin import Twin
 
@@ -41,7 +40,7 @@ def build_task(config: Config, plan: Plan, dist: Dist, centres: Path) -> Recogni
     }
     backbone: nn.Module = backbones.build(spec["name"], spec["embedding_size"], **spec["options"])
     backbone = backbone.to(dist.device, memory_format=layout)  # type: ignore[call-overload]
-    head = _build_head(config, plan, dist, centres)
+    head = build_head(config, plan.num_ids, dist, centres).to(dist.device)
     average = Twin(backbone, momentum=train.ema, schedule="warmup", buffers="copy") if train.ema else None
     twin = _build_twin(config, backbone, dist) if head.needs.key_views else None
     torch.manual_seed(train.seed + 1 + dist.rank)  # dropout differs between processes
@@ -59,17 +58,6 @@ def build_task(config: Config, plan: Plan, dist: Dist, centres: Path) -> Recogni
         precision=plan.precision,
         dist=dist,
     )
-
-
-def _build_head(config: Config, plan: Plan, dist: Dist, centres: Path) -> ClassHead:
-    return heads.build(
-        config.head.name,
-        plan.num_ids,
-        config.backbone.embedding_size,
-        margins.build(config.head.margin.name, **config.head.margin.options),
-        dist,
-        **head_options(config, centres),
-    ).to(dist.device)
 
 
 def _build_twin(config: Config, backbone: nn.Module, dist: Dist) -> Twin:

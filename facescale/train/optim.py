@@ -16,7 +16,11 @@ _NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
 class Schedule:
     """Learning rate as a pure function of the step.
 
-    Linear warm-up, then polynomial decay (1 - t)^power, cosine (1 + cos(pi t)) / 2, or drops by ``gamma``.
+    Linear warm-up, then polynomial decay (1 - t)^power, cosine (1 + cos(pi t)) / 2, or the product of the
+    ``gammas`` whose milestones are reached.
+
+    ``compat``, as released: step n of the warm-up has rate n / warmup of ``base``. For step 0 that is 0 in
+    F2C's multistep; insightface's polynomial begins with one step at the full rate instead.
 
     Attributes:
         base: rate at the end of the warm-up.
@@ -24,9 +28,10 @@ class Schedule:
         warmup: steps of the linear rise.
         kind: polynomial, cosine or multistep.
         power: exponent of the polynomial.
-        milestones: steps at which multistep drops.
-        gamma: factor of each drop.
-        compat: the released schedulers: step n of the warm-up has rate n / warmup, step 0 the full rate.
+        milestones: steps at which multistep drops, counted from the start of the run (F2C's release counts
+            from the end of the warm-up).
+        gammas: factor of each drop, one per milestone.
+        compat: the released warm-up, see above.
     """
 
     base: float
@@ -35,18 +40,19 @@ class Schedule:
     kind: str = "polynomial"
     power: float = 1.0
     milestones: tuple[int, ...] = ()
-    gamma: float = 0.1
+    gammas: tuple[float, ...] = ()
     compat: bool = False
 
     def __call__(self, step: int) -> float:
-        """Rate of the optimiser step number ``step`` (the first is 0)."""
+        """Rate of the optimizer step number ``step`` (the first is 0)."""
         if step < self.warmup:
             if self.compat:
-                return self.base * (step / self.warmup if step else 1.0)
+                full_rate_first = step == 0 and self.kind != "multistep"
+                return self.base * (1.0 if full_rate_first else step / self.warmup)
             return self.base * (step + 1) / self.warmup
         if self.kind == "multistep":
-            drops = sum(step >= milestone for milestone in self.milestones)
-            return float(self.base * self.gamma**drops)
+            drops = zip(self.milestones, self.gammas, strict=True)
+            return self.base * math.prod(gamma for milestone, gamma in drops if step >= milestone)
         done = min(1.0, (step - self.warmup) / max(1, self.total - self.warmup))
         if self.kind == "cosine":
             return self.base * (1 + math.cos(math.pi * done)) / 2
@@ -55,14 +61,16 @@ class Schedule:
 
 def make_schedule(config: OptimConfig, batch_size: int, steps_per_epoch: int, total: int) -> Schedule:
     """The schedule of a run; the rate is scaled from the reference batch to ``batch_size`` images a step."""
+    milestones = tuple(duration_steps(text, steps_per_epoch, total) for text in config.milestones)
+    gammas = config.gammas if len(config.gammas) == len(milestones) else config.gammas * len(milestones)
     return Schedule(
         base=config.lr * batch_size / config.reference_batch,
         total=total,
         warmup=duration_steps(config.warmup, steps_per_epoch, total),
         kind=config.schedule,
         power=config.power,
-        milestones=tuple(duration_steps(text, steps_per_epoch, total) for text in config.milestones),
-        gamma=config.gamma,
+        milestones=milestones,
+        gammas=tuple(gammas),
         compat=config.compat,
     )
 

@@ -53,21 +53,36 @@ def test_wrong_components_are_all_named(facescale) -> None:  # type: ignore[no-u
     settings = ["--set", "backbone.name=r51", "--set", "head.margin.nargin=1", "--set", "head.name=fulll"]
     code, _, err = facescale("config", *settings)
     assert code == 2
-    assert "unknown backbone 'r51' (did you mean 'r50'?)" in err
-    assert "unknown head 'fulll' (did you mean 'full'?)" in err
-    assert "margin 'cosface' has no option 'nargin'" in err
+    assert "--set backbone.name=r51: unknown backbone 'r51' (did you mean 'r50'?)" in err
+    assert "--set head.name=fulll: unknown head 'fulll' (did you mean 'full'?)" in err
+    assert "--set head.margin.nargin=1: margin 'cosface' has no option 'nargin'" in err
+
+
+@pytest.mark.parametrize("command", ["config", "train", "plan", "demo"])
+def test_a_wrong_value_of_an_option_is_one_sentence_before_anything_starts(facescale, command: str) -> None:  # type: ignore[no-untyped-def]
+    code, out, err = facescale(command, "--set", "head.name=partial_fc", "--set", "head.rate=abc")
+    assert (code, out) == (2, "")
+    assert err == "facescale: --set head.rate=abc: head 'partial_fc' takes a finite number here\n"
 
 
 def test_config_explains_itself(facescale) -> None:  # type: ignore[no-untyped-def]
     code, out, _ = facescale("config", "--explain", "--json")
     rows = json.loads(out)
-    assert code == 0 and {"key", "type", "default", "meaning"} == rows[0].keys()
+    assert code == 0 and all({"key", "type", "default", "meaning"} == row.keys() for row in rows)
+    assert {"optim.lr", "head.rate", "head.margin.m", "backbone.crop"} <= {row["key"] for row in rows}
 
 
 @pytest.mark.parametrize("kind", ["backbones", "heads", "margins", "readers", "evaluators"])
 def test_components_are_listed(facescale, kind: str) -> None:  # type: ignore[no-untyped-def]
     code, out, _ = facescale("list", kind, "--json")
-    assert code == 0 and json.loads(out)
+    rows = json.loads(out)
+    assert code == 0 and rows[0].keys() >= {"name", "options"}
+    assert (rows[-1]["name"] == "timm:NAME") == (kind == "backbones")
+
+
+def test_an_unknown_kind_of_component_is_one_sentence(facescale) -> None:  # type: ignore[no-untyped-def]
+    code, _, err = facescale("list", "head")
+    assert code == 2 and "unknown kind of component 'head' (did you mean 'heads'?)" in err
 
 
 def test_evaluate_export_embed_and_report_work_on_a_run(facescale, tiny_run: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

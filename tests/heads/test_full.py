@@ -94,7 +94,7 @@ def test_scales_beyond_the_range_of_float32_work() -> None:
 
 @pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
 def test_rows_move_as_under_torch(optimiser: str) -> None:
-    head = make(optimiser=optimiser, weight_decay=0.01)
+    head = make(optimizer=optimiser, weight_decay=0.01)
     w_CD = torch.nn.Parameter(centres(head).double())
     torch_optimiser: torch.optim.Optimizer = (
         torch.optim.SGD([w_CD], lr=0.01, momentum=0.9, weight_decay=0.01)
@@ -218,7 +218,7 @@ def test_identities_out_of_range_are_named() -> None:
 
 def test_wrong_options_are_refused_in_a_sentence() -> None:
     for options, words in (
-        ({"optimiser": "lion"}, "optimiser of the class centres is 'lion'; choose one of: sgd, adamw"),
+        ({"optimizer": "lion"}, "optimiser of the class centres is 'lion'; choose one of: sgd, adamw"),
         ({"placement": "cloud"}, "placement of the class centres is 'cloud'"),
         ({"store_dtype": "int8"}, "store_dtype of the class centres is 'int8'"),
         ({"weight_decay": -1.0}, "weight_decay of the class centres is -1.0; it must be 0 or more"),

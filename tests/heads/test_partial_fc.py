@@ -155,7 +155,7 @@ def test_where_rows_are_does_not_change_what_they_become(
 
 
 def test_adamw_counts_the_steps_of_each_row(tmp_path: Path) -> None:
-    head = make(rate=0.1, optimiser="adamw", weight_decay=0.0, placement="disk", directory=tmp_path)
+    head = make(rate=0.1, optimizer="adamw", weight_decay=0.0, placement="disk", directory=tmp_path)
     before = centres(head)
     for step in range(5):
         run(head, *batch(step))
@@ -176,7 +176,7 @@ def test_wrong_options_are_refused_in_a_sentence() -> None:
         ({"rate": 1.5}, "rate of partial_fc is 1.5; it is a share from 0 to 1"),
         ({"num_negatives": 0}, "num_negatives of partial_fc is 0; it must be positive"),
         ({"decay": "some"}, "decay of the class centres is 'some'; choose one of: sampled, dense"),
-        ({"decay": "dense", "optimiser": "adamw"}, "decay 'dense' is known for optimiser 'sgd' only"),
+        ({"decay": "dense", "optimizer": "adamw"}, "decay 'dense' is known for optimiser 'sgd' only"),
     ):
         with pytest.raises(ValueError, match=words):
             make(**options)

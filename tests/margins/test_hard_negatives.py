@@ -124,7 +124,7 @@ def test_robustface_sees_no_noise_around_a_sample_at_its_centre() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("mv_softmax", {"form": "sum"}, "form is 'sum'; it must be am"),
+        ("mv_softmax", {"form": "sum"}, "form of margin 'mv_softmax' is 'sum'; it must be one of am, arc"),
         ("mv_softmax", {"t": -0.1}, "weight of hard classes t is -0.1; it must be 0"),
         ("sv_softmax", {"t": 0.5}, "weight of hard classes t is 0.5; it must be 1"),
         ("robustface", {"noise": 1.0}, "noise is 1.0; it is the share of wrong labels"),

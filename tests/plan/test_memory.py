@@ -30,7 +30,7 @@ def plan(*settings: str) -> tuple[Any, Plan]:
 def test_a_million_centres_with_momentum_take_4_gigabytes() -> None:
     assert planned("full").device == 2 * 4 * 512 * 1_000_000  # 4.1 GB
     assert planned("full", momentum=0.0).device == 4 * 512 * 1_000_000
-    assert planned("full", optimiser="adamw").device == (3 * 512 + 1) * 4 * 1_000_000
+    assert planned("full", optimizer="adamw").device == (3 * 512 + 1) * 4 * 1_000_000
     assert planned("full", store_dtype="bfloat16").device == 2 * 2 * 512 * 1_000_000
 
 

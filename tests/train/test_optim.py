@@ -20,9 +20,26 @@ def test_cosine_is_half_way_down_in_the_middle() -> None:
     assert Schedule(base=2.0, total=10, kind="cosine")(5) == pytest.approx(1.0)
 
 
-def test_multistep_drops_at_its_milestones() -> None:
-    schedule = Schedule(base=1.0, total=30, kind="multistep", milestones=(10, 20), gamma=0.5)
-    assert [schedule(step) for step in (9, 10, 19, 20)] == [1.0, 0.5, 0.5, 0.25]
+def test_multistep_drops_at_its_milestones_by_the_factor_of_each() -> None:
+    schedule = Schedule(base=1.0, total=30, kind="multistep", milestones=(10, 20), gammas=(0.5, 0.1))
+    assert [schedule(step) for step in (9, 10, 19, 20)] == [1.0, 0.5, 0.5, 0.05]
+
+
+@pytest.mark.parametrize(("gammas", "rates"), [([0.5], (1.0, 0.5, 0.25)), ([0.5, 0.1], (1.0, 0.5, 0.05))])
+def test_a_config_gives_one_factor_for_all_milestones_or_one_each(
+    gammas: list[float], rates: tuple[float, ...]
+) -> None:
+    config = OptimConfig(lr=1.0, schedule="multistep", milestones=["1 epoch", "20 steps"], gammas=gammas)
+    schedule = make_schedule(config, config.reference_batch, 10, 30)
+    assert [schedule(step) for step in (9, 10, 20)] == pytest.approx(rates)
+
+
+@pytest.mark.parametrize(("kind", "first"), [("polynomial", 1.0), ("cosine", 1.0), ("multistep", 0.0)])
+def test_a_released_warm_up_starts_at_zero_under_multistep_and_at_full_rate_else(
+    kind: str, first: float
+) -> None:
+    schedule = Schedule(base=1.0, total=10, warmup=4, kind=kind, compat=True)
+    assert [schedule(step) for step in range(4)] == [first, 0.25, 0.5, 0.75]
 
 
 def test_the_rate_scales_with_the_total_batch() -> None:
@@ -42,7 +59,7 @@ def test_only_weights_of_products_decay() -> None:
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
-def test_optimisers_take_a_step(name: str) -> None:
+def test_optimizers_take_a_step(name: str) -> None:
     layer = nn.Linear(2, 2)
     optimizer = make_optimizer(OptimConfig(name=name), layer)
     layer(torch.ones(1, 2)).sum().backward()
@@ -70,15 +87,16 @@ def test_cosine_equals_the_release(golden: Path) -> None:
 
 def test_multistep_equals_the_release(golden: Path) -> None:
     case = json.loads((golden / "F_lr_schedule.json").read_text())["ffc_multistep"]
-    config, per_epoch = case["config"], 4
-    milestones = tuple((m + config["warmup"]) * per_epoch for m in config["milestones"])
-    schedule = Schedule(
-        config["LR"],
-        config["epochs"] * per_epoch,
-        config["warmup"] * per_epoch,
-        kind="multistep",
-        milestones=milestones,
-        gamma=config["gammas"][0],
+    released, per_epoch = case["config"], 4
+    config = OptimConfig(
+        lr=released["LR"],
+        schedule="multistep",
+        warmup=f"{released['warmup']} epochs",
+        milestones=[f"{epoch + released['warmup']} epochs" for epoch in released["milestones"]],
+        gammas=released["gammas"],
+        compat=True,
     )
+    schedule = make_schedule(config, config.reference_batch, per_epoch, released["epochs"] * per_epoch)
+    assert len(case["epoch_fraction_lr"]) == released["epochs"] * per_epoch
     for epoch, fraction, rate in case["epoch_fraction_lr"]:
         assert schedule(round((epoch + fraction) * per_epoch)) == pytest.approx(rate, rel=1e-9)
