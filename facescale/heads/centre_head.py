@@ -84,7 +84,7 @@ class CentreHead(ClassHead):
         self.chunk = chunk or default_chunk(embedding_size * margin.subcentres, dist.device)
         self.step = 0
         self.skipped_steps = 0
-        self._chunked = Chunked(margin, self.store.scratch, self.products)
+        self._chunked = Chunked(self.margin, self.store.scratch, self.products)
         self._pending: list[_Looked] = []
         self._latest: _Looked | None = None
 

@@ -105,7 +105,7 @@ class PartialFCHead(CentreHead):
         self.sampler = NegativeSampler(
             num_classes, wanted, extra_positives=rate is None, seed=seed, shard=dist.rank
         )
-        margin.set_num_others(max(1, min(num_ids - 1, wanted * dist.world_size)))
+        self.margin.set_num_others(max(1, min(num_ids - 1, wanted * dist.world_size)))
 
     def select(self, local_G: Tensor) -> Tensor | None:
         """See ``CentreHead.select``."""
