@@ -1,28 +1,22 @@
 """Checkpoints of class centres: every row under the number of its identity, for any number of processes."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.checkpoint.filesystem import FileSystemReader
-from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
-from facescale.centres import disk
+from facescale.centres import disk, distcp, row_files
 from facescale.centres.store import CentreStore
-from facescale.distributed import Dist
-
-# N rows of this process, R rows of a block
-
-_BLOCK = 16384  # rows per tensor
+from facescale.centres.wanted import Wanted
 
 
 def save(store: CentreStore, folder: Path) -> None:
     """Write rows and their optimiser's state into ``folder/centres``; all processes call.
 
-    Rows in memory become a torch.distributed.checkpoint of blocks of rows, named by plane and first row; rows
-    on disk become a snapshot of what changed (``DiskRows.save``).
+    Rows in memory become safetensors files of some rows each (``row_files``), listed in ``centres.json``;
+    rows on disk become a snapshot of what changed (``DiskRows.save``). Neither holds a pickle.
     """
     folder = folder / "centres"
     store.settle()
@@ -36,16 +30,18 @@ def save(store: CentreStore, folder: Path) -> None:
         store.disk.save(folder, store.dist.rank, compact=records > 2 * rows)
     else:
         assert store.memory is not None
-        blocks = {}
-        for plane in store.planes:
-            for start in range(0, store.num_rows if plane.saved else 0, _BLOCK):
-                values = store.memory.tensors[plane.name][start : start + _BLOCK]
-                blocks[f"{plane.name}/{store.first_row + start:015d}"] = values
-        store.dist.save_tensors(blocks, folder)
+        saved = {plane.name: store.memory.tensors[plane.name] for plane in store.planes if plane.saved}
+        row_files.write_blocks(folder, saved, store.first_row)
     if store.dist.is_main:
         if store.disk:
             disk.write_layout(folder, store.planes, store.disk.record_bytes)
-        meta = {"num_ids": store.num_ids, "dim": store.dim, "rows_per_id": store.rows_per_id}
+        meta: dict[str, Any] = {
+            "num_ids": store.num_ids,
+            "dim": store.dim,
+            "rows_per_id": store.rows_per_id,
+        }
+        if store.memory:
+            meta["files"] = row_files.block_names(store.num_ids, store.rows_per_id, store.dist.world_size)
         (folder / "centres.json").write_text(json.dumps(meta))
     store.dist.barrier()
 
@@ -84,9 +80,14 @@ def load(store: CentreStore, folder: Path, old_ids: Tensor | None = None) -> Non
             f"from {int(old_ids.min())} to {int(old_ids.max())}"
         )
     store.settle()
-    wanted = _Wanted(store, old_ids)
+    wanted = Wanted(store, old_ids)
     on_disk = (folder / "disk.json").is_file()
-    blocks = disk.saved_blocks(folder) if on_disk else _memory_blocks(folder, store.dist, wanted)
+    if on_disk:
+        blocks = disk.saved_blocks(folder)
+    elif "files" in meta:
+        blocks = row_files.read_blocks(folder, meta["files"], wanted)
+    else:  # of a version up to 0.1
+        blocks = distcp.read_blocks(folder, wanted)
     for old_row_R, planes in blocks:
         rows, place = wanted.find(old_row_R)
         if len(rows):
@@ -95,54 +96,3 @@ def load(store: CentreStore, folder: Path, old_ids: Tensor | None = None) -> Non
     if store.disk and on_disk and old_ids is None:
         store.disk.adopt(folder, store.dist.is_main)
     store.dist.barrier()
-
-
-class _Wanted:
-    """Which saved rows this process wants, and where they go."""
-
-    def __init__(self, store: CentreStore, old_ids: Tensor | None) -> None:
-        self._first_row, self._num_rows = store.first_row, store.num_rows
-        self._old_row: Tensor | None = None
-        if old_ids is not None:
-            mine = old_ids[store.first_id : store.stop_id]
-            known = torch.nonzero(mine >= 0)[:, 0]
-            self._old_row, order = store.rows_of(mine[known]).sort(stable=True)
-            self._row = store.rows_of(known)[order]
-
-    def overlaps(self, start: int, stop: int) -> bool:
-        """Whether any of the saved rows start to stop is wanted."""
-        if self._old_row is None:
-            return start < self._first_row + self._num_rows and stop > self._first_row
-        at = torch.searchsorted(self._old_row, torch.tensor([start, stop]))
-        return bool(at[0] < at[1])
-
-    def find(self, old_row_R: Tensor) -> tuple[Tensor, Tensor]:
-        """Local rows that want some of the given saved rows (ascending), and the places of these."""
-        if self._old_row is None:
-            place = torch.nonzero(
-                (old_row_R >= self._first_row) & (old_row_R < self._first_row + self._num_rows)
-            )[:, 0]
-            return old_row_R[place] - self._first_row, place
-        start = int(torch.searchsorted(self._old_row, old_row_R[0]))
-        stop = int(torch.searchsorted(self._old_row, old_row_R[-1], right=True))
-        old, rows = self._old_row[start:stop], self._row[start:stop]
-        place = torch.searchsorted(old_row_R, old)
-        there = old_row_R[place] == old
-        return rows[there], place[there]
-
-
-def _memory_blocks(folder: Path, dist: Dist, wanted: _Wanted) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
-    """Blocks of a distributed checkpoint that hold wanted rows, as (global rows, planes)."""
-    blocks: dict[int, dict[str, TensorStorageMetadata]] = {}
-    for key, entry in FileSystemReader(folder).read_metadata().state_dict_metadata.items():
-        name, _, number = key.partition("/")
-        if isinstance(entry, TensorStorageMetadata) and wanted.overlaps(
-            int(number), int(number) + entry.size[0]
-        ):
-            blocks.setdefault(int(number), {})[name] = entry
-    for first, entries in sorted(blocks.items()):
-        planes = {
-            name: torch.empty(entry.size, dtype=entry.properties.dtype) for name, entry in entries.items()
-        }
-        dist.load_tensors({f"{name}/{first:015d}": tensor for name, tensor in planes.items()}, folder)
-        yield torch.arange(first, first + len(planes["rows"])), planes

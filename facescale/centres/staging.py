@@ -36,9 +36,12 @@ class RowSource(Protocol):
 class Stage:
     """Buffers between a slow row source and the computation.
 
-    Reads and writes go through one thread in the order in which they were asked for, so that a row that was
-    written is never read stale, without a lock. Rows fetched ahead and written meanwhile are fetched again:
-    from the buffer that is being written, or else at once, so that nobody waits for a write.
+    Reads ahead and writes go through one thread in the order in which they were asked for, so that a row that
+    was written is never read stale, without a lock. Rows fetched ahead and written meanwhile are fetched
+    again: from the buffer that is being written, or else at once, so that nobody waits for a write.
+
+    A buffer belongs to the thread until what it reads into it is done: nothing here hands out, fills or
+    forgets a buffer before that.
 
     Args:
         source: where the rows are.
@@ -48,49 +51,62 @@ class Stage:
         self._source = source
         self._thread = ThreadPoolExecutor(1, "rows", _give_way)
         self._buffers: dict[str, list[Buffer]] = {}
-        self._ahead: tuple[Rows, Buffer, Future[None]] | None = None
-        self._written: list[np.ndarray] = []  # since the rows ahead were asked for
+        self._ahead: _Ahead | None = None
         self._writes: list[_Write] = []
 
     def fetch(self, rows: Rows, name: str) -> Buffer:
         """Rows in a buffer that stays valid until the second next call with this name."""
-        if self._ahead and isinstance(rows, slice) and self._ahead[0] == rows:
-            _, buffer, done = self._ahead
-            self._ahead = None
+        ahead = self._take_ahead(rows)
+        if ahead:
+            return ahead.buffer
+        buffer = self._buffer(name, count(rows))
+        if isinstance(rows, Tensor):
+            self._fill(rows.numpy(), buffer, np.arange(len(rows)))
         else:
-            buffer = self._buffer(name, count(rows))
-            if isinstance(rows, Tensor):
-                self._finish(one for one in self._writes if one.buffer is buffer)
-                self._fill(rows.numpy(), buffer, np.arange(len(rows)))
-                return buffer
-            done = self._thread.submit(self._source.read, rows, buffer)
-        done.result()
+            self._thread.submit(self._source.read, rows, buffer).result()
         return buffer
 
-    def gather(self, rows: Tensor, name: str) -> tuple[Tensor, Buffer]:
-        """Ascending rows in a buffer, in the order that is returned with it; uses what was fetched ahead."""
-        ahead, self._ahead = self._ahead, None
-        if ahead is None or isinstance(ahead[0], slice) or len(ahead[1]["rows"]) < len(rows):
-            return rows, self.fetch(rows, name)
-        old_rows, buffer, done = ahead
-        assert isinstance(old_rows, Tensor)
-        wanted, old = rows.numpy(), old_rows.numpy()[: len(rows)]
-        keep = _among(old, wanted)
-        for written in self._written:
-            keep &= ~_among(old, written)
-        missing = wanted[~_among(wanted, old[keep])]
-        places = np.ones(len(wanted), bool)
-        places[: len(old)] = ~keep
-        holes = np.flatnonzero(places)
-        order = np.empty_like(wanted)
-        order[np.flatnonzero(~places)] = old[keep]
-        order[holes] = missing
-        done.result()
-        self._fill(missing, buffer, holes)
+    def gather(self, rows: Tensor, expected: Tensor | None, name: str) -> tuple[Tensor, Buffer]:
+        """Ascending rows in a buffer, in the order that is returned with it.
+
+        The order follows from ``rows`` and ``expected`` alone, whether or not anything was fetched ahead: the
+        order of rows decides the order of sums, and so the last bits of a result.
+
+        Args:
+            rows: ascending.
+            expected: what this call should have been preceded by a ``prefetch`` of; None is nothing.
+            name: of the buffers.
+        """
+        wanted = rows.numpy()
+        order, missing = _arranged(wanted, None if expected is None else expected.numpy())
+        ahead = None if expected is None else self._take_ahead(expected, len(wanted))
+        if ahead is None:
+            buffer, missing = self._buffer(name, len(wanted)), np.ones(len(wanted), bool)
+        else:
+            buffer = ahead.buffer
+            for written in ahead.written:
+                missing |= _among(order, written)
+        places = np.flatnonzero(missing)
+        self._fill(order[places], buffer, places)
         return torch.from_numpy(order), buffer
+
+    def _take_ahead(self, rows: Rows, room: int = 0) -> "_Ahead | None":
+        """What was fetched ahead, if it is ``rows`` and its buffer has ``room``; waits for it."""
+        ahead = self._ahead
+        if ahead is None or not _same(ahead.rows, rows):
+            return None
+        self._ahead = None
+        ahead.done.result()
+        if len(ahead.buffer["rows"]) < room:
+            return None
+        pair = self._buffers[ahead.name]
+        if pair[0] is not ahead.buffer:
+            pair.reverse()  # now it is the one given out last
+        return ahead
 
     def _fill(self, rows: np.ndarray, buffer: Buffer, at: np.ndarray) -> None:
         """Rows to places ``at`` of the buffer, beside the writes that are under way."""
+        self._finish(one for one in self._writes if one.buffer is buffer)
         for write in [one for one in reversed(self._writes) if not one.done.done()]:
             order = np.argsort(write.rows)
             theirs = _among(rows, write.rows[order])
@@ -107,22 +123,21 @@ class Stage:
         """Start to read rows (ascending) for the next ``fetch`` or ``gather``, if none are on their way."""
         if self._ahead is None:
             buffer = self._buffer(name, count(rows))
-            self._written = []
-            self._ahead = rows, buffer, self._thread.submit(self._source.read, rows, buffer)
+            self._ahead = _Ahead(name, rows, buffer, self._thread.submit(self._source.read, rows, buffer), [])
 
     def write(self, rows: Rows, buffer: Buffer) -> None:
         """Write a buffer that ``fetch`` or ``gather`` gave back to its rows, behind the computation."""
         self._finish(one for one in self._writes if one.done.done())
         done = self._thread.submit(self._source.write, rows, buffer)
         self._writes.append(_Write(done, numbers(rows), buffer))
-        if self._ahead and not isinstance(self._ahead[0], slice) and not isinstance(rows, slice):
-            self._written.append(np.sort(rows.numpy()))
+        if self._ahead and not isinstance(self._ahead.rows, slice) and not isinstance(rows, slice):
+            self._ahead.written.append(np.sort(rows.numpy()))
 
     def forget(self) -> None:
         """Drop what was fetched ahead, wait until all is written."""
-        if self._ahead:
-            self._ahead[2].result()
-            self._ahead = None
+        ahead, self._ahead = self._ahead, None
+        if ahead:
+            ahead.done.result()
         self._finish(self._writes)
 
     def _finish(self, writes: Iterable["_Write"]) -> None:
@@ -131,16 +146,28 @@ class Stage:
             self._writes.remove(one)
 
     def _buffer(self, name: str, size: int) -> Buffer:
-        """The one of two buffers that was not given out last; large enough."""
+        """The one of two buffers that was not given out last, and not one being read ahead; large enough."""
         pair = self._buffers.setdefault(name, [])
-        if len(pair) == 2:
-            pair.reverse()
-            if len(pair[0]["rows"]) < size:
-                self._finish(self._writes)
-                pair[0] = self._source.new_buffer(size + size // 16)
-        else:
+        if len(pair) < 2:
             pair.insert(0, self._source.new_buffer(size + size // 16))
+            return pair[0]
+        if not (self._ahead and pair[1] is self._ahead.buffer):
+            pair.reverse()
+        if len(pair[0]["rows"]) < size:
+            self._finish(self._writes)
+            pair[0] = self._source.new_buffer(size + size // 16)
         return pair[0]
+
+
+@dataclass(frozen=True, eq=False)
+class _Ahead:
+    """Rows on their way into a buffer, which is the thread's until ``done``; what was written since."""
+
+    name: str
+    rows: Rows
+    buffer: Buffer
+    done: Future[None]
+    written: list[np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,3 +192,32 @@ def _among(values: np.ndarray, ascending: np.ndarray) -> np.ndarray:
         return np.zeros(len(values), bool)
     place = np.searchsorted(ascending, values)
     return np.asarray(ascending[np.minimum(place, len(ascending) - 1)] == values)
+
+
+def _same(left: Rows, right: Rows) -> bool:
+    """Whether two selections of rows are the same rows in the same order."""
+    if isinstance(left, Tensor) and isinstance(right, Tensor):
+        return torch.equal(left, right)
+    return isinstance(left, slice) and isinstance(right, slice) and left == right
+
+
+def _arranged(wanted: np.ndarray, expected: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """An order of the wanted rows in which as many as possible stand where ``expected`` has them.
+
+    Args:
+        wanted: ascending.
+        expected: ascending, or None for the order of ``wanted``.
+
+    Returns:
+        The rows in that order, and which places ``expected`` does not fill.
+    """
+    if expected is None:
+        return wanted, np.ones(len(wanted), bool)
+    first = expected[: len(wanted)]
+    kept = _among(first, wanted)
+    missing = np.ones(len(wanted), bool)
+    missing[: len(first)] = ~kept
+    order = np.empty_like(wanted)
+    order[~missing] = first[kept]
+    order[missing] = wanted[~_among(wanted, first[kept])]
+    return order, missing

@@ -111,7 +111,7 @@ class CentreStore:
         self.planes = [Plane("rows", dim, dtype), *self.rule.planes(dim, state_dtype)]
         if self._dense:
             self.planes.append(Plane("last", 1, torch.int32, saved=False))
-        self.classes_per_step = self.planes if self._dense else self.planes[:1]
+        self._planes_to_read = self.planes if self._dense else self.planes[:1]
         self.scratch = Scratch(dist.device)
         self.memory: MemoryRows | None = None
         self.disk: DiskRows | None = None
@@ -151,6 +151,11 @@ class CentreStore:
         return self.dist.device.type == "cpu" and kinds == wanted and available()
 
     @property
+    def staged(self) -> bool:
+        """Whether rows are copied to a buffer before they are computed with (host, disk)."""
+        return self._stage is not None
+
+    @property
     def in_place(self) -> bool:
         """Whether that moves them in the store itself, not in a work."""
         return self.fused is not None and self._stage is None
@@ -165,10 +170,15 @@ class CentreStore:
         """
         if self._stage:
             return self._from_buffer(self._stage.fetch(rows, name), count(rows), name)
-        return self._from_memory(rows, self.classes_per_step if only_rows else self.planes, name)
+        return self._from_memory(rows, self._planes_to_read if only_rows else self.planes, name)
 
-    def gather(self, rows: Tensor) -> tuple[Tensor, Work | None]:
+    def gather(self, rows: Tensor, expected: Tensor | None = None) -> tuple[Tensor, Work | None]:
         """Announce that ascending scattered rows will be opened, chunk by chunk, in this step.
+
+        Args:
+            rows: ascending local rows.
+            expected: rows for which ``prefetch`` is called before such a call, a function of the step; it
+                decides the order also where they were not fetched (after a resume).
 
         Returns:
             The rows in the order in which to open them, and where rows are staged (host, disk) all of them in
@@ -177,7 +187,7 @@ class CentreStore:
         """
         if self._stage is None:
             return rows, None
-        order, buffer = self._stage.gather(rows, "gather")
+        order, buffer = self._stage.gather(rows, expected, "gather")
         return order, self._from_buffer(buffer, len(rows), "gather")
 
     def prefetch(self, rows: Rows) -> None:

@@ -5,10 +5,12 @@ import sys
 
 from facescale.cli import bench, data, models, training  # noqa: F401  (they register their commands)
 from facescale.cli.app import app
+from facescale.machine import tune
 
 
 def main() -> None:
     """Run a command; a user's mistake becomes a sentence and exit code 2, a failure of ours 1."""
+    tune()
     try:
         app()
     except (ValueError, FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError) as error:

@@ -1,16 +1,11 @@
 """Processes and everything they say to each other: the one place that talks to torch.distributed."""
 
-import contextlib
-import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, cast
 
 import torch
 import torch.distributed as td
 from torch import Tensor
-from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
 
 
 @dataclass(frozen=True)
@@ -91,28 +86,10 @@ class Dist:
             self.all_reduce(torch.as_tensor(flag, dtype=torch.float32, device=self.device).clone(), "max")
         )
 
-    def save_tensors(self, tensors: dict[str, Tensor], folder: Path) -> None:
-        """Write the tensors of all processes (under names of their own) as one distributed checkpoint."""
-        with _quiet_checkpoint():
-            state_dict_saver.save(tensors, checkpoint_id=folder, no_dist=self.world_size == 1)
-
-    def load_tensors(self, tensors: dict[str, Tensor], folder: Path) -> None:
-        """Fill tensors from a distributed checkpoint, by name; each process for itself."""
-        with _quiet_checkpoint():
-            state_dict_loader.load(tensors, checkpoint_id=folder, no_dist=True)
-
     def barrier(self) -> None:
         """Wait until all processes are here."""
         if self.world_size > 1:
             self.all_reduce(torch.zeros(1, device=self.device))
-
-
-@contextlib.contextmanager
-def _quiet_checkpoint() -> Iterator[None]:
-    """Without torch's warnings that checkpoints of one process are not distributed."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="torch.distributed.checkpoint")
-        yield
 
 
 class _Gather(torch.autograd.Function):

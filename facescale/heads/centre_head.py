@@ -84,7 +84,7 @@ class CentreHead(ClassHead):
         self.chunk = chunk or default_chunk(embedding_size * margin.subcentres, dist.device)
         self.step = 0
         self.skipped_steps = 0
-        self._chunked = Chunked(margin, self.store.scratch, self.products)
+        self._chunked = Chunked(self.margin, self.store.scratch, self.products)
         self._pending: list[_Looked] = []
         self._latest: _Looked | None = None
 
@@ -108,8 +108,15 @@ class CentreHead(ClassHead):
         """See ``ClassHead.num_compared``."""
         return self.num_selected(batch_size) or self.store.stop_id - self.store.first_id
 
-    def prefetch(self) -> None:
-        """Ask for rows that the next step will look at."""
+    def expected_classes(self, step: int) -> Tensor | None:
+        """Classes of this process that a step will probably look at, ascending; None is not known."""
+        return None
+
+    def _prefetch(self) -> None:
+        """Start to read rows that the next step will look at."""
+        expected = self.expected_classes(self.step + 1) if self.store.staged else None
+        if expected is not None:
+            self.store.prefetch(self.store.rows_of(expected))
 
     # ---- a step -------------------------------------------------------------------------------------------
 
@@ -128,7 +135,7 @@ class CentreHead(ClassHead):
         local_G = torch.where(mine_G, local_G, -1)
         classes, work = self._open(self.select(local_G))
         own_cos_G = self._own_cosines(e_GD, local_G)
-        self.prefetch()
+        self._prefetch()
         has_G = id_G >= 0
         own = margin.prepare(own_cos_G, norm_G, has_G if self.compat else None)
         unknown_G = torch.zeros(len(id_G), device=id_G.device)
@@ -258,7 +265,9 @@ class CentreHead(ClassHead):
         """Open the rows of ascending classes for the whole step; the classes come in the order of rows."""
         if classes is None:
             return None, None
-        order, work = self.store.gather(self.store.rows_of(classes))
+        expected = self.expected_classes(self.step) if self.store.staged else None
+        expected_rows = None if expected is None else self.store.rows_of(expected)
+        order, work = self.store.gather(self.store.rows_of(classes), expected_rows)
         per_id = self.store.rows_per_id
         return order if per_id == 1 else order[::per_id] // per_id, work
 

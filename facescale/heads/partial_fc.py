@@ -105,7 +105,7 @@ class PartialFCHead(CentreHead):
         self.sampler = NegativeSampler(
             num_classes, wanted, extra_positives=rate is None, seed=seed, shard=dist.rank
         )
-        margin.set_num_others(max(1, min(num_ids - 1, wanted * dist.world_size)))
+        self.margin.set_num_others(max(1, min(num_ids - 1, wanted * dist.world_size)))
 
     def select(self, local_G: Tensor) -> Tensor | None:
         """See ``CentreHead.select``."""
@@ -122,11 +122,9 @@ class PartialFCHead(CentreHead):
         wanted = self.sampler.num_wanted
         return min(num_classes, wanted + batch if self.num_negatives else max(wanted, batch))
 
-    def prefetch(self) -> None:
-        """See ``CentreHead.prefetch``."""
-        if self.rate != 1 and self.store.placement != "device":
-            window = torch.from_numpy(self.sampler.window(self.step + 1))
-            self.store.prefetch(self.store.rows_of(window))
+    def expected_classes(self, step: int) -> Tensor | None:
+        """See ``CentreHead.expected_classes``."""
+        return None if self.rate == 1 else torch.from_numpy(self.sampler.window(step))
 
 
 def _share(total: int, dist: Dist) -> int:

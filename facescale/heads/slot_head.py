@@ -73,7 +73,7 @@ class SlotHead(ClassHead):
                 "identities above 0 up to 1"
             )
         self.size = size or max(1, int(share * num_ids))
-        margin.set_num_others(self.size)
+        self.margin.set_num_others(self.size)
         self.pool: Pool = (LruPool if unique else RingPool)(self.size)
         self.first, self.stop = dist.shard(self.size)
         self.products = product_dtype(products, dist.device)
@@ -161,16 +161,28 @@ class SlotHead(ClassHead):
         save_file({"rows": self.rows.cpu()}, folder / f"slots_{self.first:012d}.safetensors")
 
     def load_rows(self, folder: Path) -> None:
-        """Read the rows that any number of processes saved."""
+        """Read the rows that any number of processes saved.
+
+        Raises:
+            ValueError: no rows were saved there, or those of a process are missing.
+        """
+        next_slot = 0
         for path in sorted(folder.glob("slots_*.safetensors")):
             first = int(path.stem.removeprefix("slots_"))
+            if first != next_slot:
+                raise ValueError(
+                    f"slots {next_slot} to {first - 1} are missing in {folder}; use a whole checkpoint"
+                )
             with safe_open(path, "pt") as file:
                 saved = file.get_slice("rows")
+                next_slot += saved.get_shape()[1]
                 start, stop = max(first, self.first), min(first + saved.get_shape()[1], self.stop)
                 if start < stop:
                     self.rows[:, start - self.first : stop - self.first] = saved[
                         :, start - first : stop - first
                     ]
+        if next_slot == 0:
+            raise ValueError(f"no slots of a container or pool in {folder}; use a whole checkpoint")
 
     def slot_bytes(self, batch_size: int, embeddings: float, share: float, copied: bool) -> Bytes:
         """Planned memory of rows and bookkeeping, and the peak while a chunk is compared.

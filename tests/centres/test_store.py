@@ -81,10 +81,11 @@ def test_rows_that_were_fetched_ahead_and_changed_meanwhile_are_read_again(tmp_p
     rows = torch.arange(0, 100, 2)
     order, work = store.gather(rows)
     assert work is not None
-    store.prefetch(torch.arange(0, 100, 5))  # reads rows that the step below moves
+    ahead = torch.arange(0, 100, 5)
+    store.prefetch(ahead)  # reads rows that the step below moves
     store.update(order, work, torch.ones(50, D), 0.1)
     move(plain, rows)
-    order, work = store.gather(torch.arange(0, 100, 4))
+    order, work = store.gather(torch.arange(0, 100, 4), ahead)
     assert work is not None
     assert torch.equal(work.planes["momentum"], plain.open(order).planes["momentum"])
     assert order.sort().values.tolist() == list(range(0, 100, 4))

@@ -17,7 +17,7 @@ from facescale.config import Config
 from facescale.data import open_reader
 from facescale.data.loading.batch import Batch
 from facescale.data.loading.train_loader import TrainLoader
-from tests.wiring.toy import D, IDS, SIZE
+from tests.wiring.toy import IDS, SIZE, D
 
 # B batch, C classes, D embedding size
 

@@ -80,7 +80,9 @@ def test_train_takes_its_options(facescale: Command, tmp_path: Path, monkeypatch
 
 
 @pytest.mark.parametrize("opset", [14, 18])
-def test_export_writes_the_operator_set(facescale: Command, toy_run: Path, opset: int, tmp_path: Path) -> None:
+def test_export_writes_the_operator_set(
+    facescale: Command, toy_run: Path, opset: int, tmp_path: Path
+) -> None:
     import onnx
 
     code, out, _ = facescale("export", toy_run, "--out", tmp_path / "m.onnx", "--opset", opset)
@@ -94,7 +96,15 @@ def test_export_takes_its_other_options(
     import onnx
 
     code, out, _ = facescale(
-        *("export", toy_run, "--out", tmp_path / "m.onnx", "--half-weights", "--uint8-input", "--unit-output"),
+        *(
+            "export",
+            toy_run,
+            "--out",
+            tmp_path / "m.onnx",
+            "--half-weights",
+            "--uint8-input",
+            "--unit-output",
+        ),
         *("--info", "licence=none", "--images", large_faces, "--json"),
     )
     values = json.loads(out)

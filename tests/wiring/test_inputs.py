@@ -94,8 +94,8 @@ def test_keys_that_show_the_query_again_are_augmented_more(
     seen: list[Tensor], make_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
     """Identities of one image: AttFC's keys are the query itself, which the augmentation must change."""
-    from tests.pictures import picture
     from facescale.data.loading.decode import encode_jpeg
+    from tests.pictures import picture
 
     faces = make_folder({f"{who}/0.jpg": encode_jpeg(picture(who, SIZE)) for who in range(16)})
     keys: list[Tensor] = []
@@ -106,7 +106,9 @@ def test_keys_that_show_the_query_again_are_augmented_more(
         "head.share=1.0",
         "train.duration=1 steps",
         "eval.every=1 steps",
-        on_log=lambda line, plan: keys.append(torch.tensor(line.get("own_cosine", line.get("target_cosine", 0)))),
+        on_log=lambda line, plan: keys.append(
+            torch.tensor(line.get("own_cosine", line.get("target_cosine", 0)))
+        ),
     )
     (line,) = RunDir(tmp_path / "run").read_metrics("start")
     assert line["single_image_identities"] == 16
@@ -182,7 +184,9 @@ def test_the_mirrored_view_is_added_in_evaluation_and_use_as_the_config_says(
     raw = model.embed_raw(images)
     if flip:
         raw = raw + model.embed_raw(images[:, :, ::-1])
-    np.testing.assert_allclose(model.embed(images), raw / np.linalg.norm(raw, axis=1, keepdims=True), atol=1e-6)
+    np.testing.assert_allclose(
+        model.embed(images), raw / np.linalg.norm(raw, axis=1, keepdims=True), atol=1e-6
+    )
     # the same model by the same protocol, measured anew, has the accuracy that the training logged
     from facescale.evaluate.run_protocols import evaluate
 

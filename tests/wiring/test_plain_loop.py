@@ -1,6 +1,5 @@
 """Whole trainings against a loop of a few lines in plain torch, which share no code with the package's."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -71,7 +70,9 @@ def centres(run: RunDir, step: int) -> Tensor:
 
 
 @pytest.fixture(scope="module", params=list(CASES))
-def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunDir, Case, Trace]:
+def pair(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[RunDir, Case, Trace]:
     settings, case = CASES[request.param]
     config = load_config(None, [*SETTINGS, *settings])
     result = train(config, tmp_path_factory.mktemp("plain") / "run")

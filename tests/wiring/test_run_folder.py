@@ -73,10 +73,14 @@ def test_the_result_says_where_what_and_how_well(tmp_path: Path) -> None:
 
 def test_steps_that_stay_bad_stop_the_run_and_leave_its_last_checkpoint(tmp_path: Path) -> None:
     settings = ["optim.lr=1e30", "train.clip_norm=0", "train.max_bad_steps=3", "train.duration=20 steps"]
-    with pytest.raises(TrainingError, match=r"3 steps in a row not finite, up to step \d+, lr .*: lower optim"):
+    with pytest.raises(
+        TrainingError, match=r"3 steps in a row not finite, up to step \d+, lr .*: lower optim"
+    ):
         train_toy(tmp_path, *settings)
     bad = RunDir(tmp_path / "run").read_metrics("bad_step")
-    assert len(bad) == 3 and all(re.match("nan|inf", row["loss"] + row["grad_norm"]) or row["loss"] for row in bad)
+    assert len(bad) == 3 and all(
+        re.match("nan|inf", row["loss"] + row["grad_norm"]) or row["loss"] for row in bad
+    )
 
 
 def contents(run: RunDir) -> dict[str, Any]:

@@ -64,7 +64,9 @@ def test_a_checkpoint_of_others_calls_nothing(name: str, new: bool, tmp_path: Pa
             return getattr(importlib.import_module(module), function), filled
 
     path = tmp_path / "net.pth"
-    torch.save({"state_dict": {"w": torch.zeros(2)}, "call": Call()}, path, _use_new_zipfile_serialization=new)
+    torch.save(
+        {"state_dict": {"w": torch.zeros(2)}, "call": Call()}, path, _use_new_zipfile_serialization=new
+    )
     with pytest.raises(ValueError):
         load(path, device="cpu")
     assert not (tmp_path / "made").exists()

@@ -70,9 +70,7 @@ def test_a_skipped_step_leaves_the_centres_of_a_slot_head_alone(tmp_path: Path) 
     run = train_toy(
         tmp_path, "head.name=attfc", "head.share=1.0", "backbone.bad_at=2", "checkpoint.every=1 steps"
     ).run
-    rows = [
-        load_file(next(run.snapshot(step).glob("slots_*")))["rows"] for step in range(1, STEPS + 1)
-    ]
+    rows = [load_file(next(run.snapshot(step).glob("slots_*")))["rows"] for step in range(1, STEPS + 1)]
     assert torch.equal(rows[1], rows[2]) and not torch.equal(rows[2], rows[3])
     assert all(x.isfinite().all() for x in rows)
     assert [row["step"] for row in run.read_metrics("bad_step")] == [3]

@@ -53,7 +53,9 @@ class Toy(nn.Module):
     passed: ClassVar[list[Tensor] | None] = None
     autocast: ClassVar[list[bool] | None] = None
 
-    def __init__(self, embedding_size: int, *, bad_at: int = -1, constant: bool = False, input_size: int = SIZE) -> None:
+    def __init__(
+        self, embedding_size: int, *, bad_at: int = -1, constant: bool = False, input_size: int = SIZE
+    ) -> None:
         super().__init__()
         self.embedding_size, self.input_size = embedding_size, input_size
         self.bad_at, self.passes, self.constant = bad_at, 0, constant
