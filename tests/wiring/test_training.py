@@ -1,4 +1,4 @@
-"""What a training does beside its arithmetic: scaling, hints, signals, thresholds, parameters of the margin."""
+"""What a training does beside its arithmetic: scaling, hints, signals, thresholds, learned margins."""
 
 import os
 import signal
