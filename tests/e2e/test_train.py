@@ -121,7 +121,10 @@ def test_a_signal_stops_after_the_step_with_a_checkpoint(
 
     config = load_config(None, [*TINY, "train.log_every=1"])
     handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    stopped = train(config, tmp_path / "run", on_log=interrupt)
+    try:
+        stopped = train(config, tmp_path / "run", on_log=interrupt)
+    except KeyboardInterrupt:
+        pytest.fail("the signal ended the training at once")
     assert not stopped.finished and stopped.step == 2
     assert RunDir(tmp_path / "run").steps() == [2]
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers

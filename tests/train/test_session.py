@@ -1,0 +1,42 @@
+"""What a training is made of: the loader that the head needs, the log that goes on after a resume."""
+
+from pathlib import Path
+
+import pytest
+
+from facescale.config import load_config
+from facescale.data.sampling.attention import AttentionSampler, ReleasedAttentionSampler
+from facescale.data.sampling.base import ImageSampler
+from facescale.data.sampling.pairs import PairSampler
+from facescale.distributed import Dist
+from facescale.run import RunDir
+from facescale.train import loop, train
+from facescale.train.session import open_session
+from tests.tiny import TINY, train_steps
+
+
+@pytest.mark.parametrize(
+    ("head", "sampler"),
+    [
+        (["head.name=full"], ImageSampler),
+        (["head.name=attfc", "head.share=1.0"], AttentionSampler),
+        (["head.name=attfc", "head.share=1.0", "head.compat=true"], ReleasedAttentionSampler),
+        (["head.name=f2c", "head.share=1.0"], PairSampler),
+    ],
+)
+def test_the_head_decides_which_images_make_a_batch(tmp_path: Path, head: list[str], sampler: type) -> None:
+    config = load_config(None, [*TINY, "eval.sets={}", *head])
+    session = open_session(config, tmp_path / "run", Dist(), None, resume=True)
+    assert type(session.loader.sampler) is sampler
+
+
+def test_a_health_hint_comes_once_until_it_looks_well_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hints = iter(["bad", "bad", None, "bad", "bad", "bad"])
+    monkeypatch.setattr(loop, "diagnose", lambda line, num_ids, progress: next(hints))
+    config = load_config(None, [*TINY, "train.log_every=1", "eval.sets={}"])
+    train_steps(config, tmp_path / "run", 5)
+    train(config, tmp_path / "run")
+    lines = RunDir(tmp_path / "run").read_metrics("health")
+    assert [(line["step"], line["message"]) for line in lines] == [(1, "bad"), (4, "bad")]
