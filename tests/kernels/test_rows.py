@@ -76,9 +76,9 @@ def test_rows_moved_by_either_are_the_same(
 
 @pytest.mark.parametrize(
     "options",
-    [{"momentum": 0.0}, {"optimiser": "adamw"}, {"store_dtype": "bfloat16"}],
+    [{"momentum": 0.0}, {"optimizer": "adamw"}, {"store_dtype": "bfloat16"}],
 )
-def test_other_optimisers_and_types_use_torch(options: dict[str, Any]) -> None:
+def test_other_optimizers_and_types_use_torch(options: dict[str, Any]) -> None:
     head = make("full", "cosface", **options)
     assert head.store.fused is None and not head.store.fuses
 
