@@ -23,7 +23,7 @@ CENTRES = ",".join(
         "full:products=float32",
         "full:products=bfloat16",
         "full:store_dtype=bfloat16",
-        "full:optimiser=adamw",
+        "full:optimizer=adamw",
         "partial_fc:rate=0.1",
         "partial_fc:rate=0.3,store_dtype=bfloat16",
         "partial_fc:rate=0.3,decay=dense",

@@ -35,11 +35,13 @@ def check_components(config: Config) -> None:
 
 
 def head_options(config: Config, centres: Path) -> dict[str, Any]:
-    """The head's own options, and for a head that moves its centres itself the optimiser's values."""
+    """The head's own options, and for a head that moves its centres itself the optimizer's values."""
     optim = config.optim
     offered: dict[str, Any] = {
-        "optimiser": optim.name,
+        "optimizer": optim.name,
         "momentum": optim.momentum,
+        "nesterov": optim.nesterov,
+        "betas": optim.betas,
         "weight_decay": optim.weight_decay,
         "seed": config.train.seed,
     }

@@ -36,7 +36,7 @@ print(json.dumps([peak() - before, plan.device + plan.host + plan.transient]))
 CASES: list[tuple[str, str, dict[str, Any]]] = [
     ("full", "cosface", {"products": "float32"}),
     ("full", "cosface", {"products": "bfloat16", "store_dtype": "bfloat16"}),
-    ("full", "curricular", {"products": "bfloat16", "optimiser": "adamw"}),
+    ("full", "curricular", {"products": "bfloat16", "optimizer": "adamw"}),
     ("full", "cosface", {"placement": "host"}),
     ("partial_fc", "cosface", {"rate": 0.3, "products": "bfloat16"}),
     ("partial_fc", "subcenter_arcface", {"rate": 0.1, "placement": "host"}),
