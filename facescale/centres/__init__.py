@@ -1,4 +1,4 @@
-"""Class centres: rows on device, host or disk, their optimiser state, and how both are saved."""
+"""Class centres: rows on device, host or disk, their optimizer state, and how both are saved."""
 
 from facescale.centres.store import CentreStore, Work
 

@@ -19,7 +19,7 @@ class Plane:
     """One thing that is kept for every row.
 
     Attributes:
-        name: "rows", or what the optimiser calls it.
+        name: "rows", or what the optimizer calls it.
         width: values per row.
         dtype: as stored.
         saved: belongs into a checkpoint.

@@ -13,7 +13,7 @@ from facescale.centres.wanted import Wanted
 
 
 def save(store: CentreStore, folder: Path) -> None:
-    """Write rows and their optimiser's state into ``folder/centres``; all processes call.
+    """Write rows and their optimizer's state into ``folder/centres``; all processes call.
 
     Rows in memory become safetensors files of some rows each (``row_files``), listed in ``centres.json``;
     rows on disk become a snapshot of what changed (``DiskRows.save``). Neither holds a pickle.

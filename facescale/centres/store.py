@@ -1,4 +1,4 @@
-"""Class centres and the state of their optimiser: sharded, in device memory, host memory or on disk."""
+"""Class centres and the state of their optimizer: sharded, in device memory, host memory or on disk."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,16 +11,14 @@ from facescale.centres.fused_sgd import FusedSGD
 from facescale.centres.initial import InitialRows
 from facescale.centres.layout import BLOCK, Plane, Rows, count
 from facescale.centres.memory import MemoryRows, scatter_
-from facescale.centres.row_optim import DenseSteps, RowAdamW, RowRule, RowSGD
+from facescale.centres.options import StoreOptions
+from facescale.centres.row_optim import DenseSteps, RowSGD
 from facescale.centres.staging import Buffer, Stage
 from facescale.distributed import Dist
 from facescale.kernels import available
 from facescale.ops import Scratch, StochasticRounding
 
 # N rows of this process, R rows at hand, D embedding size
-
-PLACEMENTS = ("device", "host", "disk")
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass
@@ -46,7 +44,7 @@ class Work:
 
 
 class CentreStore:
-    """The class centres of this process's identities, and a row-sparse optimiser for them.
+    """The class centres of this process's identities, and a row-sparse optimizer for them.
 
     Identity i owns ``rows_per_id`` rows. Processes own contiguous ranges of identities (``Dist.shard``). A
     head opens rows, computes with them in float32, and gives them back with a gradient (``update``); no other
@@ -57,7 +55,7 @@ class CentreStore:
 
     Under ``torch.device("meta")`` no row, file or buffer is made: for sizes (``centre_bytes``).
 
-    State: rows (num_ids * rows_per_id, dim), and per row the optimiser's: momentum (sgd), or two moments and
+    State: rows (num_ids * rows_per_id, dim), and per row the optimizer's: momentum (sgd), or two moments and
     a step count (adamw). bfloat16 stores keep these in bfloat16 too, float16 stores in float32 (squared
     gradients are below its range).
 
@@ -65,20 +63,14 @@ class CentreStore:
         num_ids: identities of all processes.
         dim: D.
         dist: this process among its peers.
+        options: placement, precision and optimizer.
         rows_per_id: sub-centres.
-        optimiser: "sgd" or "adamw".
-        momentum: of sgd.
-        weight_decay: sgd: added to the gradient; adamw: decoupled.
-        placement: "device", "host" (pinned when the device is a GPU) or "disk".
-        store_dtype: "float32", "bfloat16" or "float16".
-        directory: folder for placement "disk"; each process makes its own folder in it.
-        decay: "sampled": a row that is not opened for an update stays as it is; "dense": it decays and moves
-            on by its momentum, as under torch.optim.SGD over the whole matrix (done when it is next read).
-        sampled: False when every update opens every row (then both kinds of decay are the same).
+        dense_decay: a row that is not opened for an update decays and moves on by its momentum, as under
+            torch.optim.SGD over the whole matrix (done when it is next read); by default it stays as it is.
         seed: of the start values and of stochastic rounding.
 
     Raises:
-        ValueError: an option out of range, or options that do not go together.
+        ValueError: an option out of range, or dense decay with an optimizer that is not a linear step.
     """
 
     def __init__(
@@ -86,27 +78,20 @@ class CentreStore:
         num_ids: int,
         dim: int,
         dist: Dist,
+        options: StoreOptions,
         *,
         rows_per_id: int = 1,
-        optimiser: str = "sgd",
-        momentum: float = 0.9,
-        weight_decay: float = 5e-4,
-        placement: str = "device",
-        store_dtype: str = "float32",
-        directory: str | Path | None = None,
-        decay: str = "sampled",
-        sampled: bool = True,
+        dense_decay: bool = False,
         seed: int = 0,
     ) -> None:
-        _check(optimiser, weight_decay, placement, store_dtype, directory, decay, sampled)
         self.num_ids, self.dim, self.rows_per_id, self.dist = num_ids, dim, rows_per_id, dist
-        self.placement = placement
+        self.placement = options.placement
         self.first_id, self.stop_id = dist.shard(num_ids)
         self.num_rows = (self.stop_id - self.first_id) * rows_per_id
         self.first_row = self.first_id * rows_per_id
-        dtype = _DTYPES[store_dtype]
-        self.rule: RowRule = RowSGD(momentum, weight_decay) if optimiser == "sgd" else RowAdamW(weight_decay)
-        self._dense = DenseSteps(momentum, weight_decay) if decay == "dense" and sampled else None
+        dtype = options.dtype
+        self.rule = options.row_rule()
+        self._dense = DenseSteps(self.rule) if dense_decay else None
         state_dtype = torch.float32 if dtype is torch.float16 else dtype
         self.planes = [Plane("rows", dim, dtype), *self.rule.planes(dim, state_dtype)]
         if self._dense:
@@ -121,7 +106,7 @@ class CentreStore:
         if torch.get_default_device().type != "meta":
             if dtype is not torch.float32:
                 self._rounding = StochasticRounding(dist.device, seed)
-            self._make_rows(InitialRows(dim, num_ids * rows_per_id, seed), directory)
+            self._make_rows(InitialRows(dim, num_ids * rows_per_id, seed), options.directory)
             if self.fuses and isinstance(self.rule, RowSGD):
                 self.fused = FusedSGD(self.rule)
 
@@ -145,7 +130,9 @@ class CentreStore:
 
     @property
     def fuses(self) -> bool:
-        """Whether ``FusedSGD`` moves the rows: float32 with momentum, on a CPU."""
+        """Whether ``FusedSGD`` moves the rows: float32 with momentum (not Nesterov's), on a CPU."""
+        if not isinstance(self.rule, RowSGD) or self.rule.nesterov:
+            return False
         kinds = [(plane.name, plane.dtype) for plane in self.planes]
         wanted = [("rows", torch.float32), ("momentum", torch.float32)]
         return self.dist.device.type == "cpu" and kinds == wanted and available()
@@ -324,34 +311,3 @@ class CentreStore:
 def wide(plane: Plane) -> torch.dtype:
     """Precision in which a plane is worked with."""
     return torch.float32 if plane.dtype.is_floating_point else plane.dtype
-
-
-def _check(
-    optimiser: str,
-    weight_decay: float,
-    placement: str,
-    store_dtype: str,
-    directory: str | Path | None,
-    decay: str,
-    sampled: bool,
-) -> None:
-    for what, value, allowed in (
-        ("optimiser", optimiser, ("sgd", "adamw")),
-        ("placement", placement, PLACEMENTS),
-        ("store_dtype", store_dtype, tuple(_DTYPES)),
-        ("decay", decay, ("sampled", "dense")),
-    ):
-        if value not in allowed:
-            raise ValueError(f"{what} of the class centres is '{value}'; choose one of: {', '.join(allowed)}")
-    if weight_decay < 0:
-        raise ValueError(f"weight_decay of the class centres is {weight_decay}; it must be 0 or more")
-    if (placement == "disk") != (directory is not None):
-        raise ValueError(
-            f"placement is '{placement}' and directory is {directory}; placement 'disk' needs a directory "
-            "for its file, the others take none"
-        )
-    if decay == "dense" and optimiser != "sgd" and sampled:
-        raise ValueError(
-            "decay 'dense' is known for optimiser 'sgd' only (what AdamW does to rows without gradient is "
-            "not a linear step); use decay 'sampled'"
-        )

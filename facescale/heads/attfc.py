@@ -44,7 +44,7 @@ class AttFCHead(SlotHead):
 
     Own class: the centre that attention makes of the identity's keys (see ``generative_centres``). Other
     classes: the centres of the last steps, which the container keeps; those of the query's own identity are
-    left out. After the optimiser's step the batch's centres go into the container.
+    left out. After the optimizer's step the batch's centres go into the container.
 
     With ``fresh`` the other centres of the batch count as well, and in a ``unique`` container they stand
     for their identities' older ones. ``refresh`` below 1 (unique only) makes a centre more than a glance:

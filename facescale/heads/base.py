@@ -47,7 +47,7 @@ class Bytes:
     """Planned memory of a head on one process, in bytes.
 
     Attributes:
-        device: resident on the compute device (rows, optimiser rows, queues).
+        device: resident on the compute device (rows, optimizer rows, queues).
         host: resident in host memory (host placement).
         disk: in files (disk placement).
         transient: extra peak on the device within a step.
@@ -110,7 +110,7 @@ class ClassHead(nn.Module):
         raise NotImplementedError
 
     def after_step(self, lr: float) -> None:
-        """Do what follows the backbone's optimiser step (row updates, enqueueing) at rate ``lr``."""
+        """Do what follows the backbone's optimizer step (row updates, enqueueing) at rate ``lr``."""
 
     def skip_step(self) -> None:
         """Forget what ``forward`` prepared: the step was not finite."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from facescale.centres import sharded_checkpoint as centres_saved
 from facescale.centres.layout import Rows, count
+from facescale.centres.options import StoreOptions
 from facescale.centres.store import CentreStore, Work
 from facescale.distributed import Dist
 from facescale.heads.base import Bytes, ClassHead, HeadOutput
@@ -54,9 +55,9 @@ class CentreHead(ClassHead):
         chunk: classes evaluated at a time; 0 is a good size for the device.
         compat: as released by Partial FC: -log p is cut at 69.08 in value (not in gradient), and identities
             that are -1 count as samples without an own class, with that loss.
-        sampled: see ``CentreStore``.
+        store: options of the ``CentreStore``.
         seed: of everything random here.
-        **store: options of ``CentreStore``.
+        dense_decay: see ``CentreStore``.
     """
 
     def __init__(
@@ -69,9 +70,9 @@ class CentreHead(ClassHead):
         products: str,
         chunk: int,
         compat: bool,
-        sampled: bool,
         seed: int,
-        **store: Any,
+        store: StoreOptions,
+        dense_decay: bool = False,
     ) -> None:
         super().__init__(num_ids, embedding_size, margin, dist)
         if chunk < 0:
@@ -79,7 +80,13 @@ class CentreHead(ClassHead):
         self.compat = compat
         self.products = product_dtype(products, dist.device)
         self.store = CentreStore(
-            num_ids, embedding_size, dist, rows_per_id=margin.subcentres, sampled=sampled, seed=seed, **store
+            num_ids,
+            embedding_size,
+            dist,
+            store,
+            rows_per_id=margin.subcentres,
+            dense_decay=dense_decay,
+            seed=seed,
         )
         self.chunk = chunk or default_chunk(embedding_size * margin.subcentres, dist.device)
         self.step = 0
@@ -320,7 +327,7 @@ class CentreHead(ClassHead):
     # ---- state --------------------------------------------------------------------------------------------
 
     def save_rows(self, folder: Path) -> None:
-        """Write centres and their optimiser's state below ``folder``; all processes call."""
+        """Write centres and their optimizer's state below ``folder``; all processes call."""
         centres_saved.save(self.store, folder)
 
     def load_rows(self, folder: Path) -> None:
@@ -350,7 +357,7 @@ class CentreHead(ClassHead):
         return self.dist.all_reduce(rows_ND)
 
     def write_rows(self, id_N: Tensor, rows_ND: Tensor) -> None:
-        """Set centres (N * sub-centres, D) of distinct identities and forget their optimiser state."""
+        """Set centres (N * sub-centres, D) of distinct identities and forget their optimizer state."""
         mine_N, rows = self._mine(id_N)
         if len(rows):
             self.store.settle()

@@ -31,7 +31,7 @@ class F2CHead(SlotHead):
     once with the second rows of the slots that this pass has refreshed. Probes whose identity has a slot get
     the margin loss; those without (outliers) are pushed away from their ``hard`` nearest slots: mean of the
     cosines, below 0 cut to 0. The loss is the sum over both passes of both comparisons. The first pass leaves
-    the pool as it was, the second one's features stay after the optimiser's step.
+    the pool as it was, the second one's features stay after the optimizer's step.
 
     Both passes are computed on top of the pool, which itself changes between steps only. So gradients are
     right in any precision.

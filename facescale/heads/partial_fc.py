@@ -1,17 +1,19 @@
 """Partial FC: a step looks at the batch's own classes and a sample of the others."""
 
-from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from facescale.centres.options import StoreOptions, takes_store_options
 from facescale.distributed import Dist
 from facescale.heads.centre_head import CentreHead
 from facescale.heads.negative_sampler import NegativeSampler
 from facescale.margins import Margin
 
 
+@takes_store_options
 class PartialFCHead(CentreHead):
     """Margin loss over the batch's own classes and sampled others (An et al., Partial FC, CVPR 2022).
 
@@ -34,16 +36,11 @@ class PartialFCHead(CentreHead):
         rate: share of the classes, 0 to 1.
         num_negatives: other classes per step over all processes, instead of ``rate``.
         decay: "sampled" or "dense"; "dense" is also the default under ``compat``.
-        optimizer: of the centres: "sgd" or "adamw".
-        momentum: of sgd.
-        weight_decay: of the centres.
-        placement: where the centres are: "device", "host" or "disk".
-        store_dtype: of the stored centres: "float32", "bfloat16" or "float16".
-        directory: folder for placement "disk".
         products: precision of matrix products: "auto", "float32" or "bfloat16".
         chunk: classes evaluated at a time; 0 is a good size for the device.
         compat: as released: -log p is cut at 69.08, identities that are -1 count; see ``CentreHead``.
-        seed: of the start values and the samples.
+        seed: seed of the start values and the samples.
+        **store: see ``StoreOptions``.
     """
 
     def __init__(
@@ -55,17 +52,12 @@ class PartialFCHead(CentreHead):
         *,
         rate: float | None = None,
         num_negatives: int | None = None,
-        decay: str | None = None,
-        optimizer: str = "sgd",
-        momentum: float = 0.9,
-        weight_decay: float = 5e-4,
-        placement: str = "device",
-        store_dtype: str = "float32",
-        directory: str | Path | None = None,
-        products: str = "auto",
+        decay: Literal["sampled", "dense"] | None = None,
+        products: Literal["auto", "float32", "bfloat16"] = "auto",
         chunk: int = 0,
         compat: bool = False,
         seed: int = 0,
+        **store: Any,
     ) -> None:
         if rate is not None and num_negatives is not None:
             raise ValueError(
@@ -80,6 +72,9 @@ class PartialFCHead(CentreHead):
                 f"num_negatives of partial_fc is {num_negatives}; it must be positive (rate=0 compares with "
                 "the classes of the batch only)"
             )
+        decay = decay or ("dense" if compat else "sampled")
+        if decay not in ("sampled", "dense"):
+            raise ValueError(f"decay of partial_fc is '{decay}'; choose one of: sampled, dense")
         super().__init__(
             num_ids,
             embedding_size,
@@ -88,15 +83,9 @@ class PartialFCHead(CentreHead):
             products=products,
             chunk=chunk,
             compat=compat,
-            sampled=rate != 1,
             seed=seed,
-            optimiser=optimizer,
-            momentum=momentum,
-            weight_decay=weight_decay,
-            placement=placement,
-            store_dtype=store_dtype,
-            directory=directory,
-            decay=decay or ("dense" if compat else "sampled"),
+            store=StoreOptions(**store),
+            dense_decay=rate != 1 and decay == "dense",
         )
         self.rate = rate
         self.num_negatives = num_negatives

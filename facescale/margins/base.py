@@ -40,7 +40,7 @@ class Margin(nn.Module):
 
     Learned parameters (the bias of UniFace and SphereFace2; scalars) are used by ``own`` and ``others`` with
     gradient, at the value they had in ``prepare`` (see ``as_prepared``), so that a chunk recomputed after the
-    optimiser's step is the same. A head that differentiates chunks by hand differentiates
+    optimizer's step is the same. A head that differentiates chunks by hand differentiates
     ``margin.parameters()`` along with the cosines, sums over chunks, and over processes where each holds a
     part of the classes.
 

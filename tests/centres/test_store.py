@@ -9,16 +9,19 @@ import torch
 
 from facescale.centres import sharded_checkpoint as centres_saved
 from facescale.centres.initial import InitialRows
+from facescale.centres.options import StoreOptions
 from facescale.centres.store import CentreStore
 from facescale.distributed import Dist
 
 N, D = 301, 8
 
 
-def make(path: Path | None = None, num_ids: int = N, dim: int = D, **options: Any) -> CentreStore:
+def make(
+    path: Path | None = None, num_ids: int = N, dim: int = D, rows_per_id: int = 1, **options: Any
+) -> CentreStore:
     if path is not None:
         options |= {"placement": "disk", "directory": path}
-    return CentreStore(num_ids, dim, Dist(), **options)
+    return CentreStore(num_ids, dim, Dist(), StoreOptions(**options), rows_per_id=rows_per_id)
 
 
 def move(store: CentreStore, rows: torch.Tensor, step: int = 0) -> None:
@@ -91,17 +94,17 @@ def test_rows_that_were_fetched_ahead_and_changed_meanwhile_are_read_again(tmp_p
     assert order.sort().values.tolist() == list(range(0, 100, 4))
 
 
-@pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 @pytest.mark.parametrize("there", ["memory", "disk"])
 @pytest.mark.parametrize("here", ["memory", "disk"])
 def test_a_checkpoint_of_one_placement_loads_into_another(
-    here: str, there: str, optimiser: str, tmp_path: Path
+    here: str, there: str, optimizer: str, tmp_path: Path
 ) -> None:
-    saved = make(tmp_path / "a" if there == "disk" else None, optimiser=optimiser)
+    saved = make(tmp_path / "a" if there == "disk" else None, optimizer=optimizer)
     for step in range(3):
         move(saved, torch.arange(step, N, 5), step)
     centres_saved.save(saved, tmp_path)
-    loaded = make(tmp_path / "b" if here == "disk" else None, optimiser=optimiser)
+    loaded = make(tmp_path / "b" if here == "disk" else None, optimizer=optimizer)
     centres_saved.load(loaded, tmp_path)
     assert_same(loaded, everything(saved))
 

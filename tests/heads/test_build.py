@@ -22,5 +22,5 @@ def test_two_heads_of_one_margin_start_alike_and_leave_it_as_it_was(name: str) -
 
 
 def test_a_margin_that_a_head_refuses_is_named_with_the_reason() -> None:
-    with pytest.raises(ValueError, match=r"margin RobustFace does not work with head 'attfc': it finds wrong"):
+    with pytest.raises(ValueError, match=r"margin RobustFace does not work with head 'attfc': it finds"):
         heads.build("attfc", 20, 8, "robustface")

@@ -10,6 +10,7 @@ import torch
 
 from facescale import heads, kernels, margins
 from facescale.centres import disk, store
+from facescale.centres.options import StoreOptions
 from facescale.centres.record_index import RecordNumbers
 from facescale.centres.store import CentreStore
 from facescale.distributed import Dist
@@ -32,6 +33,10 @@ def make(name: str, margin: str, **options: Any) -> CentreHead:
     head = heads.build(name, C, D, margins.build(margin), Dist(), chunk=50, weight_decay=0.01, **options)
     assert isinstance(head, CentreHead)
     return head
+
+
+def on_disk(folder: Path) -> StoreOptions:
+    return StoreOptions(placement="disk", directory=folder)
 
 
 def learn(head: CentreHead, parts: int) -> torch.Tensor:
@@ -76,7 +81,7 @@ def test_rows_moved_by_either_are_the_same(
 
 @pytest.mark.parametrize(
     "options",
-    [{"momentum": 0.0}, {"optimizer": "adamw"}, {"store_dtype": "bfloat16"}],
+    [{"momentum": 0.0}, {"nesterov": True}, {"optimizer": "adamw"}, {"store_dtype": "bfloat16"}],
 )
 def test_other_optimizers_and_types_use_torch(options: dict[str, Any]) -> None:
     head = make("full", "cosface", **options)
@@ -98,7 +103,7 @@ def test_records_read_and_written_by_either_are_the_same(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, num_ids: int
 ) -> None:
     def make_store(folder: str) -> CentreStore:
-        return CentreStore(num_ids, 5, Dist(), placement="disk", directory=tmp_path / folder, seed=3)
+        return CentreStore(num_ids, 5, Dist(), on_disk(tmp_path / folder), seed=3)
 
     ours = make_store("ours")
     monkeypatch.setattr(disk.kernels, "available", lambda: False)
@@ -115,7 +120,7 @@ def test_records_read_and_written_by_either_are_the_same(
 
 
 def test_a_file_that_is_too_short_is_noticed(tmp_path: Path) -> None:
-    store = CentreStore(100, 8, Dist(), placement="disk", directory=tmp_path)
+    store = CentreStore(100, 8, Dist(), on_disk(tmp_path))
     store.update(rows := torch.tensor([1, 99]), store.open(rows), torch.ones(2, 8), 0.1)
     store.settle()
     os.truncate(tmp_path / "process_0" / "rows.bin", 100)
@@ -135,7 +140,7 @@ def test_records_stand_in_the_order_of_first_use(
     """Rows of several steps, some new each time, in runs and alone, read back together and as a range."""
     monkeypatch.setattr(kernels, "available", lambda: numba)
     num_ids = 3000
-    store = CentreStore(num_ids, 4, Dist(), placement="disk", directory=tmp_path)
+    store = CentreStore(num_ids, 4, Dist(), on_disk(tmp_path))
     values = store.open(torch.arange(num_ids)).planes["rows"].clone()
     rng = torch.Generator().manual_seed(0)
     for step in range(5):

@@ -1,4 +1,4 @@
-"""AttFC's released step, golden section D: encoders, attention, container, loss, gradients, optimiser."""
+"""AttFC's released step, golden section D: encoders, attention, container, loss, gradients, optimizer."""
 
 import json
 from pathlib import Path

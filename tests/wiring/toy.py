@@ -60,7 +60,7 @@ class Toy(nn.Module):
         self.embedding_size, self.input_size = embedding_size, input_size
         self.bad_at, self.passes, self.constant = bad_at, 0, constant
         self.features = nn.Sequential(
-            nn.Conv2d(3, 4, 8, stride=8), nn.BatchNorm2d(4), nn.PReLU(4), nn.Flatten()
+            nn.Conv2d(3, 4, 8, stride=8, bias=False), nn.BatchNorm2d(4), nn.PReLU(4), nn.Flatten()
         )
         self.fc = nn.Linear(64, embedding_size)
 
