@@ -27,11 +27,21 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLE = Path(__file__).with_suffix(".toml")
-_SECONDS = 240.0  # a run that takes longer hangs, which is noticed
+_SECONDS = 90.0  # a run that takes longer hangs, which is noticed
 # Imported once, before the forks: they take longer than most of the tests
 _SLOW_IMPORTS = (
     *("torch", "torch._dynamo", "torch.distributed.checkpoint", "torch.onnx", "torch.utils.tensorboard"),
-    *("numba", "onnx", "PIL.Image", "pydantic", "pytest", "rich.console", "safetensors.torch", "typer"),
+    *(
+        "hypothesis",
+        "numba",
+        "onnx",
+        "PIL.Image",
+        "pydantic",
+        "pytest",
+        "rich.console",
+        "safetensors.torch",
+        "typer",
+    ),
 )
 
 

@@ -52,6 +52,7 @@ CASES: dict[str, tuple[list[str], Case]] = {
         ["backbone.bad_at=2", "train.ema=0.6", "head.margin.ramp=4 steps"],
         Case(skipped=2, ema=0.6, ramp=4),
     ),
+    "a gradient that is not finite": (["backbone.bad_gradient_at=3"], Case(skipped=3)),
     "one bad part of two": (
         ["backbone.bad_at=4", "train.accumulate=2"],
         Case(skipped=2, parts=2),

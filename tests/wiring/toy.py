@@ -40,6 +40,7 @@ class Toy(nn.Module):
     Args:
         embedding_size: D.
         bad_at: number of the forward pass in training mode (from 0) whose embeddings are infinite; -1: none.
+        bad_gradient_at: number of the one whose gradient is infinite, while its embeddings are not.
         constant: all images have nearly the same embedding.
         input_size: height and width of the images.
 
@@ -54,11 +55,17 @@ class Toy(nn.Module):
     autocast: ClassVar[list[bool] | None] = None
 
     def __init__(
-        self, embedding_size: int, *, bad_at: int = -1, constant: bool = False, input_size: int = SIZE
+        self,
+        embedding_size: int,
+        *,
+        bad_at: int = -1,
+        bad_gradient_at: int = -1,
+        constant: bool = False,
+        input_size: int = SIZE,
     ) -> None:
         super().__init__()
         self.embedding_size, self.input_size = embedding_size, input_size
-        self.bad_at, self.passes, self.constant = bad_at, 0, constant
+        self.bad_at, self.bad_gradient_at, self.passes, self.constant = bad_at, bad_gradient_at, 0, constant
         self.features = nn.Sequential(
             nn.Conv2d(3, 4, 8, stride=8, bias=False), nn.BatchNorm2d(4), nn.PReLU(4), nn.Flatten()
         )
@@ -78,6 +85,8 @@ class Toy(nn.Module):
                 Toy.seen.append(x.detach().clone())
             if self.passes == self.bad_at:
                 embedding = embedding * torch.inf
+            if self.passes == self.bad_gradient_at:
+                embedding.register_hook(lambda gradient: gradient * torch.inf)
             self.passes += 1
         return embedding
 
