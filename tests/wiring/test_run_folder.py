@@ -62,6 +62,16 @@ def test_checkpoints_and_evaluations_come_when_the_config_says_and_old_ones_go(t
     assert run.model_path().parent == run.snapshot(best["step"])
 
 
+def test_the_best_checkpoint_stays_beside_the_newest_ones(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    for step, accuracy in ((1, 0.7), (2, 0.9), (3, 0.8), (4, 0.9), (5, None)):
+        run.snapshot(step).mkdir(parents=True)
+        run.keep_best(step, {} if accuracy is None else {"lfw/auc": 1 - accuracy, "lfw/accuracy": accuracy})
+        run.prune(1)
+    assert run.best() == {"step": 2, "name": "lfw/accuracy", "value": 0.9}
+    assert run.steps() == [2, 5]
+
+
 def test_the_result_says_where_what_and_how_well(tmp_path: Path) -> None:
     result = train_toy(tmp_path)
     (row,) = result.run.read_metrics("eval")
