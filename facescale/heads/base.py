@@ -82,7 +82,7 @@ class ClassHead(nn.Module):
         self.num_ids = num_ids
         self.embedding_size = embedding_size
         self.margin = copy.deepcopy(margin)
-        self.margin.set_num_others(num_ids - 1)  # heads that compare with fewer say so again
+        self.margin.set_num_negatives(num_ids - 1)  # heads that compare with fewer say so again
         self.dist = dist
 
     def forward(self, q_VBD: Tensor, id_B: Tensor, k_VBD: Tensor | None = None) -> HeadOutput:

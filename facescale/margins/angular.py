@@ -1,4 +1,4 @@
-"""Margins on the own angle alone: ArcFace, CosFace, their sum, SphereFace, Sub-center ArcFace, Circle."""
+"""Margins on the target angle alone: ArcFace, CosFace, their sum, SphereFace, Sub-center ArcFace, Circle."""
 
 from collections.abc import Mapping
 from typing import ClassVar
@@ -6,7 +6,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from facescale.margins.angles import angle_added, angle_multiplied, cos_of_sum, straight_through
-from facescale.margins.base import Margin, Own
+from facescale.margins.base import Margin, TargetLogits
 
 
 class Combined(Margin):
@@ -50,9 +50,9 @@ class Combined(Margin):
             )
         self.m1, self.m2, self.m3, self.fallback = m1, m2, m3, fallback
 
-    def own(self, own: Own) -> Tensor:
-        """Own-class logit, (B,)."""
-        c = own.cos_B
+    def target(self, target: TargetLogits) -> Tensor:
+        """Target-class logit, (B,)."""
+        c = target.cos_B
         m1, m2, m3 = 1 + (self.m1 - 1) * self.strength, self.m2 * self.strength, self.m3 * self.strength
         if self.compat and self.m3 > 0:
             return self.scale * (c - m3)
@@ -117,9 +117,9 @@ class SphereFace(Margin):
             raise ValueError(f"sphereface margin m is {m}; it multiplies the angle and must be 1 or more")
         self.m = m
 
-    def own(self, own: Own) -> Tensor:
-        """Own-class logit, (B,)."""
-        c, m = own.cos_B, 1 + (self.m - 1) * self.strength
+    def target(self, target: TargetLogits) -> Tensor:
+        """Target-class logit, (B,)."""
+        c, m = target.cos_B, 1 + (self.m - 1) * self.strength
         value = angle_multiplied(c, m) if m > 1 else c
         return self.scale * (straight_through(value, c) if self.compat else value)
 
@@ -163,8 +163,8 @@ class SubCenterArcFace(ArcFace):
 class Circle(Margin):
     """Circle loss, classification form (Sun et al., CVPR 2020).
 
-    Own class a (c - (1 - m)) with a = [1 + m - c]+; others a (c - m) with a = [c + m]+. The weights a carry
-    no gradient of their own, so the gradient is a itself, as the paper has it.
+    Target class a (c - (1 - m)) with a = [1 + m - c]+; negatives a (c - m) with a = [c + m]+. The weights a
+    carry no gradient, so the gradient is a itself, as the paper has it.
     ``strength`` mixes these values with the plain cosine, as m = 0 would be the hardest setting.
 
     Args:
@@ -174,7 +174,7 @@ class Circle(Margin):
         compat: only changes what ``interclass_filter`` does.
     """
 
-    plain_others = False
+    plain_negatives = False
 
     def __init__(
         self, *, scale: float = 256.0, m: float = 0.25, interclass_filter: float = 0.0, compat: bool = False
@@ -184,13 +184,13 @@ class Circle(Margin):
             raise ValueError(f"circle margin m is {m}; it must lie in 0..1 (0.25 in the paper)")
         self.m = m
 
-    def own(self, own: Own) -> Tensor:
-        """Own-class logit, (B,)."""
-        c = own.cos_B
+    def target(self, target: TargetLogits) -> Tensor:
+        """Target-class logit, (B,)."""
+        c = target.cos_B
         pull = (1 + self.m - c.detach()).clamp_min(0) * (c - (1 - self.m))
         return self.scale * (c + self.strength * (pull - c))
 
-    def negative(self, cos_BC: Tensor, own: Own) -> Tensor:
-        """Other classes' logits, (B, C)."""
+    def _negatives(self, cos_BC: Tensor, target: TargetLogits) -> Tensor:
+        """Logits of the negatives, (B, C)."""
         push = (cos_BC.detach() + self.m).clamp_min(0) * (cos_BC - self.m)
         return self.scale * (cos_BC + self.strength * (push - cos_BC))
