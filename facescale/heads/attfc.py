@@ -55,6 +55,15 @@ class AttFCHead(SlotHead):
     count with cosine -1, without gradient. (The release also has ``normalise_keys`` off, and the
     ``compat`` of the margin.)
 
+    Example:
+        >>> head = facescale.heads.build("attfc", 1000, 16, "cosface", keys=2, share=0.3)
+        >>> q_VBD = torch.randn(1, 8, 16, requires_grad=True)
+        >>> k_VBD = torch.randn(2, 8, 16)  # two more images of each identity, embedded by the twin
+        >>> head(q_VBD, torch.arange(8), k_VBD).loss.backward()
+        >>> head.after_step(lr=0.1)  # the 8 centres go into the container
+        >>> head.size, len(head.pool)
+        (300, 8)
+
     Args:
         num_ids: number of identities.
         embedding_size: D.

@@ -1,11 +1,12 @@
 """Base of the heads with a centre for every identity: exact, without logits or a gradient matrix."""
 
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from facescale.centres import by_identity
 from facescale.centres import sharded_checkpoint as centres_saved
 from facescale.centres.layout import count
 from facescale.centres.options import StoreOptions
@@ -13,18 +14,16 @@ from facescale.centres.row_block import RowBlock
 from facescale.centres.store import CentreStore
 from facescale.distributed import Dist
 from facescale.heads.base import Bytes, ClassHead, HeadOutput
-from facescale.heads.centre_softmax import negatives_value
+from facescale.heads.centre_softmax import negatives_value, target_cosines
 from facescale.heads.chunked_softmax import ChunkedSoftmax
 from facescale.heads.class_chunks import ClassChunks, places_in
 from facescale.heads.memory import centre_bytes
-from facescale.heads.saved_batch import SampledBatch, SavedBatch
-from facescale.heads.softmax import sample_losses, with_batch_terms
+from facescale.heads.saved_batch import SampledBatch, SavedBatch, on_classes
+from facescale.heads.softmax import released_losses, sample_losses, with_batch_terms
 from facescale.margins import Margin, TargetLogits
 from facescale.ops import as_float, default_chunk, product_dtype, unit
 
 # V views, B batch of this process, G batch of all processes, C classes, D embedding size
-
-_FLOOR = 1e-30  # least probability of the target class under compat
 
 
 class CentreHead(ClassHead):
@@ -141,7 +140,7 @@ class CentreHead(ClassHead):
         mine_G = (local_G >= 0) & (local_G < store.stop_id - store.first_id)
         local_G = torch.where(mine_G, local_G, -1)
         classes, block = self._chunks.open(self.select(local_G), self._expected(self.step))
-        target_cos_G = self._target_cosines(e_GD, local_G)
+        target_cos_G = target_cosines(store, e_GD, local_G)
         self._prefetch()
         has_G = id_G >= 0
         target = margin.prepare(target_cos_G, norm_G, has_G if self.compat else None)
@@ -158,29 +157,11 @@ class CentreHead(ClassHead):
         value_G = negatives_value(e_GD, self._softmax, self._chunks, sampled, self._pending, self.dist)
         if target_cos_G.requires_grad:
             target_cos_G.register_hook(lambda grad_G: setattr(saved, "grad_target_B", grad_G.float()))
-        loss = self._losses(margin.target(target), value_G, has_G).mean()
+        loss_of = partial(released_losses, has_G=has_G) if self.compat else sample_losses
+        loss = loss_of(margin, margin.target(target), value_G).mean()
         loss = with_batch_terms(loss, margin, shared_GD, norm_G, id_G)
         stats = {"target_cosine": target_cos_G.detach().mean(), "norm": norm_G.detach().mean()}
         return HeadOutput(loss.float(), stats)
-
-    def _losses(self, target_G: Tensor, value_G: Tensor, has_G: Tensor) -> Tensor:
-        if not self.compat:
-            return sample_losses(self.margin, target_G, value_G)
-        if self.margin.reduction == "sum":
-            return torch.where(has_G, target_G, 0.0) + value_G
-        floor = -torch.log(torch.tensor(_FLOOR, device=target_G.device))
-        loss_G = torch.where(has_G, sample_losses(self.margin, target_G, value_G), value_G)
-        cut_G = torch.where(has_G, loss_G.clamp(max=floor), floor)
-        return loss_G + (cut_G - loss_G).detach()
-
-    def _target_cosines(self, e_GD: Tensor, local_G: Tensor) -> Tensor:
-        """Cosines to the target class (its best sub-centre), the same on all processes; 0 without one."""
-        store = self.store
-        ids, place_G = local_G.clamp_min(0).cpu().unique(return_inverse=True)
-        rows_ND = store.open(store.rows_of(ids), only_rows=True, name="targets").rows_RD
-        unit_NKD = unit(rows_ND).view(len(ids), store.rows_per_id, -1).to(e_GD.dtype)
-        cos_GK = torch.linalg.vecdot(e_GD[:, None], unit_NKD[place_G.to(e_GD.device)])
-        return self.dist.sum_with_grad(torch.where(local_G >= 0, cos_GK.amax(1), 0.0))
 
     def after_step(self, lr: float) -> None:
         """Move the rows at rate ``lr`` by what backward left, unless that is not finite on some process."""
@@ -241,22 +222,7 @@ class CentreHead(ClassHead):
             return sampled.classes, sampled.block, [sampled.saved]
         classes, block = self._chunks.open(torch.cat(chosen).unique(), self._expected(self.step))
         assert classes is not None
-        batches = []
-        for sampled, old in zip(self._pending, chosen, strict=True):
-            column_B = sampled.saved.column_B
-            target_B = torch.where(column_B >= 0, old.to(column_B.device)[column_B], -1)
-            member_C = torch.isin(classes, old).to(column_B.device)
-            batches.append(
-                replace(
-                    sampled.saved,
-                    column_B=places_in(classes, target_B),
-                    inverse_N1=None,
-                    product_NB=None,
-                    exp_NB=None,
-                    member_C=member_C,
-                )
-            )
-        return classes, block, batches
+        return classes, block, [on_classes(sampled, classes) for sampled in self._pending]
 
     def _room(self, classes: Tensor | None, batch: int) -> tuple[Tensor | None, ...]:
         """Room for the norms of all rows read; for products and exponentials of sampled ones."""
@@ -310,27 +276,11 @@ class CentreHead(ClassHead):
 
     def read_rows(self, id_N: Tensor) -> Tensor:
         """Centres (N * sub-centres, D) of any identities, float32; all processes call and get the same."""
-        rows_ND = torch.zeros(
-            len(id_N) * self.store.rows_per_id, self.embedding_size, device=self.dist.device
-        )
-        mine_N, rows = self._mine(id_N)
-        if len(rows):
-            rows_ND[mine_N] = self.store.open(rows, name="io").rows_RD
-        return self.dist.all_reduce(rows_ND)
+        return by_identity.read(self.store, id_N)
 
     def write_rows(self, id_N: Tensor, rows_ND: Tensor) -> None:
-        """Set centres (N * sub-centres, D) of distinct identities and forget their optimizer state."""
-        mine_N, rows = self._mine(id_N)
-        if len(rows):
-            self.store.flush()
-            self.store.write_back(rows, self.store.rows_from(rows, {"rows": rows_ND[mine_N]}))
-
-    def _mine(self, id_N: Tensor) -> tuple[Tensor, Tensor]:
-        """Which rows of given identities are here, and their local numbers (distinct identities)."""
-        store = self.store
-        mine_N = (id_N >= store.first_id) & (id_N < store.stop_id)
-        rows = store.rows_of(id_N[mine_N].cpu() - store.first_id)
-        return mine_N.repeat_interleave(store.rows_per_id), rows
+        """Set centres (N * sub-centres, D) of distinct identities and clear their optimizer state."""
+        by_identity.write(self.store, id_N, rows_ND)
 
     def get_extra_state(self) -> dict[str, int]:
         """Counters, for ``state_dict``; rows are saved by ``save_rows``."""

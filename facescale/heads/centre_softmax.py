@@ -1,17 +1,34 @@
-"""The negatives of a margin loss against class centres that get a gradient, over all processes."""
+"""Target cosines and negatives of a margin loss against class centres, over all processes."""
 
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
+from facescale.centres.store import CentreStore
 from facescale.distributed import Dist
 from facescale.heads.chunked_softmax import ChunkedSoftmax
 from facescale.heads.class_chunks import ClassChunks
 from facescale.heads.saved_batch import SampledBatch
 from facescale.heads.softmax import NOTHING, over_processes
+from facescale.ops import unit
 
-# G batch of all processes, D embedding size
+# G batch of all processes, N distinct classes of it, K centres of each, D embedding size
+
+
+def target_cosines(store: CentreStore, e_GD: Tensor, local_G: Tensor) -> Tensor:
+    """Cosines to the target class (its best sub-centre), (G,), the same on all processes; 0 without one.
+
+    Args:
+        store: the class centres of this process.
+        e_GD: unit embeddings.
+        local_G: local target classes, -1 for those of other processes.
+    """
+    ids, place_G = local_G.clamp_min(0).cpu().unique(return_inverse=True)
+    rows_RD = store.open(store.rows_of(ids), only_rows=True, name="targets").rows_RD
+    unit_NKD = unit(rows_RD).view(len(ids), store.rows_per_id, -1).to(e_GD.dtype)
+    cos_GK = torch.linalg.vecdot(e_GD[:, None], unit_NKD[place_G.to(e_GD.device)])
+    return store.dist.sum_with_grad(torch.where(local_G >= 0, cos_GK.amax(1), 0.0))
 
 
 def negatives_value(

@@ -48,6 +48,15 @@ class F2CHead(SlotHead):
 
     State: the pool, the toggles; the rows by ``save_rows``.
 
+    Example:
+        >>> head = facescale.heads.build("f2c", 1000, 16, "cosface", share=0.1)
+        >>> q_VBD = torch.randn(2, 8, 16, requires_grad=True)  # views x and y
+        >>> k_VBD = torch.randn(2, 8, 16)  # the same images, embedded by the twin
+        >>> head(q_VBD, torch.arange(8), k_VBD).loss.backward()
+        >>> head.after_step(lr=0.1)
+        >>> head.size, len(head.pool)
+        (100, 8)
+
     Args:
         num_ids: number of identities.
         embedding_size: D.

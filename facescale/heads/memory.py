@@ -43,9 +43,7 @@ def centre_bytes(
     work = _of_chunk(margin, products, rows, batch, store.dim, sampled)
     if products is torch.float32 or not store.fuses:
         work += rows * store.dim * _FLOAT  # the gradient of the rows
-    work += rows_read * _FLOAT + batch * store.dim * _FLOAT * (
-        6 + per_id
-    )  # norms; embeddings, target rows
+    work += rows_read * _FLOAT + batch * store.dim * _FLOAT * (6 + per_id)  # norms; embeddings, target rows
     if num_selected is not None:
         work += _of_sample(margin, products, rows_read, batch, per_id) + 100 * num_selected
     staged = rows if not sampled else rows_read

@@ -26,6 +26,13 @@ class PartialFCHead(CentreHead):
     says; the released code moves every row in every step, by decay and momentum, which ``decay="dense"``
     does too (at no cost per row: rows are caught up when they are next read).
 
+    Example:
+        >>> head = facescale.heads.build("partial_fc", 1000, 16, "arcface", rate=0.1)
+        >>> q_VBD = torch.randn(1, 8, 16, requires_grad=True)  # one view of 8 images
+        >>> loss = head(q_VBD, torch.arange(8)).loss  # over 100 of the 1000 classes
+        >>> loss.backward()
+        >>> head.after_step(lr=0.1)  # these 100 rows move
+
     Args:
         num_ids: number of identities.
         embedding_size: D.

@@ -23,8 +23,9 @@ def negatives_value(
     """Log-sum-exp over all rows of all processes after the margin (the sum, for margins that sum), (G,).
 
     With l = negatives(cos), p = exp(l - value) for softmax margins and p = 1 for margins that sum, the
-    gradient of value_g by the unit embedding is sum_c p_gc l'(cos_gc) w_c; the forward pass makes it along with
-    the value, so that only one chunk of logits ever exists. Where nothing counts the value is NOTHING (or 0).
+    gradient of value_g by the unit embedding is sum_c p_gc l'(cos_gc) w_c; the forward pass makes it along
+    with the value, so that only one chunk of logits ever exists. Without negatives the value is NOTHING (or
+    0).
 
     Args:
         e_GD: unit embeddings, the same on all processes.

@@ -1,11 +1,13 @@
 """What a head with class centres keeps of a batch between forward and the update of the rows."""
 
 from bisect import bisect_left
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from facescale.centres.row_block import RowBlock
+from facescale.heads.class_chunks import places_in
 from facescale.margins import TargetLogits
 
 # B batch (of all processes), N rows read in the step, C classes, D embedding size
@@ -67,3 +69,24 @@ class SampledBatch:
     saved: SavedBatch
     classes: Tensor | None
     block: RowBlock | None
+
+
+def on_classes(sampled: SampledBatch, classes: Tensor) -> SavedBatch:
+    """The batch with columns among ``classes``, a union of several batches' classes, without kept products.
+
+    Args:
+        sampled: a batch that was compared with some of ``classes``.
+        classes: local classes in the order of their rows.
+    """
+    saved, before = sampled.saved, sampled.classes
+    assert before is not None
+    column_B = saved.column_B
+    target_B = torch.where(column_B >= 0, before.to(column_B.device)[column_B], -1)
+    return replace(
+        saved,
+        column_B=places_in(classes, target_B),
+        inverse_N1=None,
+        product_NB=None,
+        exp_NB=None,
+        member_C=torch.isin(classes, before).to(column_B.device),
+    )

@@ -10,6 +10,7 @@ from facescale.margins import Margin
 # G batch of all processes, D embedding size
 
 NOTHING = -1e30  # stands for log 0 where minus infinity would make NaN
+_FLOOR = 1e-30  # least probability of the target class in Partial FC's release
 
 
 def over_processes(
@@ -47,6 +48,26 @@ def sample_losses(margin: Margin, target_G: Tensor, negatives_G: Tensor) -> Tens
         return target_G + negatives_G
     # -log(exp(target) / (exp(target) + sum of the negatives))
     return F.softplus(negatives_G - target_G, threshold=80)
+
+
+def released_losses(margin: Margin, target_G: Tensor, negatives_G: Tensor, has_G: Tensor) -> Tensor:
+    """Losses as Partial FC's release has them.
+
+    Softmax: -log p is cut at -log 1e-30 = 69.08 in value, not in gradient; samples without a target class
+    have that loss. Sum: theirs is that of the negatives alone.
+
+    Args:
+        margin: see ``sample_losses``.
+        target_G: see there.
+        negatives_G: see there.
+        has_G: whether a sample has a target class.
+    """
+    if margin.reduction == "sum":
+        return torch.where(has_G, target_G, 0.0) + negatives_G
+    floor = -torch.log(torch.tensor(_FLOOR, device=target_G.device))
+    loss_G = torch.where(has_G, sample_losses(margin, target_G, negatives_G), negatives_G)
+    cut_G = torch.where(has_G, loss_G.clamp(max=floor), floor)
+    return loss_G + (cut_G - loss_G).detach()
 
 
 def with_batch_terms(loss: Tensor, margin: Margin, x_GD: Tensor, norm_G: Tensor, id_G: Tensor) -> Tensor:

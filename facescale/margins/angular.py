@@ -18,6 +18,13 @@ class Combined(Margin):
     ``compat`` gives what insightface's release computes: with m3 > 0 only m3 acts (m1, m2 are ignored); else
     cos(theta + m2) whose gradient is that of cos(theta) (straight-through), without a fallback.
 
+    Example:
+        >>> margin = facescale.margins.build("combined", m1=1.0, m2=0.3, m3=0.2)
+        >>> cos_BC, target_B = torch.tensor([[0.7, 0.1, -0.2]]), torch.tensor([0])
+        >>> out_BC = margin(cos_BC, target_B)
+        >>> [round(x, 2) for x in out_BC[0].tolist()]
+        [16.49, 6.4, -12.8]
+
     Args:
         scale: factor s.
         m1: multiplies the angle.
@@ -71,6 +78,13 @@ class ArcFace(Combined):
     """cos(theta + m) (Deng et al., ArcFace, CVPR 2019, eq. 3).
 
     ``compat``: insightface's straight-through gradient; ``fallback=False``: no continuation beyond pi.
+
+    Example:
+        >>> margin = facescale.margins.build("arcface", m=0.5)
+        >>> cos_BC, target_B = torch.tensor([[0.7, 0.1, -0.2]]), torch.tensor([0])
+        >>> out_BC = margin(cos_BC, target_B)
+        >>> [round(x, 2) for x in out_BC[0].tolist()]
+        [17.4, 6.4, -12.8]
     """
 
     def __init__(
@@ -88,7 +102,15 @@ class ArcFace(Combined):
 
 
 class CosFace(Combined):
-    """cos(theta) - m (Wang et al., CosFace, CVPR 2018, eq. 4; m = 0.4 in insightface's recipes)."""
+    """cos(theta) - m (Wang et al., CosFace, CVPR 2018, eq. 4; m = 0.4 in insightface's recipes).
+
+    Example:
+        >>> margin = facescale.margins.build("cosface", m=0.4)
+        >>> cos_BC, target_B = torch.tensor([[0.7, 0.1, -0.2]]), torch.tensor([0])
+        >>> out_BC = margin(cos_BC, target_B)
+        >>> [round(x, 2) for x in out_BC[0].tolist()]
+        [19.2, 6.4, -12.8]
+    """
 
     def __init__(
         self, *, scale: float = 64.0, m: float = 0.4, interclass_filter: float = 0.0, compat: bool = False
@@ -101,6 +123,13 @@ class SphereFace(Margin):
 
     With normalised embeddings and a scale, as in SphereFace-R (Liu et al., arXiv 2109.05565).
     ``compat``: the gradient of cos(theta) instead of psi's, as OpenSphere's release trains.
+
+    Example:
+        >>> margin = facescale.margins.build("sphereface", m=1.7)
+        >>> cos_BC, target_B = torch.tensor([[0.7, 0.1, -0.2]]), torch.tensor([0])
+        >>> out_BC = margin(cos_BC, target_B)
+        >>> [round(x, 2) for x in out_BC[0].tolist()]
+        [6.51, 3.0, -6.0]
 
     Args:
         scale: factor s.
@@ -129,6 +158,13 @@ class SubCenterArcFace(ArcFace):
 
     Wrong labels and odd images collect at the identity's weaker centres. The heads hold K rows per identity
     and take the maximum; here only their number is said.
+
+    Example:
+        >>> margin = facescale.margins.build("subcenter_arcface", subcentres=3)
+        >>> cos_BC, target_B = torch.tensor([[0.7, 0.1, -0.2]]), torch.tensor([0])
+        >>> out_BC = margin(cos_BC, target_B)
+        >>> [round(x, 2) for x in out_BC[0].tolist()]
+        [17.4, 6.4, -12.8]
 
     Args:
         scale: factor s.
@@ -166,6 +202,13 @@ class Circle(Margin):
     Target class a (c - (1 - m)) with a = [1 + m - c]+; negatives a (c - m) with a = [c + m]+. The weights a
     carry no gradient, so the gradient is a itself, as the paper has it.
     ``strength`` mixes these values with the plain cosine, as m = 0 would be the hardest setting.
+
+    Example:
+        >>> margin = facescale.margins.build("circle", m=0.25)
+        >>> cos_BC, target_B = torch.tensor([[0.7, 0.1, -0.2]]), torch.tensor([0])
+        >>> out_BC = margin(cos_BC, target_B)
+        >>> [round(x, 2) for x in out_BC[0].tolist()]
+        [-7.04, -13.44, -5.76]
 
     Args:
         scale: factor gamma.

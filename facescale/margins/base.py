@@ -32,16 +32,16 @@ class Margin(nn.Module):
     """Base of all margins: small methods, so that heads can evaluate them class chunk by class chunk.
 
     One step is ``prepare(target cosines, norms)``, then ``target(...)`` once and ``negatives(chunk)`` for
-    every chunk of classes. ``target`` and ``negatives`` are pure: they change no state and read running statistics
-    from ``TargetLogits``, so a head may call ``negatives`` again in its backward pass. ``negatives`` uses the
-    target cosine in comparisons or detached only: no gradient flows from it to ``TargetLogits``.
+    every chunk of classes. ``target`` and ``negatives`` are pure: they change no state and read running
+    statistics from ``TargetLogits``, so a head may call ``negatives`` again in its backward pass.
+    ``negatives`` uses the target cosine in comparisons or detached only: no gradient flows from it to ``TargetLogits``.
 
     With ``reduction == "softmax"`` both return scaled logits, the loss is their softmax cross-entropy; with
     ``"sum"`` both return losses and the sample's loss is the target's + the sum over all negatives.
 
     Learned parameters (the bias of UniFace and SphereFace2; scalars) are used by ``target`` and ``negatives``
-    with gradient, at the value they had in ``prepare`` (see ``as_prepared``), so that a chunk recomputed after
-    the optimizer's step is the same. A head that differentiates chunks by hand differentiates
+    with gradient, at the value they had in ``prepare`` (see ``as_prepared``), so that a chunk recomputed
+    after the optimizer's step is the same. A head that differentiates chunks by hand differentiates
     ``margin.parameters()`` along with the cosines, sums over chunks, and over processes where each holds a
     part of the classes.
 

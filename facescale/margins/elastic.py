@@ -42,6 +42,13 @@ class ElasticArc(Margin):
 
     State: ``draws``, the number of batches so far; the draws depend on ``seed`` and it alone.
 
+    Example:
+        >>> margin = facescale.margins.build("elastic_arc", std=0.05)
+        >>> cos_BC, target_B = torch.tensor([[0.7, 0.1, -0.2]]), torch.tensor([0])
+        >>> out_BC = margin(cos_BC, target_B)
+        >>> [round(x, 2) for x in out_BC[0].tolist()]
+        [32.91, 6.4, -12.8]
+
     Args:
         scale: factor s.
         m: mean margin, radians.
@@ -109,6 +116,13 @@ class ElasticCos(ElasticArc):
     """cos(theta) - m_i, m_i drawn from N(m, std) per sample (Boutros et al., ElasticFace, CVPRW 2022).
 
     Options as ``ElasticArc``; std is 0.02 in the paper's Cos+.
+
+    Example:
+        >>> margin = facescale.margins.build("elastic_cos", std=0.05)
+        >>> cos_BC, target_B = torch.tensor([[0.7, 0.1, -0.2]]), torch.tensor([0])
+        >>> out_BC = margin(cos_BC, target_B)
+        >>> [round(x, 2) for x in out_BC[0].tolist()]
+        [39.34, 6.4, -12.8]
     """
 
     def __init__(

@@ -19,6 +19,13 @@ class MVSoftmax(Margin):
     (1 + t) c + t.
     ``compat``: FaceX-Zoo's target class, f only where c > m ("am") or c > 0 ("arc"), else c.
 
+    Example:
+        >>> margin = facescale.margins.build("mv_softmax", t=0.2)
+        >>> cos_BC, target_B = torch.tensor([[0.7, 0.1, -0.2]]), torch.tensor([0])
+        >>> out_BC = margin(cos_BC, target_B)
+        >>> [round(x, 2) for x in out_BC[0].tolist()]
+        [11.2, 3.2, -6.4]
+
     Args:
         scale: factor s.
         m: margin of the target class (0.35 for am, 0.5 for arc in the paper).
@@ -78,6 +85,13 @@ class SVSoftmax(MVSoftmax):
     Target class f = c - m; another class with c > f becomes t c + t - 1: MV-Softmax with its t one less.
     ``compat``: F2C's "SV", whose target class is c - m only where c > m, else c.
 
+    Example:
+        >>> margin = facescale.margins.build("sv_softmax", t=1.2)
+        >>> cos_BC, target_B = torch.tensor([[0.7, 0.1, -0.2]]), torch.tensor([0])
+        >>> out_BC = margin(cos_BC, target_B)
+        >>> [round(x, 2) for x in out_BC[0].tolist()]
+        [9.6, 3.2, -6.4]
+
     Args:
         scale: factor s.
         m: margin of the target class.
@@ -107,6 +121,13 @@ class CurricularFace(Margin):
     running mean of the target cosine (weight 0.01, start 0), updated before it is used.
 
     State: ``t``, 0-d.
+
+    Example:
+        >>> margin = facescale.margins.build("curricular", m=0.5)
+        >>> cos_BC, target_B = torch.tensor([[0.7, 0.1, -0.2]]), torch.tensor([0])
+        >>> out_BC = margin(cos_BC, target_B)
+        >>> [round(x, 2) for x in out_BC[0].tolist()]
+        [17.4, 6.4, -12.8]
 
     Args:
         scale: factor s.
@@ -165,6 +186,13 @@ class RobustFace(Margin):
     from being negative.
 
     State: ``phi`` and ``band``, 0-d; ``counts``, the hard and all cells of the last step.
+
+    Example:
+        >>> margin = facescale.margins.build("robustface", m=0.5)
+        >>> cos_BC, target_B = torch.tensor([[0.7, 0.1, -0.2]]), torch.tensor([0])
+        >>> out_BC = margin(cos_BC, target_B)
+        >>> [round(x, 2) for x in out_BC[0].tolist()]
+        [17.4, 6.4, -12.8]
 
     Args:
         scale: factor s.

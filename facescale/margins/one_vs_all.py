@@ -43,6 +43,13 @@ class SphereFace2(Biased):
 
     State: ``bias``, 0-d parameter.
 
+    Example:
+        >>> margin = facescale.margins.build("sphereface2", alpha=0.7)
+        >>> cos_BC, target_B = torch.tensor([[0.7, 0.1, -0.2]]), torch.tensor([0])
+        >>> out_BC = margin(cos_BC, target_B)
+        >>> [round(x, 2) for x in out_BC[0].tolist()]
+        [6.01, 0.0, 0.0]
+
     Args:
         scale: factor s (the paper's r).
         m: margin.
@@ -106,6 +113,13 @@ class UniFace(Biased):
     ``compat``: the arguments of softplus are clipped to [-s, s], which stops gradients beyond.
 
     State: ``bias``, 0-d parameter.
+
+    Example:
+        >>> margin = facescale.margins.build("uniface", m=0.4)
+        >>> cos_BC, target_B = torch.tensor([[0.7, 0.1, -0.2]]), torch.tensor([0])
+        >>> out_BC = margin(cos_BC, target_B)
+        >>> [round(x, 2) for x in out_BC[0].tolist()]
+        [0.0, 6.4, 0.0]
 
     Args:
         scale: factor s.

@@ -20,6 +20,14 @@ class MagFace(Margin):
     a = |e| clipped to [la, ua]; m(a) = lm + (um - lm) (a - la) / (ua - la); target class
     cos(theta + m(a)), with gradient to the norm; plus ``lambda_g`` * mean(a / ua^2 + 1 / a).
 
+    Example:
+        >>> margin = facescale.margins.build("magface", la=10.0, ua=110.0)
+        >>> cos_BC, target_B = torch.tensor([[0.7, 0.1, -0.2]]), torch.tensor([0])
+        >>> norm_B = torch.tensor([22.0])
+        >>> out_BC = margin(cos_BC, target_B, norm_B)
+        >>> [round(x, 2) for x in out_BC[0].tolist()]
+        [17.9, 6.4, -12.8]
+
     Args:
         scale: factor s.
         la: smallest norm.
@@ -88,6 +96,14 @@ class AdaFace(Margin):
     the release.
 
     State: ``batch_mean`` and ``batch_std``, 0-d.
+
+    Example:
+        >>> margin = facescale.margins.build("adaface", h=0.333)
+        >>> cos_BC, target_B = torch.tensor([[0.7, 0.1, -0.2]]), torch.tensor([0])
+        >>> norm_B = torch.tensor([22.0])
+        >>> out_BC = margin(cos_BC, target_B, norm_B)
+        >>> [round(x, 2) for x in out_BC[0].tolist()]
+        [19.15, 6.4, -12.8]
 
     Args:
         scale: factor s.
