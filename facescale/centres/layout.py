@@ -15,7 +15,7 @@ Rows = slice | Tensor
 
 
 @dataclass(frozen=True)
-class Plane:
+class RowField:
     """One thing that is kept for every row.
 
     Attributes:

@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from facescale.centres.layout import Plane
+from facescale.centres.layout import RowField
 
 # R rows at hand, D embedding size
 
@@ -20,13 +20,13 @@ class RowRule(Protocol):
 
     coupled_decay: float
 
-    def planes(self, dim: int, dtype: torch.dtype) -> list[Plane]:
+    def fields(self, dim: int, dtype: torch.dtype) -> list[RowField]:
         """What is kept per row beside the row."""
 
-    def gradient_into(self, work: Mapping[str, Tensor]) -> tuple[Tensor | None, float]:
+    def gradient_into(self, block: Mapping[str, Tensor]) -> tuple[Tensor | None, float]:
         """A tensor to add the gradient to, and a factor on what it holds before; None is a new tensor."""
 
-    def step(self, work: Mapping[str, Tensor], grad_RD: Tensor, lr: float) -> None:
+    def step(self, block: Mapping[str, Tensor], grad_RD: Tensor, lr: float) -> None:
         """Move ``work["rows"]`` and its state in place; ``grad_RD`` is what ``gradient_into`` became."""
 
 
@@ -56,25 +56,25 @@ class RowSGD:
         self.momentum, self.nesterov = momentum, nesterov
         self.coupled_decay = weight_decay
 
-    def planes(self, dim: int, dtype: torch.dtype) -> list[Plane]:
+    def fields(self, dim: int, dtype: torch.dtype) -> list[RowField]:
         """Momentum, unless it is 0."""
-        return [Plane("momentum", dim, dtype)] if self.momentum else []
+        return [RowField("momentum", dim, dtype)] if self.momentum else []
 
-    def gradient_into(self, work: Mapping[str, Tensor]) -> tuple[Tensor | None, float]:
+    def gradient_into(self, block: Mapping[str, Tensor]) -> tuple[Tensor | None, float]:
         """The momentum: m <- momentum m + gradient, inside the product that makes the gradient.
 
         Nesterov's form needs the gradient itself, too.
         """
         if self.nesterov:
             return None, 0.0
-        return work.get("momentum"), self.momentum
+        return block.get("momentum"), self.momentum
 
-    def step(self, work: Mapping[str, Tensor], grad_RD: Tensor, lr: float) -> None:
+    def step(self, block: Mapping[str, Tensor], grad_RD: Tensor, lr: float) -> None:
         """See ``RowRule.step``."""
-        work["rows"].add_(grad_RD, alpha=-lr)
+        block["rows"].add_(grad_RD, alpha=-lr)
         if self.nesterov:
-            momentum_RD = work["momentum"].mul_(self.momentum).add_(grad_RD)
-            work["rows"].add_(momentum_RD, alpha=-lr * self.momentum)
+            momentum_RD = block["momentum"].mul_(self.momentum).add_(grad_RD)
+            block["rows"].add_(momentum_RD, alpha=-lr * self.momentum)
 
 
 class RowAdamW:
@@ -102,22 +102,22 @@ class RowAdamW:
             )
         self.weight_decay, self.betas, self.eps = weight_decay, betas, eps
 
-    def planes(self, dim: int, dtype: torch.dtype) -> list[Plane]:
+    def fields(self, dim: int, dtype: torch.dtype) -> list[RowField]:
         """Two moments and a count."""
         return [
-            Plane("exp_avg", dim, dtype),
-            Plane("exp_avg_sq", dim, dtype),
-            Plane("steps", 1, torch.int32),
+            RowField("exp_avg", dim, dtype),
+            RowField("exp_avg_sq", dim, dtype),
+            RowField("steps", 1, torch.int32),
         ]
 
-    def gradient_into(self, work: Mapping[str, Tensor]) -> tuple[Tensor | None, float]:
+    def gradient_into(self, block: Mapping[str, Tensor]) -> tuple[Tensor | None, float]:
         """Nothing: the second moment needs the gradient itself."""
         return None, 0.0
 
-    def step(self, work: Mapping[str, Tensor], grad_RD: Tensor, lr: float) -> None:
+    def step(self, block: Mapping[str, Tensor], grad_RD: Tensor, lr: float) -> None:
         """See ``RowRule.step``."""
         beta1, beta2 = self.betas
-        m_RD, v_RD, steps_R1 = work["exp_avg"], work["exp_avg_sq"], work["steps"]
+        m_RD, v_RD, steps_R1 = block["exp_avg"], block["exp_avg_sq"], block["steps"]
         steps_R1.add_(1)
         m_RD.lerp_(grad_RD, 1 - beta1)
         v_RD.mul_(beta2).addcmul_(grad_RD, grad_RD, value=1 - beta2)
@@ -127,7 +127,7 @@ class RowAdamW:
         grad_RD.div_(correct2_R1.sqrt().float()).add_(self.eps)
         torch.div(m_RD, grad_RD, out=grad_RD)
         grad_RD.mul_((-lr / correct1_R1).float())
-        work["rows"].mul_(1 - lr * self.weight_decay).add_(grad_RD)
+        block["rows"].mul_(1 - lr * self.weight_decay).add_(grad_RD)
 
 
 class DenseSteps:
@@ -176,13 +176,13 @@ class DenseSteps:
         """Start to count anew; all rows must be caught up."""
         self.now = 0
 
-    def catch_up(self, work: Mapping[str, Tensor]) -> None:
+    def catch_up(self, block: Mapping[str, Tensor]) -> None:
         """Bring ``rows`` and ``momentum`` in ``work`` from step ``last`` to now, in place."""
         if self.now == 0:
             return
-        w_RD, m_RD = work["rows"], work.get("momentum")
-        last_R = work["last"][:, 0].long().cpu()
-        work["last"].fill_(self.now)
+        w_RD, m_RD = block["rows"], block.get("momentum")
+        last_R = block["last"][:, 0].long().cpu()
+        block["last"].fill_(self.now)
         behind_R1 = (last_R < self.now)[:, None]
         unchanged_41 = torch.tensor([1.0, 0.0, 0.0, 1.0], dtype=torch.float64)[:, None]
         product_4R = self._products_4T[:, last_R.clamp(max=self.now - 1)]

@@ -78,15 +78,15 @@ class Display:
 
 def _short_text(v: dict[str, Any]) -> str:
     return (
-        f"loss {v['loss']:.2f}  cosine {v['own_cosine']:.2f}  {v['images_per_s']:.0f} images/s  "
+        f"loss {v['loss']:.2f}  cosine {v['target_cosine']:.2f}  {v['images_per_s']:.0f} images/s  "
         f"data wait {v['wait_share']:.0%}"
     )
 
 
 def _train_text(v: dict[str, Any]) -> str:
     return (
-        f"epoch {v['epoch']:.2f}  loss {v['loss']:.3f}  own cosine {v['own_cosine']:.3f}  lr {v['lr']:.3g}  "
-        f"{v['images_per_s']:.0f} images/s  waiting for data {v['wait_share']:.0%}"
+        f"epoch {v['epoch']:.2f}  loss {v['loss']:.3f}  target cosine {v['target_cosine']:.3f}  "
+        f"lr {v['lr']:.3g}  {v['images_per_s']:.0f} images/s  waiting for data {v['wait_share']:.0%}"
     )
 
 

@@ -86,7 +86,7 @@ class ClassHead(nn.Module):
         self.num_ids = num_ids
         self.embedding_size = embedding_size
         self.margin = copy.deepcopy(margin)
-        self.margin.set_num_others(num_ids - 1)  # heads that compare with fewer say so again
+        self.margin.set_num_negatives(num_ids - 1)  # heads that compare with fewer say so again
         self.dist = dist
 
     def begin_step(self, strength: float, loss_scale: float) -> None:

@@ -14,6 +14,15 @@ class FullHead(CentreHead):
 
     All rows are read twice and written once per step. Optimizer rows are those of ``CentreStore``.
 
+    Example:
+        >>> head = facescale.heads.build("full", num_ids=1000, embedding_size=16, margin="cosface")
+        >>> q_VBD = torch.randn(1, 8, 16, requires_grad=True)  # one view of 8 images
+        >>> out = head(q_VBD, torch.arange(8))
+        >>> out.loss.backward()
+        >>> head.after_step(lr=0.1)  # the rows move
+        >>> tuple(q_VBD.grad.shape), sorted(out.stats)
+        ((1, 8, 16), ['norm', 'target_cosine'])
+
     Args:
         num_ids: number of identities.
         embedding_size: D.

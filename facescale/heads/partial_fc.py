@@ -1,4 +1,4 @@
-"""Partial FC: a step looks at the batch's own classes and a sample of the others."""
+"""Partial FC: each step compares with the batch's target classes and a sample of the negatives."""
 
 from typing import Any, Literal
 
@@ -15,16 +15,23 @@ from facescale.margins import Margin
 
 @takes_store_options
 class PartialFCHead(CentreHead):
-    """Margin loss over the batch's own classes and sampled others (An et al., Partial FC, CVPR 2022).
+    """Margin loss over the batch's target classes and sampled others (An et al., Partial FC, CVPR 2022).
 
     Only the rows of these classes are read, computed with and written. Say how many they are with one of
-    ``rate`` (share of each process's classes, own ones included, as in the paper) and ``num_negatives``
+    ``rate`` (share of each process's classes, target classes included, as in the paper) and ``num_negatives``
     (number of others over all processes). With rate 0, classes are compared with those of the batch only.
-    If a batch has more own classes than rate allows for, it is compared with these.
+    If a batch has more target classes than rate allows for, it is compared with these.
 
     By default a row that is not sampled rests: its momentum and decay wait with it. That is what the method
     says; the released code moves every row in every step, by decay and momentum, which ``decay="dense"``
     does too (at no cost per row: rows are caught up when they are next read).
+
+    Example:
+        >>> head = facescale.heads.build("partial_fc", 1000, 16, "arcface", rate=0.1)
+        >>> q_VBD = torch.randn(1, 8, 16, requires_grad=True)  # one view of 8 images
+        >>> loss = head(q_VBD, torch.arange(8)).loss  # over 100 of the 1000 classes
+        >>> loss.backward()
+        >>> head.after_step(lr=0.1)  # these 100 rows move
 
     Args:
         num_ids: number of identities.
@@ -94,7 +101,7 @@ class PartialFCHead(CentreHead):
         self.sampler = NegativeSampler(
             num_classes, wanted, extra_positives=rate is None, seed=seed, shard=dist.rank
         )
-        self.margin.set_num_others(max(1, min(num_ids - 1, wanted * dist.world_size)))
+        self.margin.set_num_negatives(max(1, min(num_ids - 1, wanted * dist.world_size)))
 
     def select(self, local_G: Tensor) -> Tensor | None:
         """See ``CentreHead.select``."""

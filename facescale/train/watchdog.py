@@ -10,21 +10,21 @@ def diagnose(line: Mapping[str, float], num_ids: int, progress: float) -> str | 
     """One sentence on what looks wrong and what to change, or None.
 
     Args:
-        line: a line of the training log, with ``loss``, ``own_cosine`` (mean cosine of an embedding to its
+        line: a line of the training log, with ``loss``, ``target_cosine`` (mean cosine of an embedding to its
             own class centre) and ``spread`` (mean cosine between embeddings of a batch; 1: all the same).
         num_ids: number of identities.
         progress: share of the run done, 0 to 1.
     """
-    loss, own_cosine, spread = line["loss"], line["own_cosine"], line["spread"]
+    loss, target_cosine, spread = line["loss"], line["target_cosine"], line["spread"]
     if spread > COLLAPSED:
         return (
             f"the embeddings look collapsed (mean cosine {spread:.2f} between different images): "
             "lower optim.lr, add head.margin.ramp, or check that the labels fit the images"
         )
-    if progress > 0.3 and own_cosine < 0.1:
+    if progress > 0.3 and target_cosine < 0.1:
         return (
             f"after {progress:.0%} of the run the mean cosine of an image to its own class centre is only "
-            f"{own_cosine:.2f}; loss {loss:.1f}, chance without margin is ln {num_ids} = "
+            f"{target_cosine:.2f}; loss {loss:.1f}, chance without margin is ln {num_ids} = "
             f"{math.log(num_ids):.1f}: change optim.lr, lower head.margin.m, or check the labels"
         )
     return None

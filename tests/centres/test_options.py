@@ -37,7 +37,7 @@ def test_options_reach_the_store_of_the_head(name: str, tmp_path: Path) -> None:
     head = heads.build(name, 9, 4, placement="disk", directory=tmp_path, **given)
     rule = head.store.rule
     assert (rule.nesterov, rule.momentum, rule.coupled_decay) == (True, 0.5, 0.25)
-    assert (head.store.placement, str(head.store.planes[0].dtype)) == ("disk", "torch.float16")
+    assert (head.store.placement, str(head.store.fields[0].dtype)) == ("disk", "torch.float16")
     assert (tmp_path / "process_0").is_dir()
 
 

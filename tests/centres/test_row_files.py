@@ -27,7 +27,7 @@ def trained(**options: Any) -> CentreStore:
 
 
 def fields(store: CentreStore) -> dict[str, Tensor]:
-    return {name: x.clone() for name, x in store.open(torch.arange(N)).planes.items()}
+    return {name: x.clone() for name, x in store.open(torch.arange(N)).fields.items()}
 
 
 def loaded(folder: Path, **options: Any) -> CentreStore:

@@ -12,17 +12,17 @@ from facescale.centres.row_optim import DenseSteps, RowRule, RowSGD
 N, D = 6, 3
 
 
-def work(rule: RowRule, w_ND: Tensor) -> dict[str, Tensor]:
-    planes = {p.name: torch.zeros(N, p.width, dtype=p.dtype) for p in rule.planes(D, w_ND.dtype)}
-    return {"rows": w_ND.clone(), **planes}
+def block(rule: RowRule, w_ND: Tensor) -> dict[str, Tensor]:
+    fields = {p.name: torch.zeros(N, p.width, dtype=p.dtype) for p in rule.fields(D, w_ND.dtype)}
+    return {"rows": w_ND.clone(), **fields}
 
 
-def step(rule: RowRule, planes: dict[str, Tensor], grad_ND: Tensor, lr: float) -> None:
-    into, factor = rule.gradient_into(planes)
-    total_ND = grad_ND + rule.coupled_decay * planes["rows"]
+def step(rule: RowRule, fields: dict[str, Tensor], grad_ND: Tensor, lr: float) -> None:
+    into, factor = rule.gradient_into(fields)
+    total_ND = grad_ND + rule.coupled_decay * fields["rows"]
     if into is not None:
         total_ND = into.mul_(factor).add_(total_ND)
-    rule.step(planes, total_ND, lr)
+    rule.step(fields, total_ND, lr)
 
 
 def gradients(count: int) -> list[Tensor]:
@@ -46,14 +46,14 @@ def test_rows_equal_torch(optimizer: str, options: dict[str, Any]) -> None:
     kind = torch.optim.SGD if optimizer == "sgd" else torch.optim.AdamW
     torch_optimizer = kind([weight], weight_decay=0.1, lr=1.0, **options)
     rule = StoreOptions(optimizer=optimizer, weight_decay=0.1, **options).row_rule()  # type: ignore[arg-type]
-    planes = work(rule, start_ND)
+    fields = block(rule, start_ND)
     for number, grad_ND in enumerate(grads):
         lr = 0.1 / (1 + number)
         torch_optimizer.param_groups[0]["lr"] = lr
         weight.grad = grad_ND.clone()
         torch_optimizer.step()
-        step(rule, planes, grad_ND, lr)
-    torch.testing.assert_close(planes["rows"], weight.detach(), rtol=1e-6, atol=1e-7)
+        step(rule, fields, grad_ND, lr)
+    torch.testing.assert_close(fields["rows"], weight.detach(), rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize("nesterov", [False, True])
@@ -62,29 +62,29 @@ def test_skipped_steps_are_made_up_for_as_torch_takes_them(nesterov: bool) -> No
     weight = torch.nn.Parameter(start_ND.clone())
     sgd = torch.optim.SGD([weight], lr=0.2, momentum=0.7, weight_decay=0.3, nesterov=nesterov)
     rule = RowSGD(0.7, 0.3, nesterov)
-    dense, planes = DenseSteps(rule), work(rule, start_ND)
-    planes["last"] = torch.zeros(N, 1, dtype=torch.int32)
+    dense, fields = DenseSteps(rule), block(rule, start_ND)
+    fields["last"] = torch.zeros(N, 1, dtype=torch.int32)
     for number in range(5):
         weight.grad = grad_ND if number == 0 else torch.zeros(N, D, dtype=torch.float64)
         sgd.step()
         if number == 0:
-            step(rule, planes, grad_ND, 0.2)
-            planes["last"].fill_(1)
+            step(rule, fields, grad_ND, 0.2)
+            fields["last"].fill_(1)
         dense.add(0.2)
-    dense.catch_up(planes)
-    torch.testing.assert_close(planes["rows"], weight.detach())
-    torch.testing.assert_close(planes["momentum"], sgd.state[weight]["momentum_buffer"])
+    dense.catch_up(fields)
+    torch.testing.assert_close(fields["rows"], weight.detach())
+    torch.testing.assert_close(fields["momentum"], sgd.state[weight]["momentum_buffer"])
 
 
 def test_dense_decay_grows_beyond_its_first_table() -> None:
     rule = RowSGD(0.0, 0.1)
-    dense, planes = DenseSteps(rule), work(rule, torch.ones(N, D, dtype=torch.float64))
-    planes["last"] = torch.arange(N, dtype=torch.int32)[:, None]
+    dense, fields = DenseSteps(rule), block(rule, torch.ones(N, D, dtype=torch.float64))
+    fields["last"] = torch.arange(N, dtype=torch.int32)[:, None]
     for _ in range(1030):
         dense.add(0.01)
-    dense.catch_up(planes)
+    dense.catch_up(fields)
     expected = 0.999 ** torch.arange(1030, 1030 - N, -1, dtype=torch.float64)
-    torch.testing.assert_close(planes["rows"], expected[:, None].expand(N, D))
+    torch.testing.assert_close(fields["rows"], expected[:, None].expand(N, D))
 
 
 def test_dense_decay_needs_sgd() -> None:

@@ -26,19 +26,19 @@ def make(
 
 def move(store: CentreStore, rows: torch.Tensor, step: int = 0) -> None:
     store.begin_update(step)
-    work = store.open(rows)
-    store.update(rows, work, torch.ones(len(rows), store.dim) * (step + 1), lr=0.1)
+    block = store.open(rows)
+    store.update(rows, block, torch.ones(len(rows), store.dim) * (step + 1), lr=0.1)
     store.end_step(0.1)
 
 
 def everything(store: CentreStore) -> dict[str, torch.Tensor]:
-    store.settle()
-    return {name: plane.clone() for name, plane in store.open(torch.arange(store.num_rows)).planes.items()}
+    store.flush()
+    return {name: field.clone() for name, field in store.open(torch.arange(store.num_rows)).fields.items()}
 
 
 def assert_same(store: CentreStore, expected: dict[str, torch.Tensor]) -> None:
-    for name, plane in everything(store).items():
-        assert torch.equal(plane, expected[name]), name
+    for name, field in everything(store).items():
+        assert torch.equal(field, expected[name]), name
 
 
 def test_start_values_are_normal_and_rows_unrelated() -> None:
@@ -60,9 +60,9 @@ def test_a_start_value_depends_on_seed_and_row_only() -> None:
 def test_a_file_on_disk_takes_room_for_trained_rows_only(tmp_path: Path) -> None:
     store = make(tmp_path, num_ids=1_000_000, dim=512)
     move(store, torch.tensor([3, 500_000, 999_999]))
-    store.settle()
+    store.flush()
     move(store, torch.tensor([3, 700_000]))  # one that has a record and one that gets the next
-    store.settle()
+    store.flush()
     rows, numbers = (os.stat(tmp_path / "process_0" / name) for name in ("rows.bin", "numbers.bin"))
     assert rows.st_size == 4 * 4096
     assert numbers.st_size == 1_000_000 * 4
@@ -82,15 +82,15 @@ def test_rows_on_disk_equal_rows_in_memory(tmp_path: Path) -> None:
 def test_rows_that_were_fetched_ahead_and_changed_meanwhile_are_read_again(tmp_path: Path) -> None:
     store, plain = make(tmp_path), make()
     rows = torch.arange(0, 100, 2)
-    order, work = store.gather(rows)
-    assert work is not None
+    order, block = store.gather(rows)
+    assert block is not None
     ahead = torch.arange(0, 100, 5)
     store.prefetch(ahead)  # reads rows that the step below moves
-    store.update(order, work, torch.ones(50, D), 0.1)
+    store.update(order, block, torch.ones(50, D), 0.1)
     move(plain, rows)
-    order, work = store.gather(torch.arange(0, 100, 4), ahead)
-    assert work is not None
-    assert torch.equal(work.planes["momentum"], plain.open(order).planes["momentum"])
+    order, block = store.gather(torch.arange(0, 100, 4), ahead)
+    assert block is not None
+    assert torch.equal(block.fields["momentum"], plain.open(order).fields["momentum"])
     assert order.sort().values.tolist() == list(range(0, 100, 4))
 
 
@@ -173,7 +173,7 @@ def test_an_error_of_the_writing_thread_reaches_the_caller(tmp_path: Path) -> No
     store.disk.close()
     with pytest.raises(OSError, match="Bad file descriptor"):
         move(store, torch.arange(5))
-        store.settle()
+        store.flush()
 
 
 def test_checkpoints_that_do_not_fit_are_refused_in_a_sentence(tmp_path: Path) -> None:

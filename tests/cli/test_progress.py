@@ -25,7 +25,7 @@ TRAIN = {
     "step": 5,
     "epoch": 1.0,
     "loss": 2.5,
-    "own_cosine": 0.25,
+    "target_cosine": 0.25,
     "lr": 0.025,
     "images_per_s": 50.0,
     "wait_share": 0.03,

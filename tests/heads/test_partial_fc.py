@@ -73,8 +73,8 @@ def test_dense_decay_equals_torch_sgd_over_the_whole_matrix(nesterov: bool) -> N
         torch_sgd.step()
         head.after_step(lr)
         if step == 5:
-            head.store.settle()  # as a checkpoint does
-    head.store.settle()
+            head.store.flush()  # as a checkpoint does
+    head.store.flush()
     assert_near(centres(head), w_CD.detach(), 1e-5)
 
 

@@ -12,7 +12,7 @@ HEADS = ["full", "partial_fc", "attfc", "f2c"]
 def rows() -> dict[str, list[str]]:
     """Cells of the first table by margin name."""
     lines = PAGE.read_text().split("\n\n")
-    table = next(block for block in lines if block.startswith("| name | own class"))
+    table = next(block for block in lines if block.startswith("| name | target class"))
     cells = [line.replace("\\|", "/").strip("| ").split(" | ") for line in table.splitlines()[2:]]
     return {row[0].strip("`"): row for row in cells}
 

@@ -107,9 +107,7 @@ def test_keys_that_show_the_query_again_are_augmented_more(
         "head.share=1.0",
         "train.duration=1 steps",
         "eval.every=1 steps",
-        on_log=lambda line, plan: keys.append(
-            torch.tensor(line.get("own_cosine", line.get("target_cosine", 0)))
-        ),
+        on_log=lambda line, plan: keys.append(torch.tensor(line.get("target_cosine", 0))),
     )
     (line,) = RunDir(tmp_path / "run").read_metrics("start")
     assert line["single_image_identities"] == 16

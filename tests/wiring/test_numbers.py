@@ -176,4 +176,4 @@ def test_half_precision_rows_take_steps_that_rounding_to_nearest_would_lose(
     expected = exact.read_rows(ids) - start  # type: ignore[operator]
     share = (moved * expected).sum() / expected.square().sum()
     assert 0.85 < float(share) < 1.15
-    assert float((moved - expected).mean().abs()) < 0.2 * spacing, "up as often as down"
+    assert float((moved - expected).mean().abs()) < spacing, "up as often as down"  # five deviations

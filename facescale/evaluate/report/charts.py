@@ -55,7 +55,7 @@ def training_charts(history: Sequence[Row], names: Sequence[str]) -> list[Elemen
         ("loss", "Loss", "loss"),
         ("lr", "Learning rate", "learning rate"),
         ("images_per_s", "Throughput", "images/s"),
-        ("own_cosine", "Cosine to own class centre", "cosine"),
+        ("target_cosine", "Cosine to the target class centre", "cosine"),
     ):
         step, value = _column(history, "train", key)
         if len(step):

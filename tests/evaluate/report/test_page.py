@@ -19,9 +19,16 @@ from facescale.evaluate.verification import Verification, VerificationResult
 
 VOID = {"meta", "input", "img", "br"}
 HISTORY = [
-    {"kind": "train", "step": 100, "loss": 20.0, "lr": 0.1, "images_per_s": 900.0, "own_cosine": 0.1},
-    {"kind": "train", "step": 200, "loss": float("nan"), "lr": 0.1, "images_per_s": 950.0, "own_cosine": 0.2},
-    {"kind": "train", "step": 300, "loss": 9.0, "lr": 0.01, "images_per_s": 990.0, "own_cosine": 0.4},
+    {"kind": "train", "step": 100, "loss": 20.0, "lr": 0.1, "images_per_s": 900.0, "target_cosine": 0.1},
+    {
+        "kind": "train",
+        "step": 200,
+        "loss": float("nan"),
+        "lr": 0.1,
+        "images_per_s": 950.0,
+        "target_cosine": 0.2,
+    },
+    {"kind": "train", "step": 300, "loss": 9.0, "lr": 0.01, "images_per_s": 990.0, "target_cosine": 0.4},
     {"kind": "eval", "step": 300, "toy/accuracy": 0.91, "toy/auc": 0.95},
     {"kind": "health", "step": 100, "message": "the embeddings look collapsed"},
     {"kind": "health", "step": 200, "message": "the embeddings look collapsed"},
