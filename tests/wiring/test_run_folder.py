@@ -121,10 +121,10 @@ def contents(run: RunDir) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "settings",
     [
-        ["head.margin.name=elastic_cos", "head.margin.m=0.2", "train.ema=0.9"],
+        ["head.margin.name=elastic_cos", "head.margin.m=0.2", "train.ema=0.9", "backbone.dropout=0.3"],
         ["head.name=attfc", "head.share=1.0", "optim.name=adamw", "optim.lr=0.01"],
     ],
-    ids=["elastic", "attfc"],
+    ids=["random numbers", "attfc"],
 )
 def test_a_run_that_was_stopped_and_resumed_has_the_files_of_one_that_was_not(
     settings: list[str], tmp_path: Path

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from facescale import load, margins
 from facescale.run import RunDir
-from facescale.train import train
 from tests.wiring.toy import saved_state, train_toy, weights
 
 
@@ -21,13 +20,9 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor], tolerance: float = 0.0) -> 
     )
 
 
-@pytest.mark.parametrize("head", ["full", "partial_fc"])
-def test_a_scaled_loss_moves_networks_and_centres_as_an_unscaled_one(
-    head: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """fp16 needs a GPU; here its scaler is switched on for fp32."""
-    settings = [f"head.name={head}", "train.accumulate=2"]
-    plain = train_toy(tmp_path / "plain", *settings).run
+@pytest.fixture
+def scalers(monkeypatch: pytest.MonkeyPatch) -> list[torch.amp.GradScaler]:
+    """Those that trainings make, switched on: fp16 needs a GPU, but its scaler works with fp32 as well."""
     scaler, made = torch.amp.GradScaler, []
 
     def switched_on(*args: Any, **options: Any) -> torch.amp.GradScaler:
@@ -35,16 +30,37 @@ def test_a_scaled_loss_moves_networks_and_centres_as_an_unscaled_one(
         return made[-1]
 
     monkeypatch.setattr(torch.amp, "GradScaler", switched_on)
+    return made
+
+
+@pytest.mark.parametrize("head", ["full", "partial_fc"])
+def test_a_scaled_loss_moves_networks_and_centres_as_an_unscaled_one(
+    head: str, scalers: list[torch.amp.GradScaler], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = [f"head.name={head}", "train.accumulate=2"]
     scaled = train_toy(tmp_path / "scaled", *settings).run
-    assert made[0].get_scale() > 1
+    assert scalers[0].get_scale() > 1
+    monkeypatch.undo()
+    plain = train_toy(tmp_path / "plain", *settings).run
+    assert len(scalers) == 1
     assert same(weights(scaled, 6), weights(plain, 6), 1e-5)
     losses = [[row["loss"] for row in run.read_metrics("train")] for run in (plain, scaled)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)  # which later steps owe to the centres, too
 
 
-def test_the_state_of_the_loss_scale_is_saved(tmp_path: Path) -> None:
-    state = torch.load(train_toy(tmp_path).run.snapshot(6) / "state.pt", weights_only=True)
-    assert "scaler" in state
+def test_a_loss_scale_that_was_halved_stays_so_after_a_resume(
+    scalers: list[torch.amp.GradScaler], tmp_path: Path
+) -> None:
+    def interrupt(line: dict[str, Any], plan: object) -> None:
+        if line["kind"] == "train" and line["step"] == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    train_toy(tmp_path, "backbone.bad_at=1", on_log=interrupt)
+    train_toy(tmp_path, "backbone.bad_at=1", "train.log_every=2")
+    first, second = scalers
+    assert first.get_scale() == 512.0  # from 1024
+    # the resumed network counts its passes anew, so that its second one is bad again
+    assert second.get_scale() == 256.0
 
 
 def test_a_training_that_learns_nothing_says_so_once(tmp_path: Path) -> None:
@@ -158,9 +174,3 @@ def test_settings_of_a_config_cannot_change_between_sittings_except_those_that_c
     with pytest.raises(ValueError, match=r"started with other values of train\.seed"):
         train_toy(tmp_path, "train.seed=1")
     assert train_toy(tmp_path, "data.workers=1", "train.log_every=3").finished
-
-
-def test_train_is_what_the_package_offers() -> None:
-    from facescale.train.loop import train as inside
-
-    assert inside is train

@@ -41,6 +41,7 @@ class Toy(nn.Module):
         embedding_size: D.
         bad_at: number of the forward pass in training mode (from 0) whose embeddings are infinite; -1: none.
         bad_gradient_at: number of the one whose gradient is infinite, while its embeddings are not.
+        dropout: share of the embedding's numbers that are dropped in training.
         constant: all images have nearly the same embedding.
         input_size: height and width of the images.
 
@@ -60,6 +61,7 @@ class Toy(nn.Module):
         *,
         bad_at: int = -1,
         bad_gradient_at: int = -1,
+        dropout: float = 0.0,
         constant: bool = False,
         input_size: int = SIZE,
     ) -> None:
@@ -69,11 +71,12 @@ class Toy(nn.Module):
         self.features = nn.Sequential(
             nn.Conv2d(3, 4, 8, stride=8, bias=False), nn.BatchNorm2d(4), nn.PReLU(4), nn.Flatten()
         )
+        self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(64, embedding_size)
 
     def forward(self, x: Tensor) -> Tensor:
         """Embed normalised images (B, 3, S, S)."""
-        embedding = self.fc(self.features(x))
+        embedding = self.dropout(self.fc(self.features(x)))
         if self.constant:
             embedding = embedding * 1e-3 + 1
         if Toy.autocast is not None:
