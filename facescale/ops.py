@@ -148,7 +148,7 @@ class StochasticRounding:
 
     def seek(self, step: int) -> None:
         """Go to the random numbers of a step (so that a resumed run rounds as an uninterrupted one)."""
-        self._windows.seed(hash((self._seed, step)))
+        self._windows.seed(f"{self._seed} {step}")  # the hash of a tuple may change with Python
 
     def round(self, value: Tensor, dtype: torch.dtype) -> Tensor:
         """``value`` (float32, any shape) in ``dtype``."""

@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from facescale.ops import embed_views, evaluating, fuse_views, normalise
+from facescale.ops import StochasticRounding, embed_views, evaluating, fuse_views, normalise
+
+CPU = torch.device("cpu")
 
 
 def test_pixels_become_numbers_around_zero_in_channels_last_memory() -> None:
@@ -45,12 +47,37 @@ def test_a_network_is_evaluated_without_gradient_and_gets_its_modes_back() -> No
     net[1].eval()
     with (
         pytest.raises(RuntimeError, match="on purpose"),
-        evaluating(net, torch.device("cpu"), torch.bfloat16),
+        evaluating(net, CPU, "bf16"),
     ):
         assert not any(part.training for part in net.modules())
         out = net(torch.ones(1, 2))
         assert out.dtype == torch.bfloat16 and not out.requires_grad
         raise RuntimeError("on purpose")
     assert [part.training for part in net.modules()] == [True, True, False]
-    with evaluating(net, torch.device("cpu"), torch.float32):
+    with evaluating(net, CPU, "fp32"):
         assert net(torch.ones(1, 2)).dtype == torch.float32
+
+
+def rounded(seed: int, step: int) -> torch.Tensor:
+    rounding = StochasticRounding(CPU, seed)
+    rounding.seek(step)
+    return rounding.round(torch.full((64,), 1.0 + 2**-9), torch.bfloat16)
+
+
+def test_rounding_depends_on_seed_and_step_alone() -> None:
+    assert torch.equal(rounded(3, 7), rounded(3, 7))
+    assert not torch.equal(rounded(3, 7), rounded(3, 8))
+    assert not torch.equal(rounded(3, 7), rounded(4, 7))
+
+
+def test_the_stream_is_the_same_on_every_python() -> None:
+    rounding = StochasticRounding(CPU, 3)
+    rounding.seek(7)
+    assert rounding._windows.randrange(10**9) == 815146846
+
+
+def test_rounding_is_right_on_average() -> None:
+    rounding = StochasticRounding(CPU, 0)
+    value = torch.full((100_000,), 1.0 + 2**-9)  # a quarter of the way to the next bfloat16
+    assert abs(rounding.round(value, torch.bfloat16).double().mean() - (1 + 2**-9)) < 1e-4
+    assert set(rounding.round(value, torch.bfloat16).tolist()) == {1.0, 1.0 + 2**-7}

@@ -1,5 +1,6 @@
-"""Class centres: rows on device, host or disk, their optimiser state, and how both are saved."""
+"""Class centres: rows on device, host or disk, their optimizer state, and how both are saved."""
 
-from facescale.centres.store import CentreStore, Work
+from facescale.centres.row_block import RowBlock
+from facescale.centres.store import CentreStore
 
-__all__ = ["CentreStore", "Work"]
+__all__ = ["CentreStore", "RowBlock"]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from facescale import kernels
 from facescale.centres.initial import InitialRows
-from facescale.centres.layout import BLOCK, Plane, Rows, numbers
+from facescale.centres.layout import BLOCK, RowField, Rows, numbers
 from facescale.centres.record_index import RecordNumbers
 
 # N rows of this process, R rows read at once
@@ -42,19 +42,19 @@ class _Bits:
         return np.flatnonzero(np.unpackbits(self._bytes, count=self.size, bitorder="little"))
 
 
-def record_bytes(planes: Sequence[Plane]) -> int:
+def record_bytes(fields: Sequence[RowField]) -> int:
     """Bytes that all planes of one row take in the file."""
-    return -(-_starts(planes)[-1] // _ALIGN) * _ALIGN
+    return -(-_starts(fields)[-1] // _ALIGN) * _ALIGN
 
 
-def begins_compiled(planes: Sequence[Plane]) -> bool:
+def begins_compiled(fields: Sequence[RowField]) -> bool:
     """Whether a compiled loop makes the first records of rows."""
-    return kernels.available() and planes[0].dtype is torch.float32
+    return kernels.available() and fields[0].dtype is torch.float32
 
 
-def _starts(planes: Sequence[Plane]) -> list[int]:
+def _starts(fields: Sequence[RowField]) -> list[int]:
     """First byte of each plane in a record, and of what follows the last."""
-    return [0, *accumulate(-(-plane.bytes // 4) * 4 for plane in planes)]
+    return [0, *accumulate(-(-field.bytes // 4) * 4 for field in fields)]
 
 
 class DiskRows:
@@ -83,15 +83,15 @@ class DiskRows:
     """
 
     def __init__(
-        self, num_rows: int, planes: Sequence[Plane], directory: Path, initial: InitialRows, first_row: int
+        self, num_rows: int, fields: Sequence[RowField], directory: Path, initial: InitialRows, first_row: int
     ) -> None:
         if not hasattr(os, "preadv"):
             raise ValueError("placement 'disk' needs a POSIX system; use placement 'host' here")
         if num_rows > 2**31:
             raise ValueError(f"{num_rows} rows on the disk of one process; it takes 2^31, use more processes")
-        self.planes = tuple(planes)
-        self._start = _starts(planes)
-        self.record_bytes = record_bytes(planes)
+        self.fields = tuple(fields)
+        self._start = _starts(fields)
+        self.record_bytes = record_bytes(fields)
         self._initial = initial
         self._first_row = first_row
         self._written, self._changed = _Bits(num_rows), _Bits(num_rows)
@@ -102,7 +102,7 @@ class DiskRows:
         self._links.mkdir(parents=True)
         self._file = os.open(directory / "rows.bin", os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
         self._loops = kernels.loops("records")  # what they leave undone is done in Python
-        self._begins_compiled = begins_compiled(planes)
+        self._begins_compiled = begins_compiled(fields)
         self._numbers = RecordNumbers(directory / "numbers.bin", num_rows, partial(self._move, False))
 
     def close(self) -> None:
@@ -115,7 +115,7 @@ class DiskRows:
         record_RX = torch.zeros(num_rows, self.record_bytes, dtype=torch.uint8)
         views = {
             p.name: record_RX[:, start : start + p.bytes].view(p.dtype)
-            for p, start in zip(self.planes, self._start, strict=False)
+            for p, start in zip(self.fields, self._start, strict=False)
         }
         return {**views, "record": record_RX}
 
@@ -142,7 +142,7 @@ class DiskRows:
 
     def _begin(self, row_R: np.ndarray, at_R: np.ndarray, buffer: dict[str, Tensor]) -> None:
         """First records of rows that were never written, to places ``at_R``."""
-        record_RX, first = buffer["record"], self.planes[0]
+        record_RX, first = buffer["record"], self.fields[0]
         row_R = row_R + self._first_row
         if self._loops and self._begins_compiled:
             self._loops.begin(row_R, at_R, *self._initial.tables, record_RX.numpy())
@@ -221,11 +221,11 @@ class DiskRows:
         self._saved = []
 
 
-def write_layout(folder: Path, planes: Sequence[Plane], record_bytes: int) -> None:
+def write_layout(folder: Path, fields: Sequence[RowField], record_bytes: int) -> None:
     """Note how the records of a snapshot are laid out."""
     layout = {
         "record_bytes": record_bytes,
-        "planes": [[p.name, p.width, str(p.dtype).removeprefix("torch.")] for p in planes],
+        "planes": [[p.name, p.width, str(p.dtype).removeprefix("torch.")] for p in fields],
     }
     (folder / "disk.json").write_text(json.dumps(layout))
 
@@ -234,8 +234,8 @@ def saved_blocks(folder: Path) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
     """All records of a snapshot as (global rows, planes), oldest first: later ones replace earlier ones."""
     layout = json.loads((folder / "disk.json").read_text())
     size = int(layout["record_bytes"])
-    planes = [Plane(name, width, getattr(torch, dtype)) for name, width, dtype in layout["planes"]]
-    start = _starts(planes)
+    fields = [RowField(name, width, getattr(torch, dtype)) for name, width, dtype in layout["planes"]]
+    start = _starts(fields)
     for path in sorted(folder.glob("disk-*.npy")):
         row_N = np.load(path)
         with path.with_suffix(".records").open("rb") as file:
@@ -247,7 +247,7 @@ def saved_blocks(folder: Path) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
                     row_R,
                     {
                         p.name: record_RX[:, at : at + p.bytes].view(p.dtype)
-                        for p, at in zip(planes, start, strict=False)
+                        for p, at in zip(fields, start, strict=False)
                     },
                 )
 

@@ -31,18 +31,18 @@ class FusedSGD:
         self._pool: ThreadPoolExecutor | None = None
 
     def step(
-        self, planes: Mapping[str, Tensor], rows: Rows, grad_RD: Tensor, radial_R: Tensor, lr: float
+        self, fields: Mapping[str, Tensor], rows: Rows, grad_RD: Tensor, radial_R: Tensor, lr: float
     ) -> None:
         """Move rows; each thread of torch takes a part of them.
 
         Args:
-            planes: "rows" and "momentum", float32 (N, D) in CPU memory.
+            fields: "rows" and "momentum", float32 (N, D) in CPU memory.
             rows: distinct ones.
             grad_RD: g, float32 or bfloat16.
             radial_R: a factor a row, float32.
             lr: rate.
         """
-        w_ND, m_ND = planes["rows"].numpy(), planes["momentum"].numpy()
+        w_ND, m_ND = fields["rows"].numpy(), fields["momentum"].numpy()
         half = grad_RD.dtype is torch.bfloat16
         kernel = self._kernels.move_half if half else self._kernels.move
         grad = grad_RD.view(torch.uint16).numpy() if half else grad_RD.numpy()

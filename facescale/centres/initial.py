@@ -4,7 +4,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_POOL = 4096  # rows drawn from a generator; all others are made of them by signs
+from facescale.kernels import DIGIT_BITS
+
+_POOL = 1 << DIGIT_BITS  # rows drawn from a generator; all others are made of them by signs
 
 
 class InitialRows:

@@ -15,11 +15,11 @@ Rows = slice | Tensor
 
 
 @dataclass(frozen=True)
-class Plane:
+class RowField:
     """One thing that is kept for every row.
 
     Attributes:
-        name: "rows", or what the optimiser calls it.
+        name: "rows", or what the optimizer calls it.
         width: values per row.
         dtype: as stored.
         saved: belongs into a checkpoint.

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from facescale.centres.layout import BLOCK, Plane, Rows, count
+from facescale.centres.layout import BLOCK, RowField, Rows, count
 
 
 def scatter_(into_NW: Tensor, rows: Tensor, values_RW: Tensor) -> None:
@@ -29,19 +29,19 @@ class MemoryRows:
     """
 
     def __init__(
-        self, num_rows: int, planes: Sequence[Plane], device: torch.device, pinned: bool = False
+        self, num_rows: int, fields: Sequence[RowField], device: torch.device, pinned: bool = False
     ) -> None:
-        self.planes = tuple(planes)
+        self.fields = tuple(fields)
         self.pinned = pinned
         self.tensors = {
             p.name: torch.zeros(num_rows, p.width, dtype=p.dtype, device=device, pin_memory=pinned)
-            for p in planes
+            for p in fields
         }
 
     def new_buffer(self, num_rows: int) -> dict[str, Tensor]:
         """Tensors for ``num_rows`` rows, as ``read`` and ``write`` take them."""
         return {
-            p.name: torch.empty(num_rows, p.width, dtype=p.dtype, pin_memory=self.pinned) for p in self.planes
+            p.name: torch.empty(num_rows, p.width, dtype=p.dtype, pin_memory=self.pinned) for p in self.fields
         }
 
     def read(self, rows: Rows, buffer: dict[str, Tensor], at: Tensor | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Optimisers that move a few rows of a large matrix and leave all others alone."""
+"""Optimizers that move a few rows of a large matrix and leave all others alone."""
 
 from collections.abc import Mapping
 from typing import Protocol
@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from facescale.centres.layout import Plane
+from facescale.centres.layout import RowField
 
 # R rows at hand, D embedding size
 
@@ -20,42 +20,75 @@ class RowRule(Protocol):
 
     coupled_decay: float
 
-    def planes(self, dim: int, dtype: torch.dtype) -> list[Plane]:
+    def fields(self, dim: int, dtype: torch.dtype) -> list[RowField]:
         """What is kept per row beside the row."""
 
-    def gradient_into(self, work: Mapping[str, Tensor]) -> tuple[Tensor | None, float]:
+    def gradient_into(self, block: Mapping[str, Tensor]) -> tuple[Tensor | None, float]:
         """A tensor to add the gradient to, and a factor on what it holds before; None is a new tensor."""
 
-    def step(self, work: Mapping[str, Tensor], grad_RD: Tensor, lr: float) -> None:
+    def step(self, block: Mapping[str, Tensor], grad_RD: Tensor, lr: float) -> None:
         """Move ``work["rows"]`` and its state in place; ``grad_RD`` is what ``gradient_into`` became."""
 
 
 class RowSGD:
-    """SGD: m <- momentum m + g + decay w, w <- w - lr m, as torch.optim.SGD, for the rows at hand only."""
+    """SGD as torch.optim.SGD, for the rows at hand only.
 
-    def __init__(self, momentum: float, weight_decay: float) -> None:
+    m <- momentum m + g + decay w, then w <- w - lr m, or in Nesterov's form
+    w <- w - lr (g + decay w + momentum m).
+
+    Args:
+        momentum: from 0 to below 1.
+        weight_decay: added to the gradient by the caller.
+        nesterov: see above.
+
+    Raises:
+        ValueError: momentum out of range, or Nesterov's form without momentum.
+    """
+
+    def __init__(self, momentum: float, weight_decay: float, nesterov: bool = False) -> None:
         if not 0 <= momentum < 1:
             raise ValueError(f"momentum of the class centres is {momentum}; it must be from 0 to below 1")
-        self.momentum = momentum
+        if nesterov and not momentum:
+            raise ValueError(
+                "nesterov of the class centres is true and momentum 0; give a momentum (0.9), or leave out "
+                "nesterov"
+            )
+        self.momentum, self.nesterov = momentum, nesterov
         self.coupled_decay = weight_decay
 
-    def planes(self, dim: int, dtype: torch.dtype) -> list[Plane]:
+    def fields(self, dim: int, dtype: torch.dtype) -> list[RowField]:
         """Momentum, unless it is 0."""
-        return [Plane("momentum", dim, dtype)] if self.momentum else []
+        return [RowField("momentum", dim, dtype)] if self.momentum else []
 
-    def gradient_into(self, work: Mapping[str, Tensor]) -> tuple[Tensor | None, float]:
-        """The momentum: m <- momentum m + gradient, inside the product that makes the gradient."""
-        return work.get("momentum"), self.momentum
+    def gradient_into(self, block: Mapping[str, Tensor]) -> tuple[Tensor | None, float]:
+        """The momentum: m <- momentum m + gradient, inside the product that makes the gradient.
 
-    def step(self, work: Mapping[str, Tensor], grad_RD: Tensor, lr: float) -> None:
+        Nesterov's form needs the gradient itself, too.
+        """
+        if self.nesterov:
+            return None, 0.0
+        return block.get("momentum"), self.momentum
+
+    def step(self, block: Mapping[str, Tensor], grad_RD: Tensor, lr: float) -> None:
         """See ``RowRule.step``."""
-        work["rows"].add_(grad_RD, alpha=-lr)
+        block["rows"].add_(grad_RD, alpha=-lr)
+        if self.nesterov:
+            momentum_RD = block["momentum"].mul_(self.momentum).add_(grad_RD)
+            block["rows"].add_(momentum_RD, alpha=-lr * self.momentum)
 
 
 class RowAdamW:
     """AdamW for the rows at hand only, each with its own step count in the bias correction.
 
     A row that is first sampled late thus makes the same first steps as one that was sampled at once.
+
+    Args:
+        weight_decay: decoupled.
+        betas: decay of the first and the second moment, from 0 to below 1.
+        eps: added to the root of the second moment.
+
+    Raises:
+        ValueError: betas out of range.
     """
 
     coupled_decay = 0.0
@@ -63,24 +96,28 @@ class RowAdamW:
     def __init__(
         self, weight_decay: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8
     ) -> None:
+        if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+            raise ValueError(
+                f"betas of the class centres are {betas}; give two numbers from 0 to below 1 (0.9 and 0.999)"
+            )
         self.weight_decay, self.betas, self.eps = weight_decay, betas, eps
 
-    def planes(self, dim: int, dtype: torch.dtype) -> list[Plane]:
+    def fields(self, dim: int, dtype: torch.dtype) -> list[RowField]:
         """Two moments and a count."""
         return [
-            Plane("exp_avg", dim, dtype),
-            Plane("exp_avg_sq", dim, dtype),
-            Plane("steps", 1, torch.int32),
+            RowField("exp_avg", dim, dtype),
+            RowField("exp_avg_sq", dim, dtype),
+            RowField("steps", 1, torch.int32),
         ]
 
-    def gradient_into(self, work: Mapping[str, Tensor]) -> tuple[Tensor | None, float]:
+    def gradient_into(self, block: Mapping[str, Tensor]) -> tuple[Tensor | None, float]:
         """Nothing: the second moment needs the gradient itself."""
         return None, 0.0
 
-    def step(self, work: Mapping[str, Tensor], grad_RD: Tensor, lr: float) -> None:
+    def step(self, block: Mapping[str, Tensor], grad_RD: Tensor, lr: float) -> None:
         """See ``RowRule.step``."""
         beta1, beta2 = self.betas
-        m_RD, v_RD, steps_R1 = work["exp_avg"], work["exp_avg_sq"], work["steps"]
+        m_RD, v_RD, steps_R1 = block["exp_avg"], block["exp_avg_sq"], block["steps"]
         steps_R1.add_(1)
         m_RD.lerp_(grad_RD, 1 - beta1)
         v_RD.mul_(beta2).addcmul_(grad_RD, grad_RD, value=1 - beta2)
@@ -90,20 +127,35 @@ class RowAdamW:
         grad_RD.div_(correct2_R1.sqrt().float()).add_(self.eps)
         torch.div(m_RD, grad_RD, out=grad_RD)
         grad_RD.mul_((-lr / correct1_R1).float())
-        work["rows"].mul_(1 - lr * self.weight_decay).add_(grad_RD)
+        block["rows"].mul_(1 - lr * self.weight_decay).add_(grad_RD)
 
 
 class DenseSteps:
-    """What dense SGD would have done to rows while nobody looked at them.
+    """What dense SGD would have done to rows in the steps that did not read them.
 
-    Without a gradient, a step with rate lr turns (m, w) into A (m, w), A = [[mu, wd], [-lr mu, 1 - lr wd]].
+    Without a gradient, a step with rate lr turns (m, w) into A (m, w), A = [[mu, wd], [-lr mu, 1 - lr wd]]
+    (Nesterov's form: [-lr mu^2, 1 - lr wd (1 + mu)] below).
     The product of all A since a row was last moved catches it up at once, so that the result equals
     torch.optim.SGD over the whole matrix. The products for every starting step are kept and multiplied by A
     in each step: four numbers a step since the last ``clear`` (a checkpoint), about 1 ms at 500,000 steps.
+
+    Args:
+        rule: momentum, weight decay and form.
+
+    Raises:
+        ValueError: ``rule`` is not SGD.
     """
 
-    def __init__(self, momentum: float, weight_decay: float) -> None:
-        self.momentum, self.weight_decay = momentum, weight_decay
+    def __init__(self, rule: RowRule) -> None:
+        if not isinstance(rule, RowSGD):
+            raise ValueError(
+                "decay 'dense' is known for optimizer 'sgd' only (what AdamW does to rows without gradient "
+                "is not a linear step); use decay 'sampled'"
+            )
+        self._momentum, self._decay = rule.momentum, rule.coupled_decay
+        # Factors of the momentum and of the row in lr times the step
+        self._of_momentum = rule.momentum**2 if rule.nesterov else rule.momentum
+        self._of_row = rule.coupled_decay * (1 + rule.momentum if rule.nesterov else 1)
         self.now = 0
         self._products_4T = torch.zeros(4, 1024, dtype=torch.float64)
 
@@ -111,26 +163,26 @@ class DenseSteps:
         """Count one more step with rate ``lr``."""
         if self.now == self._products_4T.shape[1]:
             self._products_4T = torch.cat([self._products_4T, torch.zeros_like(self._products_4T)], 1)
-        mu, decay = self.momentum, self.weight_decay
+        mu, decay = self._momentum, self._decay
         self._products_4T[:, self.now] = torch.tensor([1.0, 0.0, 0.0, 1.0], dtype=torch.float64)
         self.now += 1
         mm, mw, wm, ww = self._products_4T[:, : self.now]
         new_mm, new_mw = mu * mm + decay * wm, mu * mw + decay * ww
-        self._products_4T[2, : self.now] = wm * (1 - lr * decay) - lr * mu * mm
-        self._products_4T[3, : self.now] = ww * (1 - lr * decay) - lr * mu * mw
+        self._products_4T[2, : self.now] = wm * (1 - lr * self._of_row) - lr * self._of_momentum * mm
+        self._products_4T[3, : self.now] = ww * (1 - lr * self._of_row) - lr * self._of_momentum * mw
         self._products_4T[0, : self.now], self._products_4T[1, : self.now] = new_mm, new_mw
 
     def clear(self) -> None:
         """Start to count anew; all rows must be caught up."""
         self.now = 0
 
-    def catch_up(self, work: Mapping[str, Tensor]) -> None:
+    def catch_up(self, block: Mapping[str, Tensor]) -> None:
         """Bring ``rows`` and ``momentum`` in ``work`` from step ``last`` to now, in place."""
         if self.now == 0:
             return
-        w_RD, m_RD = work["rows"], work.get("momentum")
-        last_R = work["last"][:, 0].long().cpu()
-        work["last"].fill_(self.now)
+        w_RD, m_RD = block["rows"], block.get("momentum")
+        last_R = block["last"][:, 0].long().cpu()
+        block["last"].fill_(self.now)
         behind_R1 = (last_R < self.now)[:, None]
         unchanged_41 = torch.tensor([1.0, 0.0, 0.0, 1.0], dtype=torch.float64)[:, None]
         product_4R = self._products_4T[:, last_R.clamp(max=self.now - 1)]

@@ -13,13 +13,13 @@ from facescale.centres.wanted import Wanted
 
 
 def save(store: CentreStore, folder: Path) -> None:
-    """Write rows and their optimiser's state into ``folder/centres``; all processes call.
+    """Write rows and their optimizer's state into ``folder/centres``; all processes call.
 
     Rows in memory become safetensors files of some rows each (``row_files``), listed in ``centres.json``;
     rows on disk become a snapshot of what changed (``DiskRows.save``). Neither holds a pickle.
     """
     folder = folder / "centres"
-    store.settle()
+    store.flush()
     if store.dist.is_main:
         folder.mkdir(parents=True, exist_ok=True)
     store.dist.barrier()
@@ -30,11 +30,11 @@ def save(store: CentreStore, folder: Path) -> None:
         store.disk.save(folder, store.dist.rank, compact=records > 2 * rows)
     else:
         assert store.memory is not None
-        saved = {plane.name: store.memory.tensors[plane.name] for plane in store.planes if plane.saved}
+        saved = {field.name: store.memory.tensors[field.name] for field in store.fields if field.saved}
         row_files.write_blocks(folder, saved, store.first_row)
     if store.dist.is_main:
         if store.disk:
-            disk.write_layout(folder, store.planes, store.disk.record_bytes)
+            disk.write_layout(folder, store.fields, store.disk.record_bytes)
         meta: dict[str, Any] = {
             "num_ids": store.num_ids,
             "dim": store.dim,
@@ -79,7 +79,7 @@ def load(store: CentreStore, folder: Path, old_ids: Tensor | None = None) -> Non
             f"old_ids must hold {store.num_ids} numbers from -1 to {meta['num_ids'] - 1}; got {len(old_ids)} "
             f"from {int(old_ids.min())} to {int(old_ids.max())}"
         )
-    store.settle()
+    store.flush()
     wanted = Wanted(store, old_ids)
     on_disk = (folder / "disk.json").is_file()
     if on_disk:
@@ -88,11 +88,13 @@ def load(store: CentreStore, folder: Path, old_ids: Tensor | None = None) -> Non
         blocks = row_files.read_blocks(folder, meta["files"], wanted)
     else:  # of a version up to 0.1
         blocks = distcp.read_blocks(folder, wanted)
-    for old_row_R, planes in blocks:
+    for old_row_R, fields in blocks:
         rows, place = wanted.find(old_row_R)
         if len(rows):
-            store.put(rows, store.filled(rows, {name: value[place] for name, value in planes.items()}))
-    store.settle()
+            store.write_back(
+                rows, store.rows_from(rows, {name: value[place] for name, value in fields.items()})
+            )
+    store.flush()
     if store.disk and on_disk and old_ids is None:
         store.disk.adopt(folder, store.dist.is_main)
     store.dist.barrier()

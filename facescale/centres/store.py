@@ -1,6 +1,5 @@
-"""Class centres and the state of their optimiser: sharded, in device memory, host memory or on disk."""
+"""Class centres and the state of their optimizer: sharded, in device memory, host memory or on disk."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -9,9 +8,11 @@ from torch import Tensor
 from facescale.centres.disk import DiskRows
 from facescale.centres.fused_sgd import FusedSGD
 from facescale.centres.initial import InitialRows
-from facescale.centres.layout import BLOCK, Plane, Rows, count
+from facescale.centres.layout import BLOCK, RowField, Rows, count
 from facescale.centres.memory import MemoryRows, scatter_
-from facescale.centres.row_optim import DenseSteps, RowAdamW, RowRule, RowSGD
+from facescale.centres.options import StoreOptions
+from facescale.centres.row_block import RowBlock, wide
+from facescale.centres.row_optim import DenseSteps, RowSGD
 from facescale.centres.staging import Buffer, Stage
 from facescale.distributed import Dist
 from facescale.kernels import available
@@ -19,34 +20,9 @@ from facescale.ops import Scratch, StochasticRounding
 
 # N rows of this process, R rows at hand, D embedding size
 
-PLACEMENTS = ("device", "host", "disk")
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-@dataclass
-class Work:
-    """Rows at hand.
-
-    Attributes:
-        planes: one tensor (R, width) per plane, floating ones in float32, on the compute device.
-        buffer: what they were copied from and go back to (host and disk).
-    """
-
-    planes: dict[str, Tensor]
-    buffer: Buffer | None = None
-
-    @property
-    def rows_RD(self) -> Tensor:  # noqa: N802
-        """The rows themselves."""
-        return self.planes["rows"]
-
-    def part(self, start: int, stop: int) -> "Work":
-        """Rows start to stop of it, sharing memory."""
-        return Work({name: tensor[start:stop] for name, tensor in self.planes.items()})
-
 
 class CentreStore:
-    """The class centres of this process's identities, and a row-sparse optimiser for them.
+    """The class centres of this process's identities, and a row-sparse optimizer for them.
 
     Identity i owns ``rows_per_id`` rows. Processes own contiguous ranges of identities (``Dist.shard``). A
     head opens rows, computes with them in float32, and gives them back with a gradient (``update``); no other
@@ -57,7 +33,7 @@ class CentreStore:
 
     Under ``torch.device("meta")`` no row, file or buffer is made: for sizes (``centre_bytes``).
 
-    State: rows (num_ids * rows_per_id, dim), and per row the optimiser's: momentum (sgd), or two moments and
+    State: rows (num_ids * rows_per_id, dim), and per row the optimizer's: momentum (sgd), or two moments and
     a step count (adamw). bfloat16 stores keep these in bfloat16 too, float16 stores in float32 (squared
     gradients are below its range).
 
@@ -65,20 +41,14 @@ class CentreStore:
         num_ids: identities of all processes.
         dim: D.
         dist: this process among its peers.
+        options: placement, precision and optimizer.
         rows_per_id: sub-centres.
-        optimiser: "sgd" or "adamw".
-        momentum: of sgd.
-        weight_decay: sgd: added to the gradient; adamw: decoupled.
-        placement: "device", "host" (pinned when the device is a GPU) or "disk".
-        store_dtype: "float32", "bfloat16" or "float16".
-        directory: folder for placement "disk"; each process makes its own folder in it.
-        decay: "sampled": a row that is not opened for an update stays as it is; "dense": it decays and moves
-            on by its momentum, as under torch.optim.SGD over the whole matrix (done when it is next read).
-        sampled: False when every update opens every row (then both kinds of decay are the same).
+        dense_decay: a row that is not opened for an update decays and moves on by its momentum, as under
+            torch.optim.SGD over the whole matrix (done when it is next read); by default it stays as it is.
         seed: of the start values and of stochastic rounding.
 
     Raises:
-        ValueError: an option out of range, or options that do not go together.
+        ValueError: an option out of range, or dense decay with an optimizer that is not a linear step.
     """
 
     def __init__(
@@ -86,32 +56,25 @@ class CentreStore:
         num_ids: int,
         dim: int,
         dist: Dist,
+        options: StoreOptions,
         *,
         rows_per_id: int = 1,
-        optimiser: str = "sgd",
-        momentum: float = 0.9,
-        weight_decay: float = 5e-4,
-        placement: str = "device",
-        store_dtype: str = "float32",
-        directory: str | Path | None = None,
-        decay: str = "sampled",
-        sampled: bool = True,
+        dense_decay: bool = False,
         seed: int = 0,
     ) -> None:
-        _check(optimiser, weight_decay, placement, store_dtype, directory, decay, sampled)
         self.num_ids, self.dim, self.rows_per_id, self.dist = num_ids, dim, rows_per_id, dist
-        self.placement = placement
+        self.placement = options.placement
         self.first_id, self.stop_id = dist.shard(num_ids)
         self.num_rows = (self.stop_id - self.first_id) * rows_per_id
         self.first_row = self.first_id * rows_per_id
-        dtype = _DTYPES[store_dtype]
-        self.rule: RowRule = RowSGD(momentum, weight_decay) if optimiser == "sgd" else RowAdamW(weight_decay)
-        self._dense = DenseSteps(momentum, weight_decay) if decay == "dense" and sampled else None
+        dtype = options.dtype
+        self.rule = options.row_rule()
+        self._dense = DenseSteps(self.rule) if dense_decay else None
         state_dtype = torch.float32 if dtype is torch.float16 else dtype
-        self.planes = [Plane("rows", dim, dtype), *self.rule.planes(dim, state_dtype)]
+        self.fields = [RowField("rows", dim, dtype), *self.rule.fields(dim, state_dtype)]
         if self._dense:
-            self.planes.append(Plane("last", 1, torch.int32, saved=False))
-        self._planes_to_read = self.planes if self._dense else self.planes[:1]
+            self.fields.append(RowField("last", 1, torch.int32, saved=False))
+        self._fields_to_read = self.fields if self._dense else self.fields[:1]
         self.scratch = Scratch(dist.device)
         self.memory: MemoryRows | None = None
         self.disk: DiskRows | None = None
@@ -121,7 +84,7 @@ class CentreStore:
         if torch.get_default_device().type != "meta":
             if dtype is not torch.float32:
                 self._rounding = StochasticRounding(dist.device, seed)
-            self._make_rows(InitialRows(dim, num_ids * rows_per_id, seed), directory)
+            self._make_rows(InitialRows(dim, num_ids * rows_per_id, seed), options.directory)
             if self.fuses and isinstance(self.rule, RowSGD):
                 self.fused = FusedSGD(self.rule)
 
@@ -130,12 +93,12 @@ class CentreStore:
         if directory is not None:
             folder = Path(directory) / f"process_{dist.rank}"
             folder.mkdir(parents=True, exist_ok=True)
-            self.disk = DiskRows(self.num_rows, self.planes, folder, initial, self.first_row)
+            self.disk = DiskRows(self.num_rows, self.fields, folder, initial, self.first_row)
             self._stage = Stage(self.disk)
             return
         where = dist.device if self.placement == "device" else torch.device("cpu")
         pinned = self.placement == "host" and dist.device.type == "cuda"
-        self.memory = MemoryRows(self.num_rows, self.planes, where, pinned)
+        self.memory = MemoryRows(self.num_rows, self.fields, where, pinned)
         for start in range(0, self.num_rows, BLOCK):
             numbers = torch.arange(start, min(start + BLOCK, self.num_rows))
             into = self.memory.tensors["rows"][start : start + BLOCK]
@@ -145,8 +108,10 @@ class CentreStore:
 
     @property
     def fuses(self) -> bool:
-        """Whether ``FusedSGD`` moves the rows: float32 with momentum, on a CPU."""
-        kinds = [(plane.name, plane.dtype) for plane in self.planes]
+        """Whether ``FusedSGD`` moves the rows: float32 with momentum (not Nesterov's), on a CPU."""
+        if not isinstance(self.rule, RowSGD) or self.rule.nesterov:
+            return False
+        kinds = [(field.name, field.dtype) for field in self.fields]
         wanted = [("rows", torch.float32), ("momentum", torch.float32)]
         return self.dist.device.type == "cpu" and kinds == wanted and available()
 
@@ -157,10 +122,10 @@ class CentreStore:
 
     @property
     def in_place(self) -> bool:
-        """Whether that moves them in the store itself, not in a work."""
+        """Whether that moves them in the store itself, not in a block."""
         return self.fused is not None and self._stage is None
 
-    def open(self, rows: Rows, only_rows: bool = False, name: str = "open") -> Work:
+    def open(self, rows: Rows, only_rows: bool = False, name: str = "open") -> RowBlock:
         """Working copies of rows (the rows themselves where no copy is needed), valid until the next call.
 
         Args:
@@ -170,9 +135,9 @@ class CentreStore:
         """
         if self._stage:
             return self._from_buffer(self._stage.fetch(rows, name), count(rows), name)
-        return self._from_memory(rows, self._planes_to_read if only_rows else self.planes, name)
+        return self._from_memory(rows, self._fields_to_read if only_rows else self.fields, name)
 
-    def gather(self, rows: Tensor, expected: Tensor | None = None) -> tuple[Tensor, Work | None]:
+    def gather(self, rows: Tensor, expected: Tensor | None = None) -> tuple[Tensor, RowBlock | None]:
         """Announce that ascending scattered rows will be opened, chunk by chunk, in this step.
 
         Args:
@@ -182,7 +147,7 @@ class CentreStore:
 
         Returns:
             The rows in the order in which to open them, and where rows are staged (host, disk) all of them in
-            a work, of which to take parts and which is to be ``put`` back as a whole. In device memory there
+            a block, of which to take parts and which ``write_back`` stores as a whole. In device memory there
             is none: ``open`` is as fast.
         """
         if self._stage is None:
@@ -195,23 +160,23 @@ class CentreStore:
         if self._stage:
             self._stage.prefetch(rows, "open" if isinstance(rows, slice) else "gather")
 
-    def update(self, rows: Rows, work: Work, grad_RD: Tensor, lr: float) -> None:
-        """Move opened rows and put them back; ``grad_RD`` is what ``rule.gradient_into`` became.
+    def update(self, rows: Rows, block: RowBlock, grad_RD: Tensor, lr: float) -> None:
+        """Move opened rows and write them back; ``grad_RD`` is what ``rule.gradient_into`` became.
 
-        A part of a gathered work is not put back.
+        A part of a gathered block is not written back.
         """
-        self.rule.step(work.planes, grad_RD, lr)
+        self.rule.step(block.fields, grad_RD, lr)
         if self._dense:
-            work.planes["last"].fill_(self._dense.now + 1)
-        if self._stage is None or work.buffer is not None:
-            self.put(rows, work)
+            block.fields["last"].fill_(self._dense.now + 1)
+        if self._stage is None or block.buffer is not None:
+            self.write_back(rows, block)
 
-    def move(self, rows: Rows, work: Work, grad_RD: Tensor, radial_R: Tensor, lr: float) -> None:
+    def move(self, rows: Rows, block: RowBlock, grad_RD: Tensor, radial_R: Tensor, lr: float) -> None:
         """What ``update`` does, by ``fused``, with the gradient grad + radial * row.
 
         Args:
             rows: local rows.
-            work: as ``open`` or ``gather`` gave them; not looked at if they are moved ``in_place``.
+            block: as ``open`` or ``gather`` returned them; not read if they are moved ``in_place``.
             grad_RD: see ``FusedSGD.step``.
             radial_R: see there.
             lr: rate.
@@ -221,52 +186,55 @@ class CentreStore:
             assert self.memory is not None
             self.fused.step(self.memory.tensors, rows, grad_RD, radial_R, lr)
             return
-        self.fused.step(work.planes, slice(0, count(rows)), grad_RD, radial_R, lr)
-        if work.buffer is not None:
-            self.put(rows, work)
+        self.fused.step(block.fields, slice(0, count(rows)), grad_RD, radial_R, lr)
+        if block.buffer is not None:
+            self.write_back(rows, block)
 
-    def filled(self, rows: Tensor, planes: dict[str, Tensor]) -> Work:
-        """A work for ``put`` that holds given values; planes that are not given start from nothing."""
-        work = self.open(rows, name="given")
-        for name, into in work.planes.items():
-            if name in planes:
-                into.copy_(planes[name])
+    def rows_from(self, rows: Tensor, fields: dict[str, Tensor]) -> RowBlock:
+        """A block for ``write_back`` that holds given values; fields that are not given start at 0."""
+        block = self.open(rows, name="given")
+        for name, into in block.fields.items():
+            if name in fields:
+                into.copy_(fields[name])
             else:
                 into.zero_()
-        return work
+        return block
 
-    def put(self, rows: Rows, work: Work) -> None:
+    def write_back(self, rows: Rows, block: RowBlock) -> None:
         """Store opened rows."""
-        if self._stage and work.buffer is not None:
-            for plane in self.planes:
-                value, into = work.planes[plane.name], work.buffer[plane.name][: count(rows)]
+        if self._stage and block.buffer is not None:
+            for field in self.fields:
+                value, into = block.fields[field.name], block.buffer[field.name][: count(rows)]
                 if value.data_ptr() != into.data_ptr():
-                    into.copy_(self._narrowed(value, plane.dtype))
-            self._stage.write(rows, work.buffer)
+                    into.copy_(self._narrowed(value, field.dtype))
+            self._stage.write(rows, block.buffer)
             return
         assert self.memory is not None
-        for name, value in work.planes.items():
+        for name, value in block.fields.items():
             tensor = self.memory.tensors[name]
             if not isinstance(rows, slice):
                 scatter_(tensor, rows.to(tensor.device), self._narrowed(value, tensor.dtype))
             elif tensor[rows].data_ptr() != value.data_ptr():
                 tensor[rows] = self._narrowed(value, tensor.dtype)
 
-    def end_step(self, lr: float, step: int) -> None:
-        """Close step number ``step``: count it for the rows that it did not open."""
+    def begin_update(self, step: int) -> None:
+        """Before rows move in step number ``step``: round as every run does in this step, resumed or not."""
+        if self._rounding:
+            self._rounding.seek(step)
+
+    def end_step(self, lr: float) -> None:
+        """After all rows of a step have moved: count the step for those that it did not open."""
         if self._dense:
             self._dense.add(lr)
-        if self._rounding:
-            self._rounding.seek(step + 1)
 
-    def settle(self) -> None:
-        """Make what is stored final: catch up every row, wait for writes."""
+    def flush(self) -> None:
+        """Bring every row up to date and wait until all are written."""
         if self._dense and self._dense.now:
             for start in range(0, self.num_rows, BLOCK):
                 rows = slice(start, min(start + BLOCK, self.num_rows))
-                work = self.open(rows, name="settle")
-                work.planes["last"].zero_()
-                self.put(rows, work)
+                block = self.open(rows, name="flush")
+                block.fields["last"].zero_()
+                self.write_back(rows, block)
             self._dense.clear()
         if self._stage:
             self._stage.forget()
@@ -277,31 +245,31 @@ class CentreStore:
             return id_R
         return (id_R[:, None] * self.rows_per_id + torch.arange(self.rows_per_id)).reshape(-1)
 
-    def _from_memory(self, rows: Rows, planes: list[Plane], name: str) -> Work:
+    def _from_memory(self, rows: Rows, fields: list[RowField], name: str) -> RowBlock:
         assert self.memory is not None
         tensors = {}
-        for plane in planes:
+        for field in fields:
             if isinstance(rows, slice):
-                tensors[plane.name] = self._widened(
-                    self.memory.tensors[plane.name][rows], f"{name}/{plane.name}"
+                tensors[field.name] = self._widened(
+                    self.memory.tensors[field.name][rows], f"{name}/{field.name}"
                 )
             else:
-                into = self.scratch.take(f"{name}/{plane.name}", (len(rows), plane.width), wide(plane))
-                tensors[plane.name] = self._read(rows, plane, into)
-        return self._caught_up(Work(tensors))
+                into = self.scratch.take(f"{name}/{field.name}", (len(rows), field.width), wide(field))
+                tensors[field.name] = self._read(rows, field, into)
+        return self._caught_up(RowBlock(tensors))
 
-    def _read(self, rows: Tensor, plane: Plane, into: Tensor) -> Tensor:
-        """Gather one plane of scattered rows from device memory."""
+    def _read(self, rows: Tensor, field: RowField, into: Tensor) -> Tensor:
+        """Gather one field of scattered rows from device memory."""
         assert self.memory is not None
-        tensor = self.memory.tensors[plane.name]
+        tensor = self.memory.tensors[field.name]
         if tensor.dtype == into.dtype:
             return torch.index_select(tensor, 0, rows.to(tensor.device), out=into)
         stored = self.scratch.take("stored", into.shape, tensor.dtype)
         return into.copy_(torch.index_select(tensor, 0, rows.to(tensor.device), out=stored))
 
-    def _from_buffer(self, buffer: Buffer, size: int, name: str) -> Work:
-        planes = {p.name: self._widened(buffer[p.name][:size], f"{name}/{p.name}") for p in self.planes}
-        return self._caught_up(Work(planes, buffer))
+    def _from_buffer(self, buffer: Buffer, size: int, name: str) -> RowBlock:
+        fields = {p.name: self._widened(buffer[p.name][:size], f"{name}/{p.name}") for p in self.fields}
+        return self._caught_up(RowBlock(fields, buffer))
 
     def _widened(self, tensor: Tensor, key: str) -> Tensor:
         dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
@@ -312,43 +280,7 @@ class CentreStore:
     def _narrowed(self, value: Tensor, dtype: torch.dtype) -> Tensor:
         return self._rounding.round(value, dtype) if self._rounding and value.dtype != dtype else value
 
-    def _caught_up(self, work: Work) -> Work:
-        if self._dense and "last" in work.planes:
-            self._dense.catch_up(work.planes)
-        return work
-
-
-def wide(plane: Plane) -> torch.dtype:
-    """Precision in which a plane is worked with."""
-    return torch.float32 if plane.dtype.is_floating_point else plane.dtype
-
-
-def _check(
-    optimiser: str,
-    weight_decay: float,
-    placement: str,
-    store_dtype: str,
-    directory: str | Path | None,
-    decay: str,
-    sampled: bool,
-) -> None:
-    for what, value, allowed in (
-        ("optimiser", optimiser, ("sgd", "adamw")),
-        ("placement", placement, PLACEMENTS),
-        ("store_dtype", store_dtype, tuple(_DTYPES)),
-        ("decay", decay, ("sampled", "dense")),
-    ):
-        if value not in allowed:
-            raise ValueError(f"{what} of the class centres is '{value}'; choose one of: {', '.join(allowed)}")
-    if weight_decay < 0:
-        raise ValueError(f"weight_decay of the class centres is {weight_decay}; it must be 0 or more")
-    if (placement == "disk") != (directory is not None):
-        raise ValueError(
-            f"placement is '{placement}' and directory is {directory}; placement 'disk' needs a directory "
-            "for its file, the others take none"
-        )
-    if decay == "dense" and optimiser != "sgd" and sampled:
-        raise ValueError(
-            "decay 'dense' is known for optimiser 'sgd' only (what AdamW does to rows without gradient is "
-            "not a linear step); use decay 'sampled'"
-        )
+    def _caught_up(self, block: RowBlock) -> RowBlock:
+        if self._dense and "last" in block.fields:
+            self._dense.catch_up(block.fields)
+        return block

@@ -10,7 +10,8 @@ from torch import Tensor
 from facescale.distributed import Dist
 from facescale.heads.base import Bytes, HeadOutput, Needs
 from facescale.heads.slot_head import SlotHead, as_ids, concatenated, last_of, on
-from facescale.margins import Margin, Own
+from facescale.heads.softmax import sample_losses, with_batch_terms
+from facescale.margins import Margin, TargetLogits
 from facescale.ops import as_float, unit
 from facescale.pools import EMPTY
 
@@ -42,17 +43,26 @@ def generative_centres(
 class AttFCHead(SlotHead):
     """Margin loss of a query against its generated centre and a container of recently generated ones.
 
-    Own class: the centre that attention makes of the identity's keys (see ``generative_centres``). Other
-    classes: the centres of the last steps, which the container keeps; those of the query's own identity are
-    left out. After the optimiser's step the batch's centres go into the container.
+    Target class: the centre that attention makes of the identity's keys (see ``generative_centres``). Other
+    classes: the centres of the last steps, which the container keeps; those of the query's identity are
+    left out. After the optimizer's step the batch's centres go into the container.
 
     With ``fresh`` the other centres of the batch count as well, and in a ``unique`` container they stand
-    for their identities' older ones. ``refresh`` below 1 (unique only) makes a centre more than a glance:
-    unit((1 - refresh) old + refresh new) is the own class and what the container keeps.
+    for their identities' older ones. ``refresh`` below 1 (unique only) makes the centre a moving average of
+    past images: unit((1 - refresh) old + refresh new) is the target class and what the container keeps.
 
-    ``compat``, as released: slots that nobody has taken hold random directions and count; own-identity
-    slots count with cosine -1, without gradient. (The release also has ``normalise_keys`` off, and the
-    margin's own ``compat``.)
+    ``compat``, as released: empty slots hold random directions and count; slots of the query's identity
+    count with cosine -1, without gradient. (The release also has ``normalise_keys`` off, and the
+    ``compat`` of the margin.)
+
+    Example:
+        >>> head = facescale.heads.build("attfc", 1000, 16, "cosface", keys=2, share=0.3)
+        >>> q_VBD = torch.randn(1, 8, 16, requires_grad=True)
+        >>> k_VBD = torch.randn(2, 8, 16)  # two more images of each identity, embedded by the twin
+        >>> head(q_VBD, torch.arange(8), k_VBD).loss.backward()
+        >>> head.after_step(lr=0.1)  # the 8 centres go into the container
+        >>> head.size, len(head.pool)
+        (300, 8)
 
     Args:
         num_ids: number of identities.
@@ -145,7 +155,7 @@ class AttFCHead(SlotHead):
         centre_GD = self._refreshed(dist.all_gather(centre_BD.to(q_BD.dtype)), id_G)
         e_GD, shared_GD = unit(x_GD), dist.shared(x_GD)
         norm_G = shared_GD.norm(dim=1)
-        own = margin.prepare(torch.linalg.vecdot(unit(shared_GD), centre_GD), norm_G)
+        target = margin.prepare(torch.linalg.vecdot(unit(shared_GD), centre_GD), norm_G)
         here = slice(dist.rank * len(id_B), (dist.rank + 1) * len(id_B))
         stale_S = torch.isin(self.slot_id, id_G) if self.unique and self.fresh else None
 
@@ -161,16 +171,15 @@ class AttFCHead(SlotHead):
             yield centre_GD[here], id_G[here, None] == id_G
 
         parts = [of_container, of_batch] if self.fresh else [of_container]
-        value_G = self.others(e_GD, own, concatenated(parts))
+        value_G = self.negatives(e_GD, target, concatenated(parts))
         if self.compat:
-            value_G = self._with_hidden(value_G, own, id_G)
-        loss = self.combine(margin.own(own), value_G).mean()
-        for term in (margin.penalty(norm_G), margin.batch_term(shared_GD, id_G)):
-            loss = loss if term is None else loss + term
+            value_G = self._with_hidden(value_G, target, id_G)
+        loss = sample_losses(margin, margin.target(target), value_G).mean()
+        loss = with_batch_terms(loss, margin, shared_GD, norm_G, id_G)
         if self.training:
             self._pending.append((centre_GD, id_G))
         stats = {
-            "target_cosine": own.cos_B.detach().mean(),
+            "target_cosine": target.cos_B.detach().mean(),
             "norm": norm_G.detach().mean(),
             "attention": attention_BV.amax(1).mean(),
         }
@@ -184,10 +193,10 @@ class AttFCHead(SlotHead):
         known_G1 = old_GD.any(1, keepdim=True)
         return torch.where(known_G1, unit(old_GD.lerp(centre_GD, self.refresh)), centre_GD)
 
-    def _with_hidden(self, value_G: Tensor, own: Own, id_G: Tensor) -> Tensor:
-        """Add own-identity slots to the others' value, at cosine -1."""
+    def _with_hidden(self, value_G: Tensor, target: TargetLogits, id_G: Tensor) -> Tensor:
+        """Add slots of the query's identity to the negatives' value, at cosine -1."""
         count_G = self.dist.all_reduce((self.slot_id[:, None] == id_G).sum(0))
-        least_G = self.margin.others(value_G.new_full((len(id_G), 1), -1.0), own)[:, 0]
+        least_G = self.margin.negatives(value_G.new_full((len(id_G), 1), -1.0), target)[:, 0]
         if self.margin.reduction == "sum":
             return value_G + count_G * least_G
         return torch.logaddexp(value_G, count_G.log() + least_G)

@@ -1,5 +1,6 @@
 """What a head is: embeddings + identities -> loss, with whatever stands for the class centres."""
 
+import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -46,7 +47,7 @@ class Bytes:
     """Planned memory of a head on one process, in bytes.
 
     Attributes:
-        device: resident on the compute device (rows, optimiser rows, queues).
+        device: resident on the compute device (rows, optimizer rows, queues).
         host: resident in host memory (host placement).
         disk: in files (disk placement).
         transient: extra peak on the device within a step.
@@ -64,7 +65,7 @@ class ClassHead(nn.Module):
     Args:
         num_ids: number of identities.
         embedding_size: D.
-        margin: what happens to the cosines.
+        margin: what happens to the cosines; the head keeps a copy, so that the caller's stays as it is.
         dist: this process among its peers.
 
     Attributes:
@@ -84,8 +85,8 @@ class ClassHead(nn.Module):
             raise ValueError(f"a head needs at least 2 identities, got {num_ids}")
         self.num_ids = num_ids
         self.embedding_size = embedding_size
-        self.margin = margin
-        margin.set_num_others(num_ids - 1)  # heads that compare with fewer say so again
+        self.margin = copy.deepcopy(margin)
+        self.margin.set_num_negatives(num_ids - 1)  # heads that compare with fewer say so again
         self.dist = dist
 
     def begin_step(self, strength: float, loss_scale: float) -> None:
@@ -109,7 +110,7 @@ class ClassHead(nn.Module):
         raise NotImplementedError
 
     def after_step(self, lr: float) -> None:
-        """Do what follows the backbone's optimiser step (row updates, enqueueing) at rate ``lr``."""
+        """Do what follows the backbone's optimizer step (row updates, enqueueing) at rate ``lr``."""
 
     def skip_step(self) -> None:
         """Forget what ``forward`` prepared: the step was not finite."""

@@ -13,6 +13,7 @@ from facescale.distributed import Dist
 from facescale.heads.base import Bytes, HeadOutput, Needs
 from facescale.heads.f2c_pool import PoolView, Writes, plan_writes
 from facescale.heads.slot_head import SlotHead, as_ids, on
+from facescale.heads.softmax import sample_losses, with_batch_terms
 from facescale.margins import Margin
 from facescale.ops import as_float, unit
 from facescale.pools import EMPTY, IntArray, LruPool
@@ -31,7 +32,7 @@ class F2CHead(SlotHead):
     once with the second rows of the slots that this pass has refreshed. Probes whose identity has a slot get
     the margin loss; those without (outliers) are pushed away from their ``hard`` nearest slots: mean of the
     cosines, below 0 cut to 0. The loss is the sum over both passes of both comparisons. The first pass leaves
-    the pool as it was, the second one's features stay after the optimiser's step.
+    the pool as it was, the second one's features stay after the optimizer's step.
 
     Both passes are computed on top of the pool, which itself changes between steps only. So gradients are
     right in any precision.
@@ -41,11 +42,20 @@ class F2CHead(SlotHead):
     its images. With ``both`` the features of y stay behind those of x, so that the average goes over twice
     as many. With ``rows_per_id`` = 1 there is no second, older row and no second comparison.
 
-    ``compat``, as released: slots that nobody has taken hold random directions and count; see also
+    ``compat``, as released: empty slots hold random directions and count; see also
     ``plan_writes``. The released losses AM, Arc and SV are the margins cosface, arcface and sv_softmax
     (compat) with scale 32 and m 0.4.
 
     State: the pool, the toggles; the rows by ``save_rows``.
+
+    Example:
+        >>> head = facescale.heads.build("f2c", 1000, 16, "cosface", share=0.1)
+        >>> q_VBD = torch.randn(2, 8, 16, requires_grad=True)  # views x and y
+        >>> k_VBD = torch.randn(2, 8, 16)  # the same images, embedded by the twin
+        >>> head(q_VBD, torch.arange(8), k_VBD).loss.backward()
+        >>> head.after_step(lr=0.1)
+        >>> head.size, len(head.pool)
+        (100, 8)
 
     Args:
         num_ids: number of identities.
@@ -138,7 +148,7 @@ class F2CHead(SlotHead):
             return self._forward(as_float(q_VBD), id_B.expand(2, -1), k_VBD)
 
     def _forward(self, q_VBD: Tensor, id_VB: Tensor, k_VBD: Tensor) -> HeadOutput:
-        self._settle()  # what an earlier part of the step (gradient accumulation) has left
+        self._write_waiting()  # what an earlier part of the step (gradient accumulation) has left
         dist = self.dist
         x_VGD = [dist.gather_with_grad(q_BD) for q_BD in q_VBD]
         g_VGD = [dist.all_gather(unit(k_BD).to(q_VBD.dtype)) for k_BD in k_VBD.detach()]
@@ -169,8 +179,8 @@ class F2CHead(SlotHead):
     def _pass(
         self, x_GD: Tensor, id_G: IntArray, g_GD: Tensor, gallery_id_G: IntArray
     ) -> tuple[Tensor, Writes, dict[str, Tensor]]:
-        """Put the gallery features into the pool (in thought) and compare the probes with it."""
-        writes = self._seat(gallery_id_G)
+        """Compare the probes with the pool as it would be with the gallery features in it."""
+        margin, writes = self.margin, self._assign_slots(gallery_id_G)
         slot_G = self.pool.view(id_G)
         shared_GD = self.dist.shared(x_GD)
         norm_G = shared_GD.norm(dim=1)
@@ -180,22 +190,21 @@ class F2CHead(SlotHead):
         loss = x_GD.new_zeros(())
         for view in self._views(writes, g_GD):
             found_PD = self.dist.all_reduce(view.at(known_P)).to(x_GD.dtype)
-            own = self.margin.prepare(torch.linalg.vecdot(shared_PD, found_PD), norm_G[inside])
-            value_P = self.others(e_PD, own, partial(view.chunks, self.chunk, on(known_P, x_GD)))
-            loss = loss + self.combine(self.margin.own(own), value_P).sum() / max(1, len(inside))
+            target = margin.prepare(torch.linalg.vecdot(shared_PD, found_PD), norm_G[inside])
+            value_P = self.negatives(e_PD, target, partial(view.chunks, self.chunk, on(known_P, x_GD)))
+            loss = loss + sample_losses(margin, margin.target(target), value_P).sum() / max(1, len(inside))
             if len(outside) and self.outlier_weight:
                 loss = loss + self.outlier_weight * self._nearest(unit(shared_GD[outside]), view)
-        for term in (self.margin.penalty(norm_G), self.margin.batch_term(shared_GD, on(id_G, x_GD))):
-            loss = loss if term is None else loss + term
+        loss = with_batch_terms(loss, margin, shared_GD, norm_G, on(id_G, x_GD))
         stats = {
-            "target_cosine": own.cos_B.detach().mean(),
+            "target_cosine": target.cos_B.detach().mean(),
             "norm": norm_G.detach().mean(),
             "outliers": torch.tensor(len(outside) / max(1, len(id_G))),
         }
         return loss, writes, stats
 
-    def _seat(self, id_G: IntArray) -> Writes:
-        """Give identities slots, and say what their features do there."""
+    def _assign_slots(self, id_G: IntArray) -> Writes:
+        """Assign slots to identities, and plan what their features write there."""
         before, slots = self.pool.view(id_G), self.pool.try_get(id_G)
         return plan_writes(id_G, before, slots, self.toggles, self.compat, self.rows_per_id)
 
@@ -235,7 +244,7 @@ class F2CHead(SlotHead):
         order = over.argsort()
         yield PoolView(self.rows[0], over[order], rows_ND[on(order, g_GD)], self.num_counting)
 
-    def _settle(self) -> None:
+    def _write_waiting(self) -> None:
         """Put the waiting features into the rows."""
         if self._waiting is None:
             return
@@ -244,7 +253,7 @@ class F2CHead(SlotHead):
         self._write(writes, g_GD)
         if self.both:
             other_GD = self._refreshed(other_GD, other_id_G)
-            self._write(self._seat(other_id_G), other_GD)
+            self._write(self._assign_slots(other_id_G), other_GD)
 
     def _write(self, writes: Writes, g_GD: Tensor) -> None:
         """Put features into the rows, so that it can be undone."""
@@ -257,7 +266,7 @@ class F2CHead(SlotHead):
 
     def after_step(self, lr: float) -> None:
         """Keep the second pass's features."""
-        self._settle()
+        self._write_waiting()
         self.pool.commit()
         self._undo.clear()
         self._old_toggles.clear()
@@ -274,7 +283,7 @@ class F2CHead(SlotHead):
         self._old_toggles.clear()
 
     def get_extra_state(self) -> dict[str, Any]:
-        """Who sits where, and the toggles."""
+        """Which identity is in which slot, and the toggles."""
         return {**super().get_extra_state(), "toggles": torch.from_numpy(self.toggles.copy())}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:

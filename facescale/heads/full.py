@@ -1,32 +1,38 @@
 """Exact softmax over all class centres: every class in every step."""
 
-from pathlib import Path
+from typing import Any, Literal
 
+from facescale.centres.options import StoreOptions, takes_store_options
 from facescale.distributed import Dist
 from facescale.heads.centre_head import CentreHead
 from facescale.margins import Margin
 
 
+@takes_store_options
 class FullHead(CentreHead):
     """Margin loss over all identities, exact, in chunks of classes; see ``CentreHead``.
 
-    All rows are read twice and written once per step. Optimiser rows are those of ``CentreStore``.
+    All rows are read twice and written once per step. Optimizer rows are those of ``CentreStore``.
+
+    Example:
+        >>> head = facescale.heads.build("full", num_ids=1000, embedding_size=16, margin="cosface")
+        >>> q_VBD = torch.randn(1, 8, 16, requires_grad=True)  # one view of 8 images
+        >>> out = head(q_VBD, torch.arange(8))
+        >>> out.loss.backward()
+        >>> head.after_step(lr=0.1)  # the rows move
+        >>> tuple(q_VBD.grad.shape), sorted(out.stats)
+        ((1, 8, 16), ['norm', 'target_cosine'])
 
     Args:
         num_ids: number of identities.
         embedding_size: D.
         margin: what happens to the cosines.
         dist: this process among its peers.
-        optimizer: of the centres: "sgd" or "adamw".
-        momentum: of sgd.
-        weight_decay: of the centres.
-        placement: where the centres are: "device", "host" or "disk".
-        store_dtype: of the stored centres: "float32", "bfloat16" or "float16".
-        directory: folder for placement "disk".
         products: precision of matrix products: "auto", "float32" or "bfloat16".
         chunk: classes evaluated at a time; 0 is a good size for the device.
         compat: as released: -log p is cut at 69.08, identities that are -1 count; see ``CentreHead``.
-        seed: of the start values.
+        seed: seed of the start values.
+        **store: see ``StoreOptions``.
     """
 
     def __init__(
@@ -36,16 +42,11 @@ class FullHead(CentreHead):
         margin: Margin,
         dist: Dist,
         *,
-        optimizer: str = "sgd",
-        momentum: float = 0.9,
-        weight_decay: float = 5e-4,
-        placement: str = "device",
-        store_dtype: str = "float32",
-        directory: str | Path | None = None,
-        products: str = "auto",
+        products: Literal["auto", "float32", "bfloat16"] = "auto",
         chunk: int = 0,
         compat: bool = False,
         seed: int = 0,
+        **store: Any,
     ) -> None:
         super().__init__(
             num_ids,
@@ -55,12 +56,6 @@ class FullHead(CentreHead):
             products=products,
             chunk=chunk,
             compat=compat,
-            sampled=False,
             seed=seed,
-            optimiser=optimizer,
-            momentum=momentum,
-            weight_decay=weight_decay,
-            placement=placement,
-            store_dtype=store_dtype,
-            directory=directory,
+            store=StoreOptions(**store),
         )

@@ -11,7 +11,7 @@ from facescale.heads.base import Bytes
 from facescale.margins import Margin
 from facescale.ops import StochasticRounding
 
-# R rows of a chunk, N rows that a step looks at, B batch of all processes, D embedding size
+# R rows of a chunk, N rows that a step reads, B batch of all processes, D embedding size
 
 _FLOAT = 4
 # (C, B) float32 tensors while autograd differentiates a margin: about 16 at once, the rest is freed in pieces
@@ -35,37 +35,37 @@ def centre_bytes(
         products: precision of matrix products.
         chunk: classes evaluated at a time.
         batch: images of all processes.
-        num_selected: classes looked at in a step (None: all).
+        num_selected: classes that a step compares with (None: all).
     """
     sampled, per_id = num_selected is not None, store.rows_per_id
-    looked = store.num_rows if num_selected is None else num_selected * per_id
-    rows = min(chunk * per_id, looked)
+    rows_read = store.num_rows if num_selected is None else num_selected * per_id
+    rows = min(chunk * per_id, rows_read)
     work = _of_chunk(margin, products, rows, batch, store.dim, sampled)
     if products is torch.float32 or not store.fuses:
         work += rows * store.dim * _FLOAT  # the gradient of the rows
-    work += looked * _FLOAT + batch * store.dim * _FLOAT * (6 + per_id)  # norms; embeddings and own rows
+    work += rows_read * _FLOAT + batch * store.dim * _FLOAT * (6 + per_id)  # norms; embeddings, target rows
     if num_selected is not None:
-        work += _of_sample(margin, products, looked, batch, per_id) + 100 * num_selected
-    staged = rows if not sampled else looked
+        work += _of_sample(margin, products, rows_read, batch, per_id) + 100 * num_selected
+    staged = rows if not sampled else rows_read
     work += _of_copies(store, rows, staged, sampled)
     block = BLOCK * store.dim * _FLOAT
     first = initial_bytes(store.dim, store.num_ids * per_id) + 3 * block
-    resident = store.num_rows * sum(plane.bytes for plane in store.planes)
+    resident = store.num_rows * sum(field.bytes for field in store.fields)
     if store.placement == "device":
         on_cpu = store.dist.device.type == "cpu"  # where the first rows are drawn, too
         return Bytes(device=resident, transient=max(work, first) if on_cpu else work)
     buffers = 2 * (staged + batch * per_id) * 17 // 16
     if store.placement == "host":
         return Bytes(host=resident + max(first, buffers * resident // max(1, store.num_rows)), transient=work)
-    record = record_bytes(store.planes)
-    spare = 0 if begins_compiled(store.planes) else block + _THREAD
+    record = record_bytes(store.fields)
+    spare = 0 if begins_compiled(store.fields) else block + _THREAD
     numbers = table_bytes(store.num_rows)
     host = buffers * record + first + spare + numbers + store.num_rows // 4
     return Bytes(host=host, disk=store.num_rows * (record + NUMBER_BYTES), transient=work)
 
 
 def _of_chunk(margin: Margin, products: torch.dtype, rows: int, batch: int, dim: int, sampled: bool) -> int:
-    """What ``Chunked`` holds of a chunk of rows."""
+    """What ``ChunkedSoftmax`` holds of a chunk of rows."""
     cells, classes = rows * batch, rows // margin.subcentres * batch
     work = classes * _FLOAT + cells * _FLOAT  # logits, their product with the cosines
     if products is torch.float32:
@@ -73,7 +73,7 @@ def _of_chunk(margin: Margin, products: torch.dtype, rows: int, batch: int, dim:
     else:
         half = products.itemsize  # products in both precisions; rows, weights, gradient and batch in half
         work += cells * (_FLOAT + half + (0 if sampled else half)) + (2 * rows + batch) * dim * half
-    bent = not margin.plain_others or margin.tally is not None
+    bent = not margin.plain_negatives or margin.counts is not None
     if bent or margin.subcentres > 1:
         work += cells * _FLOAT  # the cosines beside the products
     if bent:
@@ -84,19 +84,19 @@ def _of_chunk(margin: Margin, products: torch.dtype, rows: int, batch: int, dim:
     return work
 
 
-def _of_sample(margin: Margin, products: torch.dtype, looked: int, batch: int, per_id: int) -> int:
+def _of_sample(margin: Margin, products: torch.dtype, rows_read: int, batch: int, per_id: int) -> int:
     """Products, and exponentials where they are kept, of all sampled rows with the batch."""
-    keeps_exp = margin.reduction == "softmax" and margin.plain_others and margin.tally is None
-    kept = looked + (looked // per_id if keeps_exp and margin.scale < 64.1 else 0)
+    keeps_exp = margin.reduction == "softmax" and margin.plain_negatives and margin.counts is None
+    kept = rows_read + (rows_read // per_id if keeps_exp and margin.scale < 64.1 else 0)
     return kept * batch * products.itemsize
 
 
 def _of_copies(store: CentreStore, rows: int, staged: int, sampled: bool) -> int:
     """Rows on the device beside the stored ones: gathered, widened, rounded, or caught up."""
     values = store.dim * _FLOAT
-    wide = sum(plane.width * max(_FLOAT, plane.dtype.itemsize) for plane in store.planes)
-    narrow = [p for p in store.planes if p.dtype.is_floating_point and p.dtype.itemsize < _FLOAT]
-    decays = any(plane.name == "last" for plane in store.planes)
+    wide = sum(field.width * max(_FLOAT, field.dtype.itemsize) for field in store.fields)
+    narrow = [p for p in store.fields if p.dtype.is_floating_point and p.dtype.itemsize < _FLOAT]
+    decays = any(field.name == "last" for field in store.fields)
     work = 0
     if store.placement == "device":
         staged = rows

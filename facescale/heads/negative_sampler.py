@@ -1,4 +1,4 @@
-"""Which classes a Partial FC step looks at: exactly uniform, at a cost that does not grow with C."""
+"""The classes of a Partial FC step: drawn exactly uniformly, at a cost that does not grow with C."""
 
 import numpy as np
 
@@ -58,7 +58,7 @@ class NegativeSampler:
         return chosen
 
     def window(self, step: int) -> np.ndarray:
-        """Classes that a step will most probably look at, ascending."""
+        """Classes that a step will most probably read, ascending."""
         value, place = self._draws(step, self.num_wanted)
         if len(value) == self.num_wanted:
             return value

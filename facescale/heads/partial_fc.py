@@ -1,28 +1,37 @@
-"""Partial FC: a step looks at the batch's own classes and a sample of the others."""
+"""Partial FC: each step compares with the batch's target classes and a sample of the negatives."""
 
-from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from facescale.centres.options import StoreOptions, takes_store_options
 from facescale.distributed import Dist
 from facescale.heads.centre_head import CentreHead
 from facescale.heads.negative_sampler import NegativeSampler
 from facescale.margins import Margin
 
 
+@takes_store_options
 class PartialFCHead(CentreHead):
-    """Margin loss over the batch's own classes and sampled others (An et al., Partial FC, CVPR 2022).
+    """Margin loss over the batch's target classes and sampled others (An et al., Partial FC, CVPR 2022).
 
     Only the rows of these classes are read, computed with and written. Say how many they are with one of
-    ``rate`` (share of each process's classes, own ones included, as in the paper) and ``num_negatives``
+    ``rate`` (share of each process's classes, target classes included, as in the paper) and ``num_negatives``
     (number of others over all processes). With rate 0, classes are compared with those of the batch only.
-    If a batch has more own classes than rate allows for, it is compared with these.
+    If a batch has more target classes than rate allows for, it is compared with these.
 
     By default a row that is not sampled rests: its momentum and decay wait with it. That is what the method
     says; the released code moves every row in every step, by decay and momentum, which ``decay="dense"``
     does too (at no cost per row: rows are caught up when they are next read).
+
+    Example:
+        >>> head = facescale.heads.build("partial_fc", 1000, 16, "arcface", rate=0.1)
+        >>> q_VBD = torch.randn(1, 8, 16, requires_grad=True)  # one view of 8 images
+        >>> loss = head(q_VBD, torch.arange(8)).loss  # over 100 of the 1000 classes
+        >>> loss.backward()
+        >>> head.after_step(lr=0.1)  # these 100 rows move
 
     Args:
         num_ids: number of identities.
@@ -34,16 +43,11 @@ class PartialFCHead(CentreHead):
         rate: share of the classes, 0 to 1.
         num_negatives: other classes per step over all processes, instead of ``rate``.
         decay: "sampled" or "dense"; "dense" is also the default under ``compat``.
-        optimizer: of the centres: "sgd" or "adamw".
-        momentum: of sgd.
-        weight_decay: of the centres.
-        placement: where the centres are: "device", "host" or "disk".
-        store_dtype: of the stored centres: "float32", "bfloat16" or "float16".
-        directory: folder for placement "disk".
         products: precision of matrix products: "auto", "float32" or "bfloat16".
         chunk: classes evaluated at a time; 0 is a good size for the device.
         compat: as released: -log p is cut at 69.08, identities that are -1 count; see ``CentreHead``.
-        seed: of the start values and the samples.
+        seed: seed of the start values and the samples.
+        **store: see ``StoreOptions``.
     """
 
     def __init__(
@@ -55,17 +59,12 @@ class PartialFCHead(CentreHead):
         *,
         rate: float | None = None,
         num_negatives: int | None = None,
-        decay: str | None = None,
-        optimizer: str = "sgd",
-        momentum: float = 0.9,
-        weight_decay: float = 5e-4,
-        placement: str = "device",
-        store_dtype: str = "float32",
-        directory: str | Path | None = None,
-        products: str = "auto",
+        decay: Literal["sampled", "dense"] | None = None,
+        products: Literal["auto", "float32", "bfloat16"] = "auto",
         chunk: int = 0,
         compat: bool = False,
         seed: int = 0,
+        **store: Any,
     ) -> None:
         if rate is not None and num_negatives is not None:
             raise ValueError(
@@ -80,6 +79,9 @@ class PartialFCHead(CentreHead):
                 f"num_negatives of partial_fc is {num_negatives}; it must be positive (rate=0 compares with "
                 "the classes of the batch only)"
             )
+        decay = decay or ("dense" if compat else "sampled")
+        if decay not in ("sampled", "dense"):
+            raise ValueError(f"decay of partial_fc is '{decay}'; choose one of: sampled, dense")
         super().__init__(
             num_ids,
             embedding_size,
@@ -88,15 +90,9 @@ class PartialFCHead(CentreHead):
             products=products,
             chunk=chunk,
             compat=compat,
-            sampled=rate != 1,
             seed=seed,
-            optimiser=optimizer,
-            momentum=momentum,
-            weight_decay=weight_decay,
-            placement=placement,
-            store_dtype=store_dtype,
-            directory=directory,
-            decay=decay or ("dense" if compat else "sampled"),
+            store=StoreOptions(**store),
+            dense_decay=rate != 1 and decay == "dense",
         )
         self.rate = rate
         self.num_negatives = num_negatives
@@ -105,7 +101,7 @@ class PartialFCHead(CentreHead):
         self.sampler = NegativeSampler(
             num_classes, wanted, extra_positives=rate is None, seed=seed, shard=dist.rank
         )
-        margin.set_num_others(max(1, min(num_ids - 1, wanted * dist.world_size)))
+        self.margin.set_num_negatives(max(1, min(num_ids - 1, wanted * dist.world_size)))
 
     def select(self, local_G: Tensor) -> Tensor | None:
         """See ``CentreHead.select``."""

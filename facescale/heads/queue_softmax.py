@@ -1,4 +1,4 @@
-"""The other classes' part of a margin loss where centres get no gradient: chunk by chunk, without logits."""
+"""The negatives of a margin loss where centres get no gradient: chunk by chunk, without all logits."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, cast
@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from facescale.distributed import Dist
-from facescale.heads.softmax import NOTHING
-from facescale.margins import Margin, Own
+from facescale.heads.softmax import NOTHING, over_processes
+from facescale.margins import Margin, TargetLogits
 
 # G batch of all processes, C rows of a chunk, D embedding size
 
@@ -17,72 +17,74 @@ from facescale.margins import Margin, Own
 Chunks = Callable[[], Iterator[tuple[Tensor, Tensor | None]]]
 
 
-def others_value(
-    e_GD: Tensor, margin: Margin, own: Own, chunks: Chunks, dtype: torch.dtype, dist: Dist
+def negatives_value(
+    e_GD: Tensor, margin: Margin, target: TargetLogits, chunks: Chunks, dtype: torch.dtype, dist: Dist
 ) -> Tensor:
     """Log-sum-exp over all rows of all processes after the margin (the sum, for margins that sum), (G,).
 
-    With l = others(cos), p = exp(l - value) for softmax margins and p = 1 for margins that sum, the gradient
-    of value_g by the unit embedding is sum_c p_gc l'(cos_gc) w_c; the forward pass makes it along with the
-    value, so that only one chunk of logits ever exists. Where nothing counts the value is NOTHING (or 0).
+    With l = negatives(cos), p = exp(l - value) for softmax margins and p = 1 for margins that sum, the
+    gradient of value_g by the unit embedding is sum_c p_gc l'(cos_gc) w_c; the forward pass makes it along
+    with the value, so that only one chunk of logits ever exists. Without negatives the value is NOTHING (or
+    0).
 
     Args:
         e_GD: unit embeddings, the same on all processes.
         margin: the margin; its learned parameters get their gradient.
-        own: what it prepared.
+        target: what it prepared.
         chunks: this process's rows.
         dtype: precision of the products.
         dist: this process among its peers.
     """
-    fixed = Own(own.cos_B.detach(), {name: x.detach() for name, x in own.extra.items()})
+    fixed = TargetLogits(target.cos_B.detach(), {name: x.detach() for name, x in target.extra.items()})
     parameters = tuple(p for p in margin.parameters() if p.requires_grad)
-    value_G = _Others.apply(e_GD, margin, fixed, chunks, dtype, dist, *parameters)  # type: ignore[no-untyped-call]
+    value_G = _Negatives.apply(e_GD, margin, fixed, chunks, dtype, dist, *parameters)  # type: ignore[no-untyped-call]
     return cast(Tensor, value_G)
 
 
-class _Others(torch.autograd.Function):
+class _Negatives(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
         e_GD: Tensor,
         margin: Margin,
-        own: Own,
+        target: TargetLogits,
         chunks: Chunks,
         dtype: torch.dtype,
         dist: Dist,
         *parameters: Tensor,
     ) -> Tensor:
         softmax = margin.reduction == "softmax"
-        top_G = e_GD.new_full((len(e_GD),), NOTHING if softmax else 0.0)
-        sum_G, pull_GD = torch.zeros_like(top_G), torch.zeros_like(e_GD)
+        running_max_G = e_GD.new_full((len(e_GD),), NOTHING if softmax else 0.0)
+        sum_G, grad_embedding_GD = torch.zeros_like(running_max_G), torch.zeros_like(e_GD)
         for rows_CD, hidden_CG in chunks():
-            top_G = _add_chunk(
-                top_G, sum_G, pull_GD, e_GD, margin, own, rows_CD, hidden_CG, dtype, ctx.needs_input_grad[0]
+            running_max_G = _add_chunk(
+                running_max_G,
+                sum_G,
+                grad_embedding_GD,
+                e_GD,
+                margin,
+                target,
+                rows_CD,
+                hidden_CG,
+                dtype,
+                ctx.needs_input_grad[0],
             )
+        value_G = over_processes(margin, running_max_G, sum_G, grad_embedding_GD, dist)
         if softmax:
-            higher_G = dist.all_reduce(top_G.clone(), "max")
-            shrink_G = (top_G - higher_G).exp()
-            sum_G = dist.all_reduce(sum_G * shrink_G)
-            tiny = torch.finfo(sum_G.dtype).tiny
-            pull_GD *= (shrink_G / sum_G.clamp_min(tiny))[:, None]
-            value_G = (higher_G + sum_G.log()).clamp_min(NOTHING)
-        else:
-            value_G = dist.all_reduce(sum_G)
-        if margin.tally is not None:
-            dist.all_reduce(margin.tally)
-        ctx.save_for_backward(e_GD, value_G, pull_GD)
-        ctx.rest = margin, own, chunks, dtype, dist, parameters
+            value_G = value_G.clamp_min(NOTHING)
+        ctx.save_for_backward(e_GD, value_G, grad_embedding_GD)
+        ctx.rest = margin, target, chunks, dtype, dist, parameters
         return value_G
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        e_GD, value_G, pull_GD = ctx.saved_tensors
-        margin, own, chunks, dtype, dist, parameters = ctx.rest
+        e_GD, value_G, grad_embedding_GD = ctx.saved_tensors
+        margin, target, chunks, dtype, dist, parameters = ctx.rest
         totals = [torch.zeros_like(p) for p in parameters]
         for rows_CD, hidden_CG in chunks() if parameters else ():
             cos_GC = _cosines(e_GD, rows_CD, dtype)
             with torch.enable_grad():
-                out_GC = margin.others(cos_GC, own)
+                out_GC = margin.negatives(cos_GC, target)
             if not out_GC.requires_grad:  # the parameters act elsewhere (UniTSFace's threshold)
                 break
             weight_GC = torch.ones_like(out_GC)
@@ -94,54 +96,58 @@ class _Others(torch.autograd.Function):
             for total, grad in zip(totals, found, strict=True):
                 if grad is not None:
                     total += grad
-        return grads[0][:, None] * pull_GD, *[None] * 5, *(dist.all_reduce(total) for total in totals)
+        return (
+            grads[0][:, None] * grad_embedding_GD,
+            *[None] * 5,
+            *(dist.all_reduce(total) for total in totals),
+        )
 
 
 def _add_chunk(
-    top_G: Tensor,
+    running_max_G: Tensor,
     sum_G: Tensor,
-    pull_GD: Tensor,
+    grad_embedding_GD: Tensor,
     e_GD: Tensor,
     margin: Margin,
-    own: Own,
+    target: TargetLogits,
     rows_CD: Tensor,
     hidden_CG: Tensor | None,
     dtype: torch.dtype,
-    with_pull: bool,
+    with_grad: bool,
 ) -> Tensor:
-    """Add a chunk to the running sum and pull (both relative to exp(top)), in place; returns the new top."""
+    """Add a chunk to the running sum and gradient (relative to exp(running max)), in place; the new max."""
     softmax = margin.reduction == "softmax"
     cos_GC = _cosines(e_GD, rows_CD, dtype)
-    margin.observe(cos_GC, own)
-    out_GC, slope_GC = _margin_and_slope(margin, cos_GC, own)
+    margin.observe(cos_GC, target)
+    out_GC, slope_GC = _margin_and_slope(margin, cos_GC, target)
     if hidden_CG is not None:
         out_GC.masked_fill_(hidden_CG.T, -torch.inf if softmax else 0.0)
     if softmax:
-        higher_G = torch.maximum(top_G, out_GC.amax(1))
-        shrink_G = (top_G - higher_G).exp_()
+        new_max_G = torch.maximum(running_max_G, out_GC.amax(1))
+        shrink_G = (running_max_G - new_max_G).exp_()
         sum_G.mul_(shrink_G)
-        pull_GD.mul_(shrink_G[:, None])
-        top_G = higher_G
-        out_GC.sub_(top_G[:, None]).exp_()
+        grad_embedding_GD.mul_(shrink_G[:, None])
+        running_max_G = new_max_G
+        out_GC.sub_(running_max_G[:, None]).exp_()
     sum_G += out_GC.sum(1)
-    if with_pull:
+    if with_grad:
         weight_GC = out_GC.mul_(slope_GC) if softmax else torch.zeros_like(out_GC).add_(slope_GC)
         if hidden_CG is not None and not softmax:
             weight_GC.masked_fill_(hidden_CG.T, 0.0)
-        pull_GD += torch.mm(weight_GC.to(dtype), rows_CD.to(dtype)).to(pull_GD.dtype)
-    return top_G
+        grad_embedding_GD += torch.mm(weight_GC.to(dtype), rows_CD.to(dtype)).to(grad_embedding_GD.dtype)
+    return running_max_G
 
 
 def _cosines(e_GD: Tensor, rows_CD: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.mm(e_GD.to(dtype), rows_CD.to(dtype).T).to(e_GD.dtype)
 
 
-def _margin_and_slope(margin: Margin, cos_GC: Tensor, own: Own) -> tuple[Tensor, Tensor | float]:
-    """Others' logits (or losses) and their derivative by the cosine; may use up the cosines."""
-    if margin.plain_others:
+def _margin_and_slope(margin: Margin, cos_GC: Tensor, target: TargetLogits) -> tuple[Tensor, Tensor | float]:
+    """Logits (or losses) of negatives and their derivative by the cosine; may use up the cosines."""
+    if margin.plain_negatives:
         return cos_GC.mul_(margin.scale), margin.scale
     with torch.enable_grad():
         leaf_GC = cos_GC.detach().requires_grad_()
-        out_GC = margin.others(leaf_GC, own)
+        out_GC = margin.negatives(leaf_GC, target)
         (slope_GC,) = torch.autograd.grad(out_GC.sum(), leaf_GC)
     return out_GC.detach(), slope_GC

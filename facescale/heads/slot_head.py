@@ -1,4 +1,4 @@
-"""Base of the heads whose centres sit in slots that identities take in turn; they get no gradient."""
+"""Base of the heads whose centres are in slots that identities take in turn; they get no gradient."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,8 +13,8 @@ from torch import Tensor
 
 from facescale.distributed import Dist
 from facescale.heads.base import Bytes, ClassHead
-from facescale.heads.queue_softmax import Chunks, others_value
-from facescale.margins import Margin, Own
+from facescale.heads.queue_softmax import Chunks, negatives_value
+from facescale.margins import Margin, TargetLogits
 from facescale.ops import default_chunk, product_dtype, unit
 from facescale.pools import BoolArray, IntArray, LruPool, Pool, RingPool
 
@@ -27,7 +27,7 @@ _FILL = 4096  # identities that enter an empty container at once
 class SlotHead(ClassHead):
     """Rows (P, S, D) of one logical container whose slots are divided between the processes.
 
-    Which identity sits where is known to all processes (``pool``), the rows to one each. Every process sees
+    All processes know which identity is in which slot (``pool``); each row is held by one. Every process sees
     the embeddings of all, compares them with its rows, and gets the same loss. Under ``torch.device("meta")``
     no rows are made: for sizes.
 
@@ -41,8 +41,8 @@ class SlotHead(ClassHead):
         size: slots of all processes; 0 takes ``share`` of the identities.
         share: see ``size``.
         planes: P.
-        unique: an identity sits in one slot, the least recently used one gives way; else a ring.
-        random: slots that nobody has taken hold random directions and count, as in the releases.
+        unique: an identity has one slot, the least recently used one gives way; else a ring.
+        random: empty slots hold random directions and count, as in the releases.
         products: precision of the matrix products: "auto", "float32" or "bfloat16".
         chunk: slots compared with at a time; 0 is a good size for the device.
         seed: of the random directions.
@@ -73,7 +73,7 @@ class SlotHead(ClassHead):
                 "identities above 0 up to 1"
             )
         self.size = size or max(1, int(share * num_ids))
-        margin.set_num_others(self.size)
+        self.margin.set_num_negatives(self.size)
         self.pool: Pool = (LruPool if unique else RingPool)(self.size)
         self.first, self.stop = dist.shard(self.size)
         self.products = product_dtype(products, dist.device)
@@ -109,16 +109,10 @@ class SlotHead(ClassHead):
         self.set_extra_state(self.get_extra_state())  # all that depends on which identity is where
         F.normalize(self.rows.normal_(), dim=-1, out=self.rows)
 
-    def others(self, e_GD: Tensor, own: Own, chunks: Chunks) -> Tensor:
-        """What the rows in ``chunks`` add to each sample's loss, (G,), the same on all processes."""
+    def negatives(self, e_GD: Tensor, target: TargetLogits, chunks: Chunks) -> Tensor:
+        """Log-sum-exp (or sum) over the rows in ``chunks`` for each sample, (G,); the same everywhere."""
         dtype = self.products if e_GD.dtype is torch.float32 else e_GD.dtype
-        return others_value(e_GD, self.margin, own, chunks, dtype, self.dist)
-
-    def combine(self, own_G: Tensor, value_G: Tensor) -> Tensor:
-        """Loss from the own class's logit (or loss) and the others' value."""
-        if self.margin.reduction == "sum":
-            return own_G + value_G
-        return F.softplus(value_G - own_G, threshold=80)  # -log(exp(own) / (exp(own) + sum of the others))
+        return negatives_value(e_GD, self.margin, target, chunks, dtype, self.dist)
 
     def read(self, plane: int, slots: IntArray) -> Tensor:
         """Rows (N, D) of any slots, also of other processes; for slot -1 zeros. All processes call."""
@@ -145,7 +139,7 @@ class SlotHead(ClassHead):
     # ---- state --------------------------------------------------------------------------------------------
 
     def get_extra_state(self) -> dict[str, Any]:
-        """Who sits where, for ``state_dict``."""
+        """Which identity is in which slot, for ``state_dict``."""
         return {"pool": {name: torch.from_numpy(x) for name, x in self.pool.state().items()}}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
@@ -161,16 +155,28 @@ class SlotHead(ClassHead):
         save_file({"rows": self.rows.cpu()}, folder / f"slots_{self.first:012d}.safetensors")
 
     def load_rows(self, folder: Path) -> None:
-        """Read the rows that any number of processes saved."""
+        """Read the rows that any number of processes saved.
+
+        Raises:
+            ValueError: no rows were saved there, or those of a process are missing.
+        """
+        next_slot = 0
         for path in sorted(folder.glob("slots_*.safetensors")):
             first = int(path.stem.removeprefix("slots_"))
+            if first != next_slot:
+                raise ValueError(
+                    f"slots {next_slot} to {first - 1} are missing in {folder}; use a whole checkpoint"
+                )
             with safe_open(path, "pt") as file:
                 saved = file.get_slice("rows")
+                next_slot += saved.get_shape()[1]
                 start, stop = max(first, self.first), min(first + saved.get_shape()[1], self.stop)
                 if start < stop:
                     self.rows[:, start - self.first : stop - self.first] = saved[
                         :, start - first : stop - first
                     ]
+        if next_slot == 0:
+            raise ValueError(f"no slots of a container or pool in {folder}; use a whole checkpoint")
 
     def slot_bytes(self, batch_size: int, embeddings: float, share: float, copied: bool) -> Bytes:
         """Planned memory of rows and bookkeeping, and the peak while a chunk is compared.
@@ -185,7 +191,7 @@ class SlotHead(ClassHead):
         chunk = min(self.chunk, self.stop - self.first)
         cells, row_values = share * chunk * batch, chunk * self.embedding_size
         # float32 logits and a byte that hides; margins that bend each logit make half a dozen more of them
-        transient = (5 if self.margin.plain_others else 32) * cells
+        transient = (5 if self.margin.plain_negatives else 32) * cells
         transient += 4 * embeddings * batch * self.embedding_size + 4 * row_values * copied
         if self.products is not torch.float32:
             transient += 4 * cells + 2 * row_values

@@ -4,6 +4,9 @@ import importlib
 import importlib.util
 from types import ModuleType
 
+DIGIT_BITS = 12
+"""Bits of a row's number that choose one of the 4096 start values, or of the masks on them."""
+
 
 def available() -> bool:
     """Whether numba is installed."""

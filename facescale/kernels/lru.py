@@ -4,10 +4,10 @@ A batch of random ids waits for memory far longer than it computes. So an identi
 table of buckets of four, each 64 bytes, which hold ids, slots and last uses side by side. All lines that a
 batch will need are asked for first; then the ids are taken one by one.
 
-An id is in its home bucket, or, if that is full, in the next one that is not. When somebody leaves a full
+An id is in its home bucket, or, if that is full, in the next one that is not. When an id leaves a full
 bucket, the gap is filled from behind (``_fill_gap``), so a search may stop at the first bucket with room.
 
-All numbers of places are unsigned: numba looks at signed ones first whether they count from the end.
+All numbers of places are unsigned: for signed ones numba first checks whether they count from the end.
 """
 
 from typing import Any, NamedTuple
@@ -23,7 +23,7 @@ from facescale.kernels.prefetch import prefetch
 _Int64 = NDArray[np.int64]
 _Int32 = NDArray[np.int32]
 
-NOBODY, UNTOUCHED = -1, -2  # in place of the id that a slot had: it was free; it kept its id
+NO_ID, UNTOUCHED = -1, -2  # in place of the id that a slot had: it was free; it kept its id
 _0, _1, _2, _3, _4, _8, _16 = (np.uint64(n) for n in (0, 1, 2, 3, 4, 8, 16))
 _SLOT, _LAST = np.uint64(8), np.uint64(12)  # where in a bucket, in int32
 _HALF = np.uint64(32)
@@ -38,8 +38,8 @@ class Table(NamedTuple):
         ids: the buckets as int64 (8 * buckets,), of which the first four are ids, or -1.
         fields: the same memory as int32 (16 * buckets,): the third four are slots, the last four last uses.
         log: cells (4 * bucket + place in it) in the order of use; an entry counts while it is the last use of
-            who is in the cell.
-        slot_ids: who has each slot, or -1.
+            the id in the cell.
+        slot_ids: id in each slot, or -1.
         shift: 64 - log2(buckets).
         mask: buckets - 1.
     """
@@ -200,7 +200,7 @@ def _look_up(id_N: _Int64, cell_N: _Int64, unknown: Any, ids: _Int64, shift: Any
 def _look_at_oldest(
     count: int, tail: int, head: int, ids: _Int64, fields: _Int32, log: _Int32, slot_ids: _Int64, mask: Any
 ) -> None:
-    """Ask for the lines of the ``count`` who will have to go."""
+    """Prefetch the lines of the ``count`` ids that will be evicted."""
     for entry in range(tail, min(head, tail + count)):
         prefetch(ids, np.int64((np.uint64(log[np.uint64(entry)]) >> _2) * _8))
     stop, counting = tail, 0
@@ -230,12 +230,12 @@ def take(
     Args:
         id_N: ids.
         t: the pool.
-        used: slots that somebody has.
+        used: occupied slots.
         tail: first entry of the log that may count.
         head: entries of the log, which has room for N more.
         slot_N: becomes the slot of each id at its turn.
-        last_N: becomes the last use of who had this slot before.
-        old_id_N: becomes who that was, NOBODY or UNTOUCHED.
+        last_N: becomes the last use of the id that had this slot before.
+        old_id_N: becomes that id, NO_ID or UNTOUCHED.
 
     Returns:
         ``used``, ``tail`` and ``head``.
@@ -266,7 +266,7 @@ def take(
             slot_N[n] = fields[_at(cell) + _SLOT]
         else:
             if used < capacity:
-                slot, old_id_N[n] = used, NOBODY
+                slot, old_id_N[n] = used, NO_ID
                 used += 1
             else:
                 oldest = np.uint64(log[np.uint64(tail)])
@@ -296,7 +296,7 @@ def undo(slot_N: _Int64, last_N: _Int32, old_id_N: _Int64, t: Table) -> None:
             continue
         _remove(np.uint64(found), ids, fields, log, shift, mask)
         slot_ids[np.uint64(slot)] = -1
-        if old_id != NOBODY:
+        if old_id != NO_ID:
             found = _find(old_id, ids, shift, mask)
             _use(_put(old_id, slot, found, ids, fields, slot_ids), last_N[n], fields, log)
 

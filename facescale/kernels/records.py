@@ -7,9 +7,9 @@ import numpy as np
 from numba.core import types
 from numpy.typing import NDArray
 
-# R rows, X bytes of a record, P rows of the pool, M of the masks, D embedding size
+from facescale.kernels import DIGIT_BITS
 
-_DIGIT = 12  # bits of a row's number that choose a row of the pool, or a mask
+# R rows, X bytes of a record, P rows of the pool, M of the masks, D embedding size
 
 _MOST_BYTES = 1 << 20  # per call: file systems give larger pieces of memory to larger writes, in less time
 _MOST_PARTS = 1024  # that the system takes per call (IOV_MAX)
@@ -69,12 +69,12 @@ def begin(
     word_RW = record_RX.view(np.int32)
     for r in range(len(row_R)):
         digits, word_W = row_R[r], word_RW[place_R[r]]
-        value_D = pool_PD[digits & ((1 << _DIGIT) - 1)]
+        value_D = pool_PD[digits & ((1 << DIGIT_BITS) - 1)]
         dim = len(value_D)
         word_W[:dim] = value_D
         word_W[dim:] = 0
         for number in range(num_masks):
-            digits >>= _DIGIT
-            mask_D = masks_MD[(digits & ((1 << _DIGIT) - 1)) + (number << _DIGIT)]
+            digits >>= DIGIT_BITS
+            mask_D = masks_MD[(digits & ((1 << DIGIT_BITS) - 1)) + (number << DIGIT_BITS)]
             for d in range(dim):
                 word_W[d] ^= mask_D[d]

@@ -5,7 +5,7 @@ from typing import Any
 
 from facescale import registry
 from facescale.margins.angular import ArcFace, Circle, Combined, CosFace, SphereFace, SubCenterArcFace
-from facescale.margins.base import Margin, Own
+from facescale.margins.base import Margin, TargetLogits
 from facescale.margins.elastic import ElasticArc, ElasticCos
 from facescale.margins.hard_negatives import CurricularFace, MVSoftmax, RobustFace, SVSoftmax
 from facescale.margins.one_vs_all import SphereFace2, UniFace
@@ -42,4 +42,4 @@ def build(name: str, **options: Any) -> Margin:
     return registry.build("margin", MARGINS, name, **options)
 
 
-__all__ = ["MARGINS", "Margin", "Own", "build"]
+__all__ = ["MARGINS", "Margin", "TargetLogits", "build"]

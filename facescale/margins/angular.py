@@ -1,4 +1,4 @@
-"""Margins on the own angle alone: ArcFace, CosFace, their sum, SphereFace, Sub-center ArcFace, Circle."""
+"""Margins on the target angle alone: ArcFace, CosFace, their sum, SphereFace, Sub-center ArcFace, Circle."""
 
 from collections.abc import Mapping
 from typing import ClassVar
@@ -6,7 +6,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from facescale.margins.angles import angle_added, angle_multiplied, cos_of_sum, straight_through
-from facescale.margins.base import Margin, Own
+from facescale.margins.base import Margin, TargetLogits
 
 
 class Combined(Margin):
@@ -17,6 +17,13 @@ class Combined(Margin):
 
     ``compat`` gives what insightface's release computes: with m3 > 0 only m3 acts (m1, m2 are ignored); else
     cos(theta + m2) whose gradient is that of cos(theta) (straight-through), without a fallback.
+
+    Example:
+        >>> margin = facescale.margins.build("combined", m1=1.0, m2=0.3, m3=0.2)
+        >>> cos_BC, target_B = torch.tensor([[0.7, 0.1, -0.2]]), torch.tensor([0])
+        >>> out_BC = margin(cos_BC, target_B)
+        >>> [round(x, 2) for x in out_BC[0].tolist()]
+        [16.49, 6.4, -12.8]
 
     Args:
         scale: factor s.
@@ -50,9 +57,9 @@ class Combined(Margin):
             )
         self.m1, self.m2, self.m3, self.fallback = m1, m2, m3, fallback
 
-    def own(self, own: Own) -> Tensor:
-        """Own-class logit, (B,)."""
-        c = own.cos_B
+    def target(self, target: TargetLogits) -> Tensor:
+        """Target-class logit, (B,)."""
+        c = target.cos_B
         m1, m2, m3 = 1 + (self.m1 - 1) * self.strength, self.m2 * self.strength, self.m3 * self.strength
         if self.compat and self.m3 > 0:
             return self.scale * (c - m3)
@@ -71,6 +78,13 @@ class ArcFace(Combined):
     """cos(theta + m) (Deng et al., ArcFace, CVPR 2019, eq. 3).
 
     ``compat``: insightface's straight-through gradient; ``fallback=False``: no continuation beyond pi.
+
+    Example:
+        >>> margin = facescale.margins.build("arcface", m=0.5)
+        >>> cos_BC, target_B = torch.tensor([[0.7, 0.1, -0.2]]), torch.tensor([0])
+        >>> out_BC = margin(cos_BC, target_B)
+        >>> [round(x, 2) for x in out_BC[0].tolist()]
+        [17.4, 6.4, -12.8]
 
     Args:
         scale: factor s.
@@ -97,6 +111,13 @@ class ArcFace(Combined):
 class CosFace(Combined):
     """cos(theta) - m (Wang et al., CosFace, CVPR 2018, eq. 4; m = 0.4 in insightface's recipes).
 
+    Example:
+        >>> margin = facescale.margins.build("cosface", m=0.4)
+        >>> cos_BC, target_B = torch.tensor([[0.7, 0.1, -0.2]]), torch.tensor([0])
+        >>> out_BC = margin(cos_BC, target_B)
+        >>> [round(x, 2) for x in out_BC[0].tolist()]
+        [19.2, 6.4, -12.8]
+
     Args:
         scale: factor s.
         m: subtracted from the cosine.
@@ -116,6 +137,13 @@ class SphereFace(Margin):
     With normalised embeddings and a scale, as in SphereFace-R (Liu et al., arXiv 2109.05565).
     ``compat``: the gradient of cos(theta) instead of psi's, as OpenSphere's release trains.
 
+    Example:
+        >>> margin = facescale.margins.build("sphereface", m=1.7)
+        >>> cos_BC, target_B = torch.tensor([[0.7, 0.1, -0.2]]), torch.tensor([0])
+        >>> out_BC = margin(cos_BC, target_B)
+        >>> [round(x, 2) for x in out_BC[0].tolist()]
+        [6.51, 3.0, -6.0]
+
     Args:
         scale: factor s.
         m: multiplies the angle; 1 is no margin.
@@ -131,9 +159,9 @@ class SphereFace(Margin):
             raise ValueError(f"sphereface margin m is {m}; it multiplies the angle and must be 1 or more")
         self.m = m
 
-    def own(self, own: Own) -> Tensor:
-        """Own-class logit, (B,)."""
-        c, m = own.cos_B, 1 + (self.m - 1) * self.strength
+    def target(self, target: TargetLogits) -> Tensor:
+        """Target-class logit, (B,)."""
+        c, m = target.cos_B, 1 + (self.m - 1) * self.strength
         value = angle_multiplied(c, m) if m > 1 else c
         return self.scale * (straight_through(value, c) if self.compat else value)
 
@@ -143,6 +171,13 @@ class SubCenterArcFace(ArcFace):
 
     Wrong labels and odd images collect at the identity's weaker centres. The heads hold K rows per identity
     and take the maximum; here only their number is said.
+
+    Example:
+        >>> margin = facescale.margins.build("subcenter_arcface", subcentres=3)
+        >>> cos_BC, target_B = torch.tensor([[0.7, 0.1, -0.2]]), torch.tensor([0])
+        >>> out_BC = margin(cos_BC, target_B)
+        >>> [round(x, 2) for x in out_BC[0].tolist()]
+        [17.4, 6.4, -12.8]
 
     Args:
         scale: factor s.
@@ -177,9 +212,16 @@ class SubCenterArcFace(ArcFace):
 class Circle(Margin):
     """Circle loss, classification form (Sun et al., CVPR 2020).
 
-    Own class a (c - (1 - m)) with a = [1 + m - c]+; others a (c - m) with a = [c + m]+. The weights a carry
-    no gradient of their own, so the gradient is a itself, as the paper has it.
+    Target class a (c - (1 - m)) with a = [1 + m - c]+; negatives a (c - m) with a = [c + m]+. The weights a
+    carry no gradient, so the gradient is a itself, as the paper has it.
     ``strength`` mixes these values with the plain cosine, as m = 0 would be the hardest setting.
+
+    Example:
+        >>> margin = facescale.margins.build("circle", m=0.25)
+        >>> cos_BC, target_B = torch.tensor([[0.7, 0.1, -0.2]]), torch.tensor([0])
+        >>> out_BC = margin(cos_BC, target_B)
+        >>> [round(x, 2) for x in out_BC[0].tolist()]
+        [-7.04, -13.44, -5.76]
 
     Args:
         scale: factor gamma.
@@ -188,7 +230,7 @@ class Circle(Margin):
         compat: only changes what ``interclass_filter`` does.
     """
 
-    plain_others = False
+    plain_negatives = False
 
     def __init__(
         self, *, scale: float = 256.0, m: float = 0.25, interclass_filter: float = 0.0, compat: bool = False
@@ -198,13 +240,13 @@ class Circle(Margin):
             raise ValueError(f"circle margin m is {m}; it must lie in 0..1 (0.25 in the paper)")
         self.m = m
 
-    def own(self, own: Own) -> Tensor:
-        """Own-class logit, (B,)."""
-        c = own.cos_B
+    def target(self, target: TargetLogits) -> Tensor:
+        """Target-class logit, (B,)."""
+        c = target.cos_B
         pull = (1 + self.m - c.detach()).clamp_min(0) * (c - (1 - self.m))
         return self.scale * (c + self.strength * (pull - c))
 
-    def negative(self, cos_BC: Tensor, own: Own) -> Tensor:
-        """Other classes' logits, (B, C)."""
+    def _negatives(self, cos_BC: Tensor, target: TargetLogits) -> Tensor:
+        """Logits of the negatives, (B, C)."""
         push = (cos_BC.detach() + self.m).clamp_min(0) * (cos_BC - self.m)
         return self.scale * (cos_BC + self.strength * (push - cos_BC))

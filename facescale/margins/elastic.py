@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from facescale.margins.angles import angle_added, cos_of_sum
-from facescale.margins.base import Margin, Own
+from facescale.margins.base import Margin, TargetLogits
 
 _WORD = 0xFFFFFFFF
 
@@ -42,6 +42,13 @@ class ElasticArc(Margin):
 
     State: ``draws``, the number of batches so far; the draws depend on ``seed`` and it alone.
 
+    Example:
+        >>> margin = facescale.margins.build("elastic_arc", std=0.05)
+        >>> cos_BC, target_B = torch.tensor([[0.7, 0.1, -0.2]]), torch.tensor([0])
+        >>> out_BC = margin(cos_BC, target_B)
+        >>> [round(x, 2) for x in out_BC[0].tolist()]
+        [32.91, 6.4, -12.8]
+
     Args:
         scale: factor s.
         m: mean margin, radians.
@@ -73,17 +80,19 @@ class ElasticArc(Margin):
         self.m, self.std, self.plus, self.seed = m, std, plus, seed
         self.register_buffer("draws", torch.zeros((), dtype=torch.int64))
 
-    def prepare(self, cos_B: Tensor, norm_B: Tensor | None = None, has_B: Tensor | None = None) -> Own:
+    def prepare(
+        self, cos_B: Tensor, norm_B: Tensor | None = None, has_B: Tensor | None = None
+    ) -> TargetLogits:
         """Draw the margins of this batch."""
-        own = super().prepare(cos_B, norm_B, has_B)
+        target = super().prepare(cos_B, norm_B, has_B)
         if self.training:
             z_B = normal_numbers(self.seed, self.draws, len(cos_B))
             self.draws += 1
-            m_B = self.m + self.std * z_B.to(own.cos_B)
-            own.extra["m"] = self._dealt(m_B, own.cos_B.detach(), has_B) if self.plus else m_B
+            m_B = self.m + self.std * z_B.to(target.cos_B)
+            target.extra["m"] = self._dealt(m_B, target.cos_B.detach(), has_B) if self.plus else m_B
         else:
-            own.extra["m"] = torch.full_like(own.cos_B, self.m, requires_grad=False)
-        return own
+            target.extra["m"] = torch.full_like(target.cos_B, self.m, requires_grad=False)
+        return target
 
     def _dealt(self, m_B: Tensor, cos_B: Tensor, has_B: Tensor | None) -> Tensor:
         """The margins, small ones to samples near their centre; samples without a centre take no part."""
@@ -97,16 +106,23 @@ class ElasticArc(Margin):
         )
         return dealt_B.nan_to_num(posinf=self.m)
 
-    def own(self, own: Own) -> Tensor:
-        """Own-class logit, (B,)."""
-        m_B = own.extra["m"] * self.strength
-        return self.scale * (cos_of_sum(own.cos_B, m_B) if self.compat else angle_added(own.cos_B, m_B))
+    def target(self, target: TargetLogits) -> Tensor:
+        """Target-class logit, (B,)."""
+        m_B = target.extra["m"] * self.strength
+        return self.scale * (cos_of_sum(target.cos_B, m_B) if self.compat else angle_added(target.cos_B, m_B))
 
 
 class ElasticCos(ElasticArc):
     """cos(theta) - m_i, m_i drawn from N(m, std) per sample (Boutros et al., ElasticFace, CVPRW 2022).
 
     Options as ``ElasticArc``; std is 0.02 in the paper's Cos+.
+
+    Example:
+        >>> margin = facescale.margins.build("elastic_cos", std=0.05)
+        >>> cos_BC, target_B = torch.tensor([[0.7, 0.1, -0.2]]), torch.tensor([0])
+        >>> out_BC = margin(cos_BC, target_B)
+        >>> [round(x, 2) for x in out_BC[0].tolist()]
+        [39.34, 6.4, -12.8]
     """
 
     def __init__(
@@ -130,6 +146,6 @@ class ElasticCos(ElasticArc):
             compat=compat,
         )
 
-    def own(self, own: Own) -> Tensor:
-        """Own-class logit, (B,)."""
-        return self.scale * (own.cos_B - own.extra["m"] * self.strength)
+    def target(self, target: TargetLogits) -> Tensor:
+        """Target-class logit, (B,)."""
+        return self.scale * (target.cos_B - target.extra["m"] * self.strength)

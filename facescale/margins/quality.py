@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from facescale.margins.angles import angle_added, cos_of_sum
-from facescale.margins.base import Margin, Own, follow
+from facescale.margins.base import Margin, TargetLogits, update_running_mean
 from facescale.ops import as_float
 
 
@@ -17,8 +17,16 @@ def _required(norm_B: Tensor | None, name: str) -> Tensor:
 class MagFace(Margin):
     """A larger margin for larger norms, and a pull towards large norms (Meng et al., MagFace, CVPR 2021).
 
-    a = |e| clipped to [la, ua]; m(a) = lm + (um - lm) (a - la) / (ua - la); own class cos(theta + m(a)), with
-    gradient to the norm; plus ``lambda_g`` * mean(a / ua^2 + 1 / a).
+    a = |e| clipped to [la, ua]; m(a) = lm + (um - lm) (a - la) / (ua - la); target class
+    cos(theta + m(a)), with gradient to the norm; plus ``lambda_g`` * mean(a / ua^2 + 1 / a).
+
+    Example:
+        >>> margin = facescale.margins.build("magface", la=10.0, ua=110.0)
+        >>> cos_BC, target_B = torch.tensor([[0.7, 0.1, -0.2]]), torch.tensor([0])
+        >>> norm_B = torch.tensor([22.0])
+        >>> out_BC = margin(cos_BC, target_B, norm_B)
+        >>> [round(x, 2) for x in out_BC[0].tolist()]
+        [17.9, 6.4, -12.8]
 
     Args:
         scale: factor s.
@@ -51,20 +59,22 @@ class MagFace(Margin):
         self.la, self.ua, self.lm, self.um = la, ua, lm, um
         self.lambda_g, self.easy_margin = lambda_g, easy_margin
 
-    def prepare(self, cos_B: Tensor, norm_B: Tensor | None = None, has_B: Tensor | None = None) -> Own:
+    def prepare(
+        self, cos_B: Tensor, norm_B: Tensor | None = None, has_B: Tensor | None = None
+    ) -> TargetLogits:
         """Keep each sample's margin.
 
         Raises:
             ValueError: no norms given.
         """
-        own = super().prepare(cos_B, norm_B, has_B)
+        target = super().prepare(cos_B, norm_B, has_B)
         a_B = _required(norm_B, "magface").clamp(self.la, self.ua)
-        own.extra["m"] = (self.um - self.lm) / (self.ua - self.la) * (a_B - self.la) + self.lm
-        return own
+        target.extra["m"] = (self.um - self.lm) / (self.ua - self.la) * (a_B - self.la) + self.lm
+        return target
 
-    def own(self, own: Own) -> Tensor:
-        """Own-class logit, (B,)."""
-        c, m_B = own.cos_B, own.extra["m"] * self.strength
+    def target(self, target: TargetLogits) -> Tensor:
+        """Target-class logit, (B,)."""
+        c, m_B = target.cos_B, target.extra["m"] * self.strength
         if self.easy_margin:
             return self.scale * torch.where(c > 0, cos_of_sum(c, m_B), c)
         return self.scale * angle_added(c, m_B)
@@ -79,13 +89,21 @@ class AdaFace(Margin):
     """Hard samples weigh more where quality is high, less where it is low (Kim et al., AdaFace, CVPR 2022).
 
     z = h (n - mu) / (sigma + 0.001) clipped to [-1, 1], n = |e| clipped to [0.001, 100] without gradient,
-    mu and sigma running means over batches (start 20 and 100), updated before use. Own class
+    mu and sigma running means over batches (start 20 and 100), updated before use. Target class
     cos(theta - m z) - (m + m z).
     By default the value falls with theta everywhere (see ``angles.angle_added``); ``compat``: all cosines
     are clipped to +-(1 - 0.001) and theta - m z to [0.001, pi - 0.001], which stops gradients there, as in
     the release.
 
     State: ``batch_mean`` and ``batch_std``, 0-d.
+
+    Example:
+        >>> margin = facescale.margins.build("adaface", h=0.333)
+        >>> cos_BC, target_B = torch.tensor([[0.7, 0.1, -0.2]]), torch.tensor([0])
+        >>> norm_B = torch.tensor([22.0])
+        >>> out_BC = margin(cos_BC, target_B, norm_B)
+        >>> [round(x, 2) for x in out_BC[0].tolist()]
+        [19.15, 6.4, -12.8]
 
     Args:
         scale: factor s.
@@ -114,35 +132,37 @@ class AdaFace(Margin):
         if not 0 < t_alpha <= 1:
             raise ValueError(f"t_alpha is {t_alpha}; it is the weight of the newest batch, above 0 up to 1")
         self.m, self.h, self.t_alpha = m, h, t_alpha
-        self.plain_others = self.plain_others and not compat
+        self.plain_negatives = self.plain_negatives and not compat
         self.register_buffer("batch_mean", torch.tensor(20.0))
         self.register_buffer("batch_std", torch.tensor(100.0))
 
-    def prepare(self, cos_B: Tensor, norm_B: Tensor | None = None, has_B: Tensor | None = None) -> Own:
+    def prepare(
+        self, cos_B: Tensor, norm_B: Tensor | None = None, has_B: Tensor | None = None
+    ) -> TargetLogits:
         """Update the norm statistics when training; keep each sample's quality z.
 
         Raises:
             ValueError: no norms given.
         """
-        own = super().prepare(cos_B, norm_B, has_B)
+        target = super().prepare(cos_B, norm_B, has_B)
         n_B = _required(norm_B, "adaface").detach().clamp(0.001, 100)
         if self.training:
-            follow(self.batch_mean, n_B.mean(), self.t_alpha)
+            update_running_mean(self.batch_mean, n_B.mean(), self.t_alpha)
             if len(n_B) > 1:
-                follow(self.batch_std, n_B.std(), self.t_alpha)
-        own.extra["z"] = ((n_B - self.batch_mean) / (self.batch_std + self.eps) * self.h).clamp(-1, 1)
-        return own
+                update_running_mean(self.batch_std, n_B.std(), self.t_alpha)
+        target.extra["z"] = ((n_B - self.batch_mean) / (self.batch_std + self.eps) * self.h).clamp(-1, 1)
+        return target
 
-    def own(self, own: Own) -> Tensor:
-        """Own-class logit, (B,)."""
-        m, z_B = self.m * self.strength, own.extra["z"]
+    def target(self, target: TargetLogits) -> Tensor:
+        """Target-class logit, (B,)."""
+        m, z_B = self.m * self.strength, target.extra["z"]
         if self.compat:
-            theta_B = own.cos_B.clamp(-1 + self.eps, 1 - self.eps).arccos() - m * z_B
+            theta_B = target.cos_B.clamp(-1 + self.eps, 1 - self.eps).arccos() - m * z_B
             value = theta_B.clamp(self.eps, torch.pi - self.eps).cos()
         else:
-            value = angle_added(own.cos_B, -m * z_B)
+            value = angle_added(target.cos_B, -m * z_B)
         return self.scale * (value - (m + m * z_B))
 
-    def negative(self, cos_BC: Tensor, own: Own) -> Tensor:
-        """Other classes' logits, (B, C)."""
+    def _negatives(self, cos_BC: Tensor, target: TargetLogits) -> Tensor:
+        """Logits of the negatives, (B, C)."""
         return self.scale * (cos_BC.clamp(-1 + self.eps, 1 - self.eps) if self.compat else cos_BC)

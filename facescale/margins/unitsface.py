@@ -23,6 +23,13 @@ class UniTSFace(CosFace):
 
     State: ``bias``, 0-d parameter.
 
+    Example:
+        >>> margin = facescale.margins.build("unitsface", pair_m=0.1)
+        >>> cos_BC, target_B = torch.tensor([[0.7, 0.1, -0.2]]), torch.tensor([0])
+        >>> out_BC = margin(cos_BC, target_B)
+        >>> [round(x, 2) for x in out_BC[0].tolist()]
+        [19.2, 6.4, -12.8]
+
     Args:
         scale: factor s of CosFace.
         m: margin of CosFace.

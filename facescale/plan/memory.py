@@ -24,20 +24,20 @@ class BackboneBytes:
         weights: parameters and buffers.
         average: their moving average, where there is one.
         gradients: of the parameters.
-        optimiser: momentum, or AdamW's two averages.
+        optimizer: momentum, or AdamW's two averages.
         activations: what the forward pass keeps for the backward pass of one view of one part of the batch.
     """
 
     weights: int
     average: int
     gradients: int
-    optimiser: int
+    optimizer: int
     activations: int
 
     def total(self, needs: Needs) -> int:
         """All of it, with the twin and the views that a head needs."""
         twin = self.weights if needs.key_views else 0
-        fixed = self.weights + self.average + self.gradients + self.optimiser + twin
+        fixed = self.weights + self.average + self.gradients + self.optimizer + twin
         return fixed + self.activations * needs.query_views
 
 
@@ -59,7 +59,7 @@ def backbone_bytes(config: Config, plan: Plan) -> BackboneBytes:
         weights=weights,
         average=weights if config.train.ema else 0,
         gradients=_bytes(parameters),
-        optimiser=_bytes(parameters) * (2 if config.optim.name == "adamw" else 1),
+        optimizer=_bytes(parameters) * (2 if config.optim.name == "adamw" else 1),
         activations=_activations(net, plan),
     )
 

@@ -1,4 +1,4 @@
-"""Which identity sits in which slot: a ring and a least-recently-used pool that take whole batches at once.
+"""Which identity is in which slot: a ring and a least-recently-used pool that take whole batches at once.
 
 Only bookkeeping: the rows of a container or pool belong to the heads. Ids are int64 from 0 to 2^63 - 1, and
 memory follows the number of slots, never the range of the ids. No torch here.

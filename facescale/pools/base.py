@@ -12,10 +12,10 @@ State = dict[str, IntArray]
 
 
 class Pool(ABC):
-    """Slots that identities sit in; calls that take slots can be undone.
+    """Slots and the identities in them; calls that take slots can be undone.
 
     Attributes:
-        slot_ids: int64 (capacity,), who sits in each slot, or EMPTY.
+        slot_ids: int64 (capacity,), the identity in each slot, or EMPTY.
     """
 
     slot_ids: IntArray
@@ -28,7 +28,7 @@ class Pool(ABC):
 
     @abstractmethod
     def __len__(self) -> int:
-        """Slots that somebody sits in; they are the first ones."""
+        """Occupied slots; they are the first ones."""
 
     def get(self, ids: IntArray) -> IntArray:
         """Give every id of ``ids`` (B,), one after the other, a slot; returns int64 (B,).

@@ -126,7 +126,7 @@ class LruByBatch:
         Args:
             slots: of the part's ids, (n,), or EMPTY.
             first: first place of each distinct new id, ascending.
-            free: slots that nobody has, fewer than there are new ids.
+            free: empty slots, fewer than there are new ids.
 
         Returns:
             Places of ids that are evicted before their turn; all slots to evict, in order.
@@ -147,7 +147,7 @@ class LruByBatch:
         turn = mine.take(index)
         evicted = np.searchsorted(first, turn) - free
         lost = evicted > rank - np.arange(rank.size)
-        if lost.any():  # else nobody would be lost even if all older ones had come before
+        if lost.any():  # else no id would be lost even if all older ones had come before
             lost = evicted > rank - _smaller_before(turn)
         evictable = np.ones(oldest.size, bool)
         evictable[rank[~lost]] = False

@@ -4,7 +4,7 @@ import numpy as np
 
 from facescale.arrays import BoolArray, IntArray
 
-EMPTY = -1  # in place of an id: nobody; in place of a slot: none
+EMPTY = -1  # no id, or no slot
 _MAX_MOVES = 100  # rounds of moving others, before the table takes another hash
 _NEXT = np.uint64(0x94D049BB133111EB)
 
@@ -26,7 +26,7 @@ class SlotTable:
     gets another id, cells that point to it no longer match and count as free.
 
     Args:
-        ids: who sits in each slot, (capacity + 1,), kept by the owner; the last is EMPTY for ever.
+        ids: the id in each slot, (capacity + 1,), kept by the owner; the last is EMPTY for ever.
     """
 
     def __init__(self, ids: IntArray) -> None:

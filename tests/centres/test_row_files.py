@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.distributed.checkpoint import state_dict_saver
 
 from facescale.centres import row_files, sharded_checkpoint
+from facescale.centres.options import StoreOptions
 from facescale.centres.store import CentreStore
 from facescale.distributed import Dist
 
@@ -19,18 +20,18 @@ N, D = 50, 8
 
 
 def trained(**options: Any) -> CentreStore:
-    store = CentreStore(N, D, Dist(), **options)
+    store = CentreStore(N, D, Dist(), StoreOptions(**options))
     rows = torch.arange(0, N, 3)
     store.update(rows, store.open(rows), torch.ones(len(rows), D), 0.1)
     return store
 
 
 def fields(store: CentreStore) -> dict[str, Tensor]:
-    return {name: x.clone() for name, x in store.open(torch.arange(N)).planes.items()}
+    return {name: x.clone() for name, x in store.open(torch.arange(N)).fields.items()}
 
 
 def loaded(folder: Path, **options: Any) -> CentreStore:
-    store = CentreStore(N, D, Dist(), seed=1, **options)
+    store = CentreStore(N, D, Dist(), StoreOptions(**options), seed=1)
     sharded_checkpoint.load(store, folder)
     return store
 

@@ -9,32 +9,36 @@ import torch
 
 from facescale.centres import sharded_checkpoint as centres_saved
 from facescale.centres.initial import InitialRows
+from facescale.centres.options import StoreOptions
 from facescale.centres.store import CentreStore
 from facescale.distributed import Dist
 
 N, D = 301, 8
 
 
-def make(path: Path | None = None, num_ids: int = N, dim: int = D, **options: Any) -> CentreStore:
+def make(
+    path: Path | None = None, num_ids: int = N, dim: int = D, rows_per_id: int = 1, **options: Any
+) -> CentreStore:
     if path is not None:
         options |= {"placement": "disk", "directory": path}
-    return CentreStore(num_ids, dim, Dist(), **options)
+    return CentreStore(num_ids, dim, Dist(), StoreOptions(**options), rows_per_id=rows_per_id)
 
 
 def move(store: CentreStore, rows: torch.Tensor, step: int = 0) -> None:
-    work = store.open(rows)
-    store.update(rows, work, torch.ones(len(rows), store.dim) * (step + 1), lr=0.1)
-    store.end_step(0.1, step)
+    store.begin_update(step)
+    block = store.open(rows)
+    store.update(rows, block, torch.ones(len(rows), store.dim) * (step + 1), lr=0.1)
+    store.end_step(0.1)
 
 
 def everything(store: CentreStore) -> dict[str, torch.Tensor]:
-    store.settle()
-    return {name: plane.clone() for name, plane in store.open(torch.arange(store.num_rows)).planes.items()}
+    store.flush()
+    return {name: field.clone() for name, field in store.open(torch.arange(store.num_rows)).fields.items()}
 
 
 def assert_same(store: CentreStore, expected: dict[str, torch.Tensor]) -> None:
-    for name, plane in everything(store).items():
-        assert torch.equal(plane, expected[name]), name
+    for name, field in everything(store).items():
+        assert torch.equal(field, expected[name]), name
 
 
 def test_start_values_are_normal_and_rows_unrelated() -> None:
@@ -56,9 +60,9 @@ def test_a_start_value_depends_on_seed_and_row_only() -> None:
 def test_a_file_on_disk_takes_room_for_trained_rows_only(tmp_path: Path) -> None:
     store = make(tmp_path, num_ids=1_000_000, dim=512)
     move(store, torch.tensor([3, 500_000, 999_999]))
-    store.settle()
+    store.flush()
     move(store, torch.tensor([3, 700_000]))  # one that has a record and one that gets the next
-    store.settle()
+    store.flush()
     rows, numbers = (os.stat(tmp_path / "process_0" / name) for name in ("rows.bin", "numbers.bin"))
     assert rows.st_size == 4 * 4096
     assert numbers.st_size == 1_000_000 * 4
@@ -78,29 +82,29 @@ def test_rows_on_disk_equal_rows_in_memory(tmp_path: Path) -> None:
 def test_rows_that_were_fetched_ahead_and_changed_meanwhile_are_read_again(tmp_path: Path) -> None:
     store, plain = make(tmp_path), make()
     rows = torch.arange(0, 100, 2)
-    order, work = store.gather(rows)
-    assert work is not None
+    order, block = store.gather(rows)
+    assert block is not None
     ahead = torch.arange(0, 100, 5)
     store.prefetch(ahead)  # reads rows that the step below moves
-    store.update(order, work, torch.ones(50, D), 0.1)
+    store.update(order, block, torch.ones(50, D), 0.1)
     move(plain, rows)
-    order, work = store.gather(torch.arange(0, 100, 4), ahead)
-    assert work is not None
-    assert torch.equal(work.planes["momentum"], plain.open(order).planes["momentum"])
+    order, block = store.gather(torch.arange(0, 100, 4), ahead)
+    assert block is not None
+    assert torch.equal(block.fields["momentum"], plain.open(order).fields["momentum"])
     assert order.sort().values.tolist() == list(range(0, 100, 4))
 
 
-@pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 @pytest.mark.parametrize("there", ["memory", "disk"])
 @pytest.mark.parametrize("here", ["memory", "disk"])
 def test_a_checkpoint_of_one_placement_loads_into_another(
-    here: str, there: str, optimiser: str, tmp_path: Path
+    here: str, there: str, optimizer: str, tmp_path: Path
 ) -> None:
-    saved = make(tmp_path / "a" if there == "disk" else None, optimiser=optimiser)
+    saved = make(tmp_path / "a" if there == "disk" else None, optimizer=optimizer)
     for step in range(3):
         move(saved, torch.arange(step, N, 5), step)
     centres_saved.save(saved, tmp_path)
-    loaded = make(tmp_path / "b" if here == "disk" else None, optimiser=optimiser)
+    loaded = make(tmp_path / "b" if here == "disk" else None, optimizer=optimizer)
     centres_saved.load(loaded, tmp_path)
     assert_same(loaded, everything(saved))
 
@@ -169,7 +173,7 @@ def test_an_error_of_the_writing_thread_reaches_the_caller(tmp_path: Path) -> No
     store.disk.close()
     with pytest.raises(OSError, match="Bad file descriptor"):
         move(store, torch.arange(5))
-        store.settle()
+        store.flush()
 
 
 def test_checkpoints_that_do_not_fit_are_refused_in_a_sentence(tmp_path: Path) -> None:

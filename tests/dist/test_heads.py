@@ -86,7 +86,7 @@ def check_veto(dist: Dist) -> None:
     before = head.read_rows(torch.arange(C))
     run(head, *part(dist, 0))
     if dist.rank == 1:
-        head._pending[0].seen.grad_value_B[0] = torch.inf  # as an overflow on this process only
+        head._pending[0].saved.grad_value_B[0] = torch.inf  # as an overflow on this process only
     head.after_step(0.1)
     assert head.skipped_steps == 1
     assert torch.equal(head.read_rows(torch.arange(C)), before)

@@ -57,24 +57,26 @@ class Dense:
     def loss(self, q_BD: Tensor, ids: list[int], centre_BD: Tensor) -> Tensor:
         e_BD = F.normalize(q_BD, dim=-1)
         total = torch.zeros((), dtype=torch.float64)
-        own = self.margin.prepare((e_BD * centre_BD).sum(1), q_BD.norm(dim=1))
-        own_B = self.margin.own(own)
+        target = self.margin.prepare((e_BD * centre_BD).sum(1), q_BD.norm(dim=1))
+        target_B = self.margin.target(target)
         rows = self.rows + (list(centre_BD) if self.head.fresh else [])
         row_ids = self.ids + (ids if self.head.fresh else [])
         for place, id_ in enumerate(ids):
-            part = type(own)(own.cos_B[[place]].detach(), {k: v[[place]] for k, v in own.extra.items()})
-            others = []
+            part = type(target)(
+                target.cos_B[[place]].detach(), {k: v[[place]] for k, v in target.extra.items()}
+            )
+            negatives = []
             for number, (row_D, row_id) in enumerate(zip(rows, row_ids, strict=True)):
                 stale = self.head.unique and self.head.fresh and number < len(self.rows) and row_id in ids
                 cos = (e_BD[place] @ row_D).reshape(1, 1)
                 if row_id != id_ and not stale:
-                    others.append(self.margin.others(cos, part)[0, 0])
+                    negatives.append(self.margin.negatives(cos, part)[0, 0])
                 elif self.head.compat:
-                    others.append(self.margin.others(torch.full_like(cos, -1.0).detach(), part)[0, 0])
+                    negatives.append(self.margin.negatives(torch.full_like(cos, -1.0).detach(), part)[0, 0])
             if self.margin.reduction == "sum":
-                total = total + own_B[place] + sum(others)
+                total = total + target_B[place] + sum(negatives)
             else:
-                logits = torch.stack([own_B[place], *others])
+                logits = torch.stack([target_B[place], *negatives])
                 total = total + F.cross_entropy(logits[None], torch.tensor([0]))
         return total / len(ids)
 

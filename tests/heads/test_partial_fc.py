@@ -58,10 +58,11 @@ def test_rows_that_are_not_sampled_rest() -> None:
     assert moved.sum() == len(classes)
 
 
-def test_dense_decay_equals_torch_sgd_over_the_whole_matrix() -> None:
-    head = make(rate=0.1, decay="dense", weight_decay=0.05)
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_dense_decay_equals_torch_sgd_over_the_whole_matrix(nesterov: bool) -> None:
+    head = make(rate=0.1, decay="dense", weight_decay=0.05, nesterov=nesterov)
     w_CD = torch.nn.Parameter(centres(head).double())
-    torch_sgd = torch.optim.SGD([w_CD], lr=0.1, momentum=0.9, weight_decay=0.05)
+    torch_sgd = torch.optim.SGD([w_CD], lr=0.1, momentum=0.9, weight_decay=0.05, nesterov=nesterov)
     for step in range(12):
         lr = 0.02 / (1 + step)
         e_BD, id_B = batch(step)
@@ -72,8 +73,8 @@ def test_dense_decay_equals_torch_sgd_over_the_whole_matrix() -> None:
         torch_sgd.step()
         head.after_step(lr)
         if step == 5:
-            head.store.settle()  # as a checkpoint does
-    head.store.settle()
+            head.store.flush()  # as a checkpoint does
+    head.store.flush()
     assert_near(centres(head), w_CD.detach(), 1e-5)
 
 
@@ -175,8 +176,8 @@ def test_wrong_options_are_refused_in_a_sentence() -> None:
         ({"rate": 0.1, "num_negatives": 5}, "partial_fc got rate=0.1 and num_negatives=5; give one of them"),
         ({"rate": 1.5}, "rate of partial_fc is 1.5; it is a share from 0 to 1"),
         ({"num_negatives": 0}, "num_negatives of partial_fc is 0; it must be positive"),
-        ({"decay": "some"}, "decay of the class centres is 'some'; choose one of: sampled, dense"),
-        ({"decay": "dense", "optimizer": "adamw"}, "decay 'dense' is known for optimiser 'sgd' only"),
+        ({"decay": "some"}, "decay of head 'partial_fc' is 'some'; it must be one of sampled, dense"),
+        ({"decay": "dense", "optimizer": "adamw"}, "decay 'dense' is known for optimizer 'sgd' only"),
     ):
         with pytest.raises(ValueError, match=words):
             make(**options)

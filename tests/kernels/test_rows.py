@@ -10,6 +10,7 @@ import torch
 
 from facescale import heads, kernels, margins
 from facescale.centres import disk, store
+from facescale.centres.options import StoreOptions
 from facescale.centres.record_index import RecordNumbers
 from facescale.centres.store import CentreStore
 from facescale.distributed import Dist
@@ -35,6 +36,10 @@ def make(name: str, margin: str, **options: Any) -> CentreHead:
     return head
 
 
+def on_disk(folder: Path) -> StoreOptions:
+    return StoreOptions(placement="disk", directory=folder)
+
+
 def learn(head: CentreHead, parts: int) -> torch.Tensor:
     """Rows and momentum after three steps, each of some batches."""
     head.loss_scale = 4.0
@@ -44,9 +49,9 @@ def learn(head: CentreHead, parts: int) -> torch.Tensor:
             q_VBD = torch.randn(1, B, D, generator=generator).requires_grad_()
             (4 * head(q_VBD, torch.randint(0, C, (B,), generator=generator)).loss).backward()
         head.after_step(0.01)
-    head.store.settle()
-    planes = head.store.open(torch.arange(head.store.num_rows)).planes
-    return torch.stack([planes[name] for name in ("rows", "momentum")])
+    head.store.flush()
+    fields = head.store.open(torch.arange(head.store.num_rows)).fields
+    return torch.stack([fields[name] for name in ("rows", "momentum")])
 
 
 @needs_numba
@@ -78,7 +83,7 @@ def test_rows_moved_by_either_are_the_same(
 
 @pytest.mark.parametrize(
     "options",
-    [{"momentum": 0.0}, {"optimizer": "adamw"}, {"store_dtype": "bfloat16"}],
+    [{"momentum": 0.0}, {"nesterov": True}, {"optimizer": "adamw"}, {"store_dtype": "bfloat16"}],
 )
 def test_other_optimizers_and_types_use_torch(options: dict[str, Any]) -> None:
     head = make("full", "cosface", **options)
@@ -101,7 +106,7 @@ def test_records_read_and_written_by_either_are_the_same(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, num_ids: int
 ) -> None:
     def make_store(folder: str) -> CentreStore:
-        return CentreStore(num_ids, 5, Dist(), placement="disk", directory=tmp_path / folder, seed=3)
+        return CentreStore(num_ids, 5, Dist(), on_disk(tmp_path / folder), seed=3)
 
     ours = make_store("ours")
     monkeypatch.setattr(disk.kernels, "available", lambda: False)
@@ -109,18 +114,18 @@ def test_records_read_and_written_by_either_are_the_same(
     some = torch.tensor([2, 999, num_ids - 1, 0])
     for step in range(3):
         for one in (ours, plain):
-            work = one.open(some + (step if step < 2 else 0) * torch.tensor([1, 1, -1, 0]))
-            one.update(some, work, torch.full((4, 5), 1.0 + step), 0.1)
-            one.settle()
+            block = one.open(some + (step if step < 2 else 0) * torch.tensor([1, 1, -1, 0]))
+            one.update(some, block, torch.full((4, 5), 1.0 + step), 0.1)
+            one.flush()
     wanted = torch.tensor([0, 1, 2, 3, 999, 1000, num_ids - 2, num_ids - 1])
-    for name, plane in ours.open(wanted).planes.items():
-        assert torch.equal(plane, plain.open(wanted).planes[name]), name
+    for name, field in ours.open(wanted).fields.items():
+        assert torch.equal(field, plain.open(wanted).fields[name]), name
 
 
 def test_a_file_that_is_too_short_is_noticed(tmp_path: Path) -> None:
-    store = CentreStore(100, 8, Dist(), placement="disk", directory=tmp_path)
+    store = CentreStore(100, 8, Dist(), on_disk(tmp_path))
     store.update(rows := torch.tensor([1, 99]), store.open(rows), torch.ones(2, 8), 0.1)
-    store.settle()
+    store.flush()
     os.truncate(tmp_path / "process_0" / "rows.bin", 100)
     with pytest.raises(ValueError, match="shorter than it should be"):
         store.open(rows)
@@ -138,19 +143,19 @@ def test_records_stand_in_the_order_of_first_use(
     """Rows of several steps, some new each time, in runs and alone, read back together and as a range."""
     monkeypatch.setattr(kernels, "available", lambda: numba)
     num_ids = 3000
-    store = CentreStore(num_ids, 4, Dist(), placement="disk", directory=tmp_path)
-    values = store.open(torch.arange(num_ids)).planes["rows"].clone()
+    store = CentreStore(num_ids, 4, Dist(), on_disk(tmp_path))
+    values = store.open(torch.arange(num_ids)).fields["rows"].clone()
     rng = torch.Generator().manual_seed(0)
     for step in range(5):
         rows = torch.randperm(num_ids, generator=rng)[:700].sort().values
         if step == 2:
             rows = torch.arange(100, 2500)  # a long run, longer than the system takes parts per call
         values[rows] = torch.randn(len(rows), 4, generator=rng)
-        store.put(rows, store.filled(rows, {"rows": values[rows]}))
-        store.settle()
-    assert torch.equal(store.open(slice(0, num_ids)).planes["rows"], values)
+        store.write_back(rows, store.rows_from(rows, {"rows": values[rows]}))
+        store.flush()
+    assert torch.equal(store.open(slice(0, num_ids)).fields["rows"], values)
     some = torch.randperm(num_ids, generator=rng)[:999].sort().values
-    assert torch.equal(store.open(some).planes["rows"], values[some])
+    assert torch.equal(store.open(some).fields["rows"], values[some])
     assert store.disk is not None
     assert store.disk.tally()[1] * store.disk.record_bytes == (tmp_path / "process_0/rows.bin").stat().st_size
 

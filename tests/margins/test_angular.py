@@ -1,4 +1,4 @@
-"""Formulas of the margins on the own angle, written out by hand."""
+"""Formulas of the margins on the target angle, written out by hand."""
 
 import math
 
@@ -10,13 +10,13 @@ from facescale import heads, margins
 from facescale.margins.angles import angle_added, angle_multiplied
 
 
-def own_value(name: str, cos: float, **options: object) -> float:
-    """Own-class value before the scale, of one sample at cosine ``cos``."""
+def target_value(name: str, cos: float, **options: object) -> float:
+    """Target-class value before the scale, of one sample at cosine ``cos``."""
     margin = margins.build(name, scale=1.0, **options).double()
     return margin(torch.tensor([[cos, 0.1]], dtype=torch.float64), torch.tensor([0]))[0, 0].item()
 
 
-def own_slope(name: str, cos: float, **options: object) -> float:
+def target_slope(name: str, cos: float, **options: object) -> float:
     """d value / d cos of the same."""
     margin = margins.build(name, scale=1.0, **options).double()
     x = torch.tensor([[cos, 0.1]], dtype=torch.float64, requires_grad=True)
@@ -26,39 +26,39 @@ def own_slope(name: str, cos: float, **options: object) -> float:
 
 @pytest.mark.parametrize("theta", [0.2, 1.0, 2.0, 2.6])
 def test_arcface_is_the_cosine_of_the_angle_plus_m(theta: float) -> None:
-    assert own_value("arcface", math.cos(theta), m=0.5) == pytest.approx(math.cos(theta + 0.5))
-    assert own_slope("arcface", math.cos(theta), m=0.5) == pytest.approx(
+    assert target_value("arcface", math.cos(theta), m=0.5) == pytest.approx(math.cos(theta + 0.5))
+    assert target_slope("arcface", math.cos(theta), m=0.5) == pytest.approx(
         math.sin(theta + 0.5) / math.sin(theta)
     )
 
 
 def test_arcface_falls_back_to_a_shifted_cosine_beyond_pi() -> None:
     c = math.cos(2.9)
-    assert own_value("arcface", c, m=0.5) == pytest.approx(c - 0.5 * math.sin(0.5))
-    assert own_slope("arcface", c, m=0.5) == pytest.approx(1.0)
-    assert own_value("arcface", c, m=0.5, fallback=False) == pytest.approx(math.cos(3.4))
+    assert target_value("arcface", c, m=0.5) == pytest.approx(c - 0.5 * math.sin(0.5))
+    assert target_slope("arcface", c, m=0.5) == pytest.approx(1.0)
+    assert target_value("arcface", c, m=0.5, fallback=False) == pytest.approx(math.cos(3.4))
 
 
 def test_arcface_under_compat_has_the_released_value_with_the_slope_of_the_cosine() -> None:
     for theta in (0.3, 2.9):
-        assert own_value("arcface", math.cos(theta), m=0.5, compat=True) == pytest.approx(
+        assert target_value("arcface", math.cos(theta), m=0.5, compat=True) == pytest.approx(
             math.cos(theta + 0.5)
         )
-        assert own_slope("arcface", math.cos(theta), m=0.5, compat=True) == 1.0
+        assert target_slope("arcface", math.cos(theta), m=0.5, compat=True) == 1.0
 
 
 def test_cosface_subtracts_m() -> None:
-    assert own_value("cosface", 0.3, m=0.35) == pytest.approx(-0.05)
+    assert target_value("cosface", 0.3, m=0.35) == pytest.approx(-0.05)
 
 
 def test_combined_puts_the_three_margins_together() -> None:
     theta = 0.7
-    value = own_value("combined", math.cos(theta), m1=1.2, m2=0.3, m3=0.1)
+    value = target_value("combined", math.cos(theta), m1=1.2, m2=0.3, m3=0.1)
     assert value == pytest.approx(math.cos(1.2 * theta + 0.3) - 0.1)
 
 
 def test_combined_under_compat_ignores_the_angles_when_m3_is_set() -> None:
-    assert own_value("combined", 0.6, m1=1.2, m2=0.3, m3=0.1, compat=True) == pytest.approx(0.5)
+    assert target_value("combined", 0.6, m1=1.2, m2=0.3, m3=0.1, compat=True) == pytest.approx(0.5)
 
 
 def psi(theta: float, m: float) -> float:
@@ -69,14 +69,14 @@ def psi(theta: float, m: float) -> float:
 @pytest.mark.parametrize("m", [1.5, 1.7, 4.0])
 @pytest.mark.parametrize("theta", [0.1, 0.9, 1.7, 2.5, 3.1])
 def test_sphereface_is_psi_of_the_angle(m: float, theta: float) -> None:
-    assert own_value("sphereface", math.cos(theta), m=m) == pytest.approx(psi(theta, m), abs=1e-5)
+    assert target_value("sphereface", math.cos(theta), m=m) == pytest.approx(psi(theta, m), abs=1e-5)
     k = math.floor(m * theta / math.pi)
     slope = (-1) ** k * m * math.sin(m * theta) / math.sin(theta)
-    assert own_slope("sphereface", math.cos(theta), m=m) == pytest.approx(slope, rel=1e-4)
-    assert own_value("sphereface", math.cos(theta), m=m, compat=True) == pytest.approx(
+    assert target_slope("sphereface", math.cos(theta), m=m) == pytest.approx(slope, rel=1e-4)
+    assert target_value("sphereface", math.cos(theta), m=m, compat=True) == pytest.approx(
         psi(theta, m), abs=1e-5
     )
-    assert own_slope("sphereface", math.cos(theta), m=m, compat=True) == pytest.approx(1.0)
+    assert target_slope("sphereface", math.cos(theta), m=m, compat=True) == pytest.approx(1.0)
 
 
 def falls(values: Tensor) -> bool:
@@ -100,7 +100,7 @@ def test_a_negative_angle_margin_is_one_near_the_centre_and_a_cosine_elsewhere()
 def test_subcentre_arcface_asks_for_rows_and_is_arcface_on_their_best() -> None:
     margin = margins.build("subcenter_arcface")
     assert margin.subcentres == 3
-    assert own_value("subcenter_arcface", 0.4, m=0.3) == own_value("arcface", 0.4, m=0.3)
+    assert target_value("subcenter_arcface", 0.4, m=0.3) == target_value("arcface", 0.4, m=0.3)
 
 
 def test_circle_weighs_each_cosine_by_its_distance_from_the_optimum() -> None:

@@ -47,11 +47,11 @@ def test_margins_have_the_wanted_mean_and_deviation() -> None:
 def test_elastic_arc_adds_the_drawn_angle_and_elastic_cos_subtracts_the_drawn_cosine() -> None:
     cos_B = torch.tensor([0.5, -0.2], dtype=torch.float64)
     margin = margins.build("elastic_arc").double()
-    own = margin.prepare(cos_B)
-    torch.testing.assert_close(margin.own(own), 64 * (cos_B.arccos() + own.extra["m"]).cos())
+    target = margin.prepare(cos_B)
+    torch.testing.assert_close(margin.target(target), 64 * (cos_B.arccos() + target.extra["m"]).cos())
     margin = margins.build("elastic_cos").double()
-    own = margin.prepare(cos_B)
-    torch.testing.assert_close(margin.own(own), 64 * (cos_B - own.extra["m"]))
+    target = margin.prepare(cos_B)
+    torch.testing.assert_close(margin.target(target), 64 * (cos_B - target.extra["m"]))
 
 
 def test_plus_gives_the_largest_margin_to_the_sample_farthest_from_its_centre() -> None:
@@ -85,7 +85,7 @@ def test_arc_under_compat_has_no_fallback_beyond_pi() -> None:
     for compat in (False, True):
         margin = margins.build("elastic_arc", compat=compat).double().eval()
         expected = math.cos(3.5) if compat else cos_B.item() - 0.5 * math.sin(0.5)
-        assert margin.own(margin.prepare(cos_B)).item() / 64 == pytest.approx(expected)
+        assert margin.target(margin.prepare(cos_B)).item() / 64 == pytest.approx(expected)
 
 
 def test_a_negative_deviation_is_named() -> None:

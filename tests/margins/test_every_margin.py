@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from facescale import margins
-from facescale.margins import MARGINS, Margin, Own
+from facescale.margins import MARGINS, Margin, TargetLogits
 
 BATCH, CLASSES = 6, 11
 
@@ -51,7 +51,7 @@ unfiltered = over([(n, o) for n, o in VARIANTS if "interclass_filter" not in o])
 
 
 def batch(seed: int = 0, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
-    """Cosines with easy, hard and very wrong own classes, targets and norms."""
+    """Cosines with easy, hard and very wrong target classes, targets and norms."""
     generator = torch.Generator().manual_seed(seed)
     cos_BC = 1.6 * torch.rand(BATCH, CLASSES, generator=generator, dtype=dtype) - 0.8
     target_B = torch.randint(CLASSES, (BATCH,), generator=generator)
@@ -63,7 +63,7 @@ def batch(seed: int = 0, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Te
 def make(name: str, options: dict[str, Any], trained: int = 3) -> Margin:
     """A float64 margin with ``trained`` steps behind it, so that running statistics have moved."""
     margin = margins.build(name, **options).double()
-    margin.set_num_others(CLASSES - 1)
+    margin.set_num_negatives(CLASSES - 1)
     for step in range(trained):
         margin(*batch(100 + step))
     return margin
@@ -81,17 +81,17 @@ def chunks(cos_BC: Tensor, size: int = 4) -> Iterator[tuple[int, Tensor]]:
 
 
 def chunked_loss(margin: Margin, cos_BC: Tensor, target_B: Tensor, norm_B: Tensor) -> Tensor:
-    """Per-sample loss computed as heads do: own cosines first, then class chunks with the own cell taken out.
+    """Per-sample loss computed as heads do: target cosines first, then chunks without the target cell.
 
-    The chunks see a detached ``Own``: a gradient that flowed from ``others`` to it would be missing here.
+    The chunks get a detached ``TargetLogits``: a gradient from ``negatives`` to it would be missing here.
     """
-    own = margin.prepare(cos_BC.gather(1, target_B[:, None])[:, 0], norm_B)
-    fixed = Own(own.cos_B.detach(), {key: value.detach() for key, value in own.extra.items()})
-    value_B = margin.own(own)
+    target = margin.prepare(cos_BC.gather(1, target_B[:, None])[:, 0], norm_B)
+    fixed = TargetLogits(target.cos_B.detach(), {key: value.detach() for key, value in target.extra.items()})
+    value_B = margin.target(target)
     softmax = margin.reduction == "softmax"
     parts = []
     for start, cos_Bc in chunks(cos_BC):
-        out_Bc = margin.others(cos_Bc, fixed)
+        out_Bc = margin.negatives(cos_Bc, fixed)
         mine_Bc = target_B[:, None] == torch.arange(start, start + cos_Bc.shape[1])
         out_Bc = out_Bc.masked_fill(mine_Bc, -torch.inf if softmax else 0.0)
         parts.append(out_Bc.logsumexp(1) if softmax else out_Bc.sum(1))
@@ -125,12 +125,12 @@ def test_chunked_evaluation_equals_dense_in_loss_and_gradient(name: str, options
 def test_a_chunk_computed_again_after_a_later_step_is_the_same(name: str, options: dict[str, Any]) -> None:
     margin = make(name, options)
     cos_BC, target_B, norm_B = batch()
-    own = margin.prepare(cos_BC.gather(1, target_B[:, None])[:, 0], norm_B)
-    before = [margin.own(own), *(margin.others(c, own) for _, c in chunks(cos_BC))]
+    target = margin.prepare(cos_BC.gather(1, target_B[:, None])[:, 0], norm_B)
+    before = [margin.target(target), *(margin.negatives(c, target) for _, c in chunks(cos_BC))]
     margin(*batch(7))
     for parameter in margin.parameters():
         parameter.data += 1
-    after = [margin.own(own), *(margin.others(c, own) for _, c in chunks(cos_BC))]
+    after = [margin.target(target), *(margin.negatives(c, target) for _, c in chunks(cos_BC))]
     for x, y in zip(before, after, strict=True):
         torch.testing.assert_close(x, y, rtol=1e-12, atol=0)
 
@@ -154,7 +154,7 @@ def test_extreme_inputs_give_finite_values_and_gradients(
     name: str, options: dict[str, Any], dtype: torch.dtype
 ) -> None:
     margin = margins.build(name, **options)
-    margin.set_num_others(CLASSES - 1)
+    margin.set_num_negatives(CLASSES - 1)
     cos_BC = torch.linspace(-1, 1, BATCH * CLASSES).reshape(BATCH, CLASSES).contiguous()
     target_B = torch.tensor([0, 3, -1, 4, 5, CLASSES - 1])
     cos_BC[[1, 3, 4], [3, 4, 5]] = torch.tensor([1.0, -1.0, 1 - 6e-8])
@@ -254,9 +254,9 @@ def test_scale_and_filter_are_checked(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", MARGINS)
-def test_plain_others_is_said_only_of_margins_that_scale(name: str) -> None:
+def test_plain_negatives_is_said_only_of_margins_that_scale(name: str) -> None:
     margin = make(name, {})
     cos_BC, target_B, norm_B = batch()
-    own = margin.prepare(cos_BC.gather(1, target_B[:, None])[:, 0], norm_B)
-    plain = torch.equal(margin.others(cos_BC, own), margin.scale * cos_BC)
-    assert plain == margin.plain_others
+    target = margin.prepare(cos_BC.gather(1, target_B[:, None])[:, 0], norm_B)
+    plain = torch.equal(margin.negatives(cos_BC, target), margin.scale * cos_BC)
+    assert plain == margin.plain_negatives

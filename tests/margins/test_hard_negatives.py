@@ -13,21 +13,21 @@ OWN, OTHERS = 0.5, (0.4, 0.05, -0.2)  # cosines of one sample
 
 
 def values(margin: Margin) -> list[float]:
-    """Logits over scale: own class first."""
+    """Logits over scale: target class first."""
     row = margin.double()(torch.tensor([[OWN, *OTHERS]], dtype=torch.float64), torch.tensor([0]))
     return (row[0] / margin.scale).tolist()
 
 
 def test_mv_softmax_am_raises_classes_above_the_own_value() -> None:
-    own = OWN - 0.35
-    hard = [1.2 * c + 0.2 if c > own else c for c in OTHERS]
-    assert values(margins.build("mv_softmax", m=0.35, t=0.2)) == pytest.approx([own, *hard])
+    target = OWN - 0.35
+    hard = [1.2 * c + 0.2 if c > target else c for c in OTHERS]
+    assert values(margins.build("mv_softmax", m=0.35, t=0.2)) == pytest.approx([target, *hard])
 
 
 def test_mv_softmax_arc_raises_classes_above_the_own_value() -> None:
-    own = math.cos(math.acos(OWN) + 0.5)
-    hard = [1.3 * c + 0.3 if c > own else c for c in OTHERS]
-    assert values(margins.build("mv_softmax", form="arc", m=0.5, t=0.3)) == pytest.approx([own, *hard])
+    target = math.cos(math.acos(OWN) + 0.5)
+    hard = [1.3 * c + 0.3 if c > target else c for c in OTHERS]
+    assert values(margins.build("mv_softmax", form="arc", m=0.5, t=0.3)) == pytest.approx([target, *hard])
 
 
 def test_sv_softmax_counts_its_weight_from_one() -> None:
@@ -46,9 +46,9 @@ def test_curricular_updates_t_first_and_weighs_hard_classes_by_it() -> None:
     margin.t.fill_(0.3)
     out = values(margin)
     t = 0.01 * OWN + 0.99 * 0.3
-    own = math.cos(math.acos(OWN) + 0.5)
+    target = math.cos(math.acos(OWN) + 0.5)
     assert margin.t.item() == pytest.approx(t)
-    assert out == pytest.approx([own, *(c * (t + c) if c > own else c for c in OTHERS)])
+    assert out == pytest.approx([target, *(c * (t + c) if c > target else c for c in OTHERS)])
 
 
 def test_curricular_takes_its_mean_over_samples_that_have_a_centre() -> None:
@@ -65,15 +65,15 @@ def robust(**options: float) -> Margin:
 
 
 def test_robustface_pushes_hard_classes() -> None:
-    own = math.cos(math.acos(OWN) + 0.5)
-    assert values(robust()) == pytest.approx([own, *(1.2 * c if c > own else c for c in OTHERS)])
+    target = math.cos(math.acos(OWN) + 0.5)
+    assert values(robust()) == pytest.approx([target, *(1.2 * c if c > target else c for c in OTHERS)])
 
 
 def test_robustface_trusts_noisy_classes_less_as_training_goes_on() -> None:
     margin = robust(noise=0.2)
     margin.phi.fill_(0.4)
     margin.eval()
-    c = math.cos(math.acos(OWN) - 0.35)  # nearer than the own class by more than the band of 0.3
+    c = math.cos(math.acos(OWN) - 0.35)  # nearer than the target class by more than the band of 0.3
     d = math.cos(math.acos(OWN) - 0.25)  # nearer, within the band: hard
     row = margin.double()(torch.tensor([[OWN, c, d]], dtype=torch.float64), torch.tensor([0]))[0] / 64
     assert row[1:].tolist() == pytest.approx([(1 - 0.4 / 0.8) ** 2 * c, 1.2 * d])
@@ -91,19 +91,19 @@ def test_robustface_follows_the_releases_counts_one_step_late() -> None:
         margin(cos_BC, target_B)
         assert margin.phi.item() == pytest.approx(phi, rel=1e-6)
         assert margin.band.item() == pytest.approx(band, rel=1e-6)
-        own_B = cos_BC[torch.arange(5), target_B]
-        pending = 1 - (cos_BC > (own_B.arccos() + 0.5).cos()[:, None]).double().mean().item()
+        target_B = cos_BC[torch.arange(5), target_B]
+        pending = 1 - (cos_BC > (target_B.arccos() + 0.5).cos()[:, None]).double().mean().item()
 
 
 def test_robustface_counts_chunks_as_the_whole() -> None:
     cos_BC, target_B = torch.rand(5, 9) * 2 - 1, torch.arange(5)
     whole, parts = robust(), robust()
     whole(cos_BC, target_B)
-    own = parts.prepare(cos_BC.diagonal())
+    target = parts.prepare(cos_BC.diagonal())
     for chunk in cos_BC.split(4, dim=1):
-        parts.observe(chunk, own)
-    assert whole.tally.tolist() == parts.tally.tolist()
-    assert whole.tally[1] == 45
+        parts.observe(chunk, target)
+    assert whole.counts.tolist() == parts.counts.tolist()
+    assert whole.counts[1] == 45
 
 
 def test_robustface_stops_at_no_trust_where_the_release_turns_it_around() -> None:

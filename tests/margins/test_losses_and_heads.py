@@ -114,7 +114,7 @@ def test_chunked_heads_equal_the_dense_loss_in_value_and_in_every_gradient(
         for ours, theirs in zip(head.margin.parameters(), dense.parameters(), strict=True):
             assert near(ours.grad, theirs.grad)
             with torch.no_grad():
-                ours -= 0.1 * ours.grad  # the optimiser's step comes before the rows'
+                ours -= 0.1 * ours.grad  # the optimizer's step comes before the rows'
         head.after_step(lr=0.01)
         moved_RD = (w_RD.detach() - head.store.open(everything).rows_RD) / 0.01
         assert near(moved_RD, w_RD.grad)

@@ -1,4 +1,4 @@
-"""AttFC's released step, golden section D: encoders, attention, container, loss, gradients, optimiser."""
+"""AttFC's released step, golden section D: encoders, attention, container, loss, gradients, optimizer."""
 
 import json
 from pathlib import Path
@@ -84,10 +84,10 @@ def test_every_step_of_the_released_training_is_reproduced(golden: Path, variant
         masked = head.slot_id == ids[:, None]
         assert torch.equal(masked, trace(f"{step}/masked"))
         clamped = trace(f"{step}/logits_clamped")
-        own_B = torch.linalg.vecdot(unit(q_BD), centre_BD)
-        assert near(torch.cat([own_B[:, None], unit(q_BD) @ head.rows[0].T], 1)[:, 0], clamped[:, 0])
-        others = (unit(q_BD) @ head.rows[0].T).masked_fill(masked, -1.0)
-        assert near(others, clamped[:, 1:])
+        target_B = torch.linalg.vecdot(unit(q_BD), centre_BD)
+        assert near(torch.cat([target_B[:, None], unit(q_BD) @ head.rows[0].T], 1)[:, 0], clamped[:, 0])
+        negatives = (unit(q_BD) @ head.rows[0].T).masked_fill(masked, -1.0)
+        assert near(negatives, clamped[:, 1:])
 
         out = head(q_BD[None], ids, k_VBD)
         assert near(out.loss, trace(f"{step}/loss"))

@@ -1,8 +1,10 @@
 from dataclasses import fields
 from pathlib import Path
 
+import pytest
 import torch
 
+from facescale import heads
 from facescale.config import load_config
 from facescale.distributed import Dist
 from facescale.heads import HEADS
@@ -16,6 +18,20 @@ def test_a_head_gets_the_optimizer_of_the_backbone_and_its_own_options_go_before
     assert options["optimizer"] == "adamw" and options["weight_decay"] == 0.1
     assert (options["seed"], options["chunk"]) == (5, 7)
     assert options.get("directory") is None
+
+
+def test_every_value_of_the_optimizer_reaches_a_head_that_takes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def head(*, optimizer: str, momentum: float, nesterov: bool, betas: tuple[float, float]) -> None:
+        """Takes what an optimizer has."""
+
+    monkeypatch.setitem(heads.HEADS, "taking", head)
+    settings = ["head.name=taking", "optim.momentum=0.8", "optim.nesterov=true", "optim.betas=[0.5, 0.6]"]
+    assert head_options(load_config(None, settings), Path()) == {
+        "optimizer": "sgd",
+        "momentum": 0.8,
+        "nesterov": True,
+        "betas": (0.5, 0.6),
+    }
 
 
 def test_class_centres_on_disk_get_the_folder_of_the_run() -> None:

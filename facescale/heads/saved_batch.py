@@ -1,0 +1,92 @@
+"""What a head with class centres keeps of a batch between forward and the update of the rows."""
+
+from bisect import bisect_left
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from facescale.centres.row_block import RowBlock
+from facescale.heads.class_chunks import places_in
+from facescale.margins import TargetLogits
+
+# B batch (of all processes), N rows read in the step, C classes, D embedding size
+
+
+@dataclass
+class SavedBatch:
+    """What a step keeps of a batch: enough to compute the gradient of any chunk of rows later.
+
+    Attributes:
+        e_BD: unit embeddings, float32.
+        factor_BD: these in the precision of products.
+        target: what the margin knows of the batch, without gradient.
+        column_B: position of the target class among the classes read; negative where it is not there.
+        value_B: log-sum-exp (or sum, for margins that sum) over the negatives of all processes.
+        grad_value_B: gradient of the loss by ``value_B``; known after backward.
+        grad_target_B: gradient of the loss by the target cosine; known after backward.
+        inverse_N1: room for 1 / |w| of all rows read, which are needed twice; None where they are not kept.
+        product_NB: room for the products of all rows read with the batch, where these are few.
+        exp_NB: room for exp(l) of all rows read, where these are few and l needs no shift.
+        member_C: which classes this batch was compared with, where rows of several batches move together.
+    """
+
+    e_BD: Tensor
+    factor_BD: Tensor
+    target: TargetLogits
+    column_B: Tensor
+    value_B: Tensor
+    grad_value_B: Tensor
+    grad_target_B: Tensor
+    inverse_N1: Tensor | None = None
+    product_NB: Tensor | None = None
+    exp_NB: Tensor | None = None
+    member_C: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        column_B, self._sample_B = self.column_B.cpu().sort()
+        self._column_B = column_B.tolist()
+
+    def target_cells(self, first: int, num_classes: int) -> tuple[Tensor, Tensor] | None:
+        """Cells (class in the chunk, sample) of target classes in the chunk that starts at ``first``."""
+        start, stop = bisect_left(self._column_B, first), bisect_left(self._column_B, first + num_classes)
+        if start == stop:
+            return None
+        sample = self._sample_B[start:stop].to(self.column_B.device)
+        return self.column_B[sample] - first, sample
+
+
+@dataclass
+class SampledBatch:
+    """A batch and the classes that it was compared with.
+
+    Attributes:
+        saved: see ``SavedBatch``.
+        classes: classes of this process that it was compared with, in the order of ``block``; None is all.
+        block: their rows where these are staged, valid until another batch is sampled.
+    """
+
+    saved: SavedBatch
+    classes: Tensor | None
+    block: RowBlock | None
+
+
+def on_classes(sampled: SampledBatch, classes: Tensor) -> SavedBatch:
+    """The batch with columns among ``classes``, a union of several batches' classes, without kept products.
+
+    Args:
+        sampled: a batch that was compared with some of ``classes``.
+        classes: local classes in the order of their rows.
+    """
+    saved, before = sampled.saved, sampled.classes
+    assert before is not None
+    column_B = saved.column_B
+    target_B = torch.where(column_B >= 0, before.to(column_B.device)[column_B], -1)
+    return replace(
+        saved,
+        column_B=places_in(classes, target_B),
+        inverse_N1=None,
+        product_NB=None,
+        exp_NB=None,
+        member_C=torch.isin(classes, before).to(column_B.device),
+    )

@@ -1,0 +1,68 @@
+"""Two processes against the plain loop on one: DDP averages gradients, centres are divided, batches too."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from facescale import backbones, heads
+from facescale.config import load_config
+from facescale.distributed import Dist
+from facescale.run import RunDir
+from facescale.train import train
+from tests.dist.spawn import run_processes
+from tests.wiring.plain import Case, plain_training
+from tests.wiring.toy import IDS, SETTINGS, D, Toy, saved_state, weights
+
+SPLIT = ["optim.weight_decay=0.05", "train.clip_norm=1.0", "head.margin.ramp=4 steps", "train.seed=2"]
+# Each process has half of a batch, as each of two accumulated parts has: batch norm sees the same images
+CASE = Case(parts=2, weight_decay=0.05, clip=1.0, ramp=4, seed=2)
+
+
+def _train(dist: Dist, path: Path, settings: list[str], interrupted: bool) -> None:
+    backbones.BACKBONES["toy"] = Toy
+
+    def interrupt(line: dict[str, Any], plan: object) -> None:
+        if line["kind"] == "train" and line["step"] == 2:
+            os.kill(os.getpid(), signal.SIGTERM)  # of the main process only
+
+    config = load_config(None, [*SETTINGS, *settings])
+    result = train(config, path, dist, on_log=interrupt if interrupted else None)
+    assert result.finished is not interrupted
+    assert result.step == (3 if interrupted else 6), "all processes stop after the same step"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    path = tmp_path_factory.mktemp("two") / "run"
+    run_processes(2, _train, path, SPLIT, False)
+    return RunDir(path)
+
+
+def test_two_processes_learn_what_one_with_two_parts_learns(run: RunDir) -> None:
+    trace = plain_training(load_config(None, [*SETTINGS, *SPLIT]), CASE)
+    rows = run.read_metrics("train")
+    for name in ("loss", "grad_norm", "lr"):
+        assert [row[name] for row in rows] == pytest.approx(getattr(trace, name), rel=2e-4, abs=1e-5)
+    saved = weights(run, 6)
+    for name, expected in trace.evaluated.items():
+        if "running" not in name and "tracked" not in name:  # the main process has seen its own halves only
+            torch.testing.assert_close(saved[name], expected, rtol=2e-4, atol=1e-5)
+    head = heads.build("full", IDS, D, "cosface")
+    head.load_rows(run.snapshot(6))
+    rows_CD = head.read_rows(torch.arange(IDS))  # type: ignore[operator]
+    torch.testing.assert_close(rows_CD, trace.centres_CD, rtol=2e-4, atol=1e-5)
+
+
+def test_two_processes_stop_together_and_go_on(run: RunDir, tmp_path: Path) -> None:
+    run_processes(2, _train, tmp_path / "run", SPLIT, True)
+    run_processes(2, _train, tmp_path / "run", SPLIT, False)
+    cut = RunDir(tmp_path / "run")
+    assert all(torch.equal(x, weights(cut, 6)[name]) for name, x in weights(run, 6).items())
+    for name, x in saved_state(run, 6).items():
+        assert torch.equal(x, saved_state(cut, 6)[name])
+    names = {path.name for path in run.snapshot(6).iterdir()}
+    assert {"random_0.pt", "random_1.pt"} <= names
