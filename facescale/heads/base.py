@@ -70,6 +70,9 @@ class ClassHead(nn.Module):
         needs: what the loader and the task must give.
         loss_scale: what the loop multiplies the loss by before backward (fp16), beside 1 / accumulation;
             heads that move rows themselves divide it out.
+
+    Raises:
+        ValueError: fewer than 2 identities.
     """
 
     needs = Needs()

@@ -48,6 +48,8 @@ class F2CHead(SlotHead):
 
     State: the pool, the toggles; the rows by ``save_rows``.
 
+    Source: https://arxiv.org/abs/2105.10375
+
     Example:
         >>> head = facescale.heads.build("f2c", 1000, 16, "cosface", share=0.1)
         >>> q_VBD = torch.randn(2, 8, 16, requires_grad=True)  # views x and y
@@ -73,6 +75,9 @@ class F2CHead(SlotHead):
         chunk: slots compared with at a time; 0 is a good size for the device.
         compat: see above.
         seed: of the random directions.
+
+    Raises:
+        ValueError: an option out of range, or options that do not go together.
     """
 
     needs = Needs(query_views=2, key_views=2, identity_pairs=True)

@@ -34,7 +34,8 @@ class Margin(nn.Module):
     One step is ``prepare(target cosines, norms)``, then ``target(...)`` once and ``negatives(chunk)`` for
     every chunk of classes. ``target`` and ``negatives`` are pure: they change no state and read running
     statistics from ``TargetLogits``, so a head may call ``negatives`` again in its backward pass.
-    ``negatives`` uses the target cosine in comparisons or detached only: no gradient flows from it to ``TargetLogits``.
+    ``negatives`` uses the target cosine in comparisons or detached only: no gradient flows from it to
+    ``TargetLogits``.
 
     With ``reduction == "softmax"`` both return scaled logits, the loss is their softmax cross-entropy; with
     ``"sum"`` both return losses and the sample's loss is the target's + the sum over all negatives.
@@ -53,6 +54,9 @@ class Margin(nn.Module):
         plain_negatives: True when ``negatives`` is just ``scale * cos`` (heads then take a faster path).
         refuses: head name -> why this margin does not work with it; ``heads.build`` raises that reason.
         counts: made by ``observe`` in this step, or None for a margin that counts nothing.
+
+    Raises:
+        ValueError: an option out of range.
     """
 
     reduction: Literal["softmax", "sum"] = "softmax"

@@ -38,6 +38,9 @@ class UniTSFace(CosFace):
         pair_weight: of the second term.
         interclass_filter: cosine above which a class counts as label noise; 0 is off.
         compat: see ``CosFace``.
+
+    Raises:
+        ValueError: an option out of range.
     """
 
     refuses: ClassVar[Mapping[str, str]] = {
