@@ -106,7 +106,8 @@ class Stage:
 
     def _fill(self, rows: np.ndarray, buffer: Buffer, at: np.ndarray) -> None:
         """Rows to places ``at`` of the buffer, beside the writes that are under way."""
-        self._finish(one for one in self._writes if one.buffer is buffer)
+        ahead = self._ahead.buffer if self._ahead else None  # is read into as soon as its write is done
+        self._finish(one for one in self._writes if one.buffer is buffer or one.buffer is ahead)
         for write in [one for one in reversed(self._writes) if not one.done.done()]:
             order = np.argsort(write.rows)
             theirs = _among(rows, write.rows[order])

@@ -55,6 +55,8 @@ class AttFCHead(SlotHead):
     count with cosine -1, without gradient. (The release also has ``normalise_keys`` off, and the
     ``compat`` of the margin.)
 
+    Source: https://arxiv.org/abs/2503.06839
+
     Example:
         >>> head = facescale.heads.build("attfc", 1000, 16, "cosface", keys=2, share=0.3)
         >>> q_VBD = torch.randn(1, 8, 16, requires_grad=True)
@@ -81,6 +83,9 @@ class AttFCHead(SlotHead):
         chunk: slots compared with at a time; 0 is a good size for the device.
         compat: as released: slots not yet taken hold random directions and count.
         seed: seed of the random directions.
+
+    Raises:
+        ValueError: an option out of range, or options that do not go together.
     """
 
     slot_id: Tensor

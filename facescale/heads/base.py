@@ -73,6 +73,9 @@ class ClassHead(nn.Module):
         keeps_every_id: whether every identity has a centre of its own, which another run can inherit.
         loss_scale: what the loop multiplies the loss by before backward (fp16), beside 1 / accumulation;
             heads that move rows themselves divide it out.
+
+    Raises:
+        ValueError: fewer than 2 identities.
     """
 
     needs = Needs()

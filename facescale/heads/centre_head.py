@@ -59,6 +59,9 @@ class CentreHead(ClassHead):
         store: options of the ``CentreStore``.
         seed: of everything random here.
         dense_decay: see ``CentreStore``.
+
+    Raises:
+        ValueError: an option out of range.
     """
 
     def __init__(

@@ -48,14 +48,14 @@ class F2CHead(SlotHead):
 
     State: the pool, the toggles; the rows by ``save_rows``.
 
+    Source: https://arxiv.org/abs/2105.10375
+
     Example:
         >>> head = facescale.heads.build("f2c", 1000, 16, "cosface", share=0.1)
         >>> q_VBD = torch.randn(2, 8, 16, requires_grad=True)  # views x and y
         >>> k_VBD = torch.randn(2, 8, 16)  # the same images, embedded by the twin
         >>> head(q_VBD, torch.arange(8), k_VBD).loss.backward()
         >>> head.after_step(lr=0.1)
-        >>> head.size, len(head.pool)
-        (100, 8)
 
     Args:
         num_ids: number of identities.
@@ -73,6 +73,9 @@ class F2CHead(SlotHead):
         chunk: slots compared with at a time; 0 is a good size for the device.
         compat: as released: slots not yet taken hold random directions and count.
         seed: seed of the random directions.
+
+    Raises:
+        ValueError: an option out of range, or options that do not go together.
     """
 
     needs = Needs(query_views=2, key_views=2, identity_pairs=True)
@@ -118,9 +121,7 @@ class F2CHead(SlotHead):
                 f"f2c got hard={hard}, outlier_weight={outlier_weight}; give 0 or more (hard = 0: the rule)"
             )
         if not 0 < refresh <= 1:
-            raise ValueError(
-                f"refresh is {refresh}; it lies above 0 up to 1 (the feature alone, as released)"
-            )
+            raise ValueError(f"refresh is {refresh}; it lies above 0 up to 1 (1: the feature alone)")
         self.refresh, self.both, self.rows_per_id = refresh, both, rows_per_id
         self.hard = hard or min(max(int(self.size * 0.0002), 3), 10)
         self.outlier_weight, self.compat = outlier_weight, compat

@@ -26,6 +26,8 @@ class PartialFCHead(CentreHead):
     says; the released code moves every row in every step, by decay and momentum, which ``decay="dense"``
     does too (at no cost per row: rows are caught up when they are next read).
 
+    Source: https://arxiv.org/abs/2203.15565
+
     Example:
         >>> head = facescale.heads.build("partial_fc", 1000, 16, "arcface", rate=0.1)
         >>> q_VBD = torch.randn(1, 8, 16, requires_grad=True)  # one view of 8 images
@@ -48,6 +50,9 @@ class PartialFCHead(CentreHead):
         compat: as released: -log p is cut at 69.08, identities that are -1 count; see ``CentreHead``.
         seed: seed of the start values and the samples.
         **store: see ``StoreOptions``.
+
+    Raises:
+        ValueError: an option out of range, or options that do not go together.
     """
 
     def __init__(

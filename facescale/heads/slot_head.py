@@ -46,6 +46,9 @@ class SlotHead(ClassHead):
         products: precision of the matrix products: "auto", "float32" or "bfloat16".
         chunk: slots compared with at a time; 0 is a good size for the device.
         seed: of the random directions.
+
+    Raises:
+        ValueError: an option out of range.
     """
 
     rows: Tensor

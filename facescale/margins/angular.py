@@ -18,6 +18,8 @@ class Combined(Margin):
     ``compat`` gives what insightface's release computes: with m3 > 0 only m3 acts (m1, m2 are ignored); else
     cos(theta + m2) whose gradient is that of cos(theta) (straight-through), without a fallback.
 
+    Source: https://arxiv.org/abs/1801.07698
+
     Example:
         >>> margin = facescale.margins.build("combined", m1=1.0, m2=0.3, m3=0.2)
         >>> cos_BC, target_B = torch.tensor([[0.7, 0.1, -0.2]]), torch.tensor([0])
@@ -33,6 +35,9 @@ class Combined(Margin):
         fallback: False for plain cos(theta + m2), rising again beyond pi (F2C's "Arc"; needs m1 = 1).
         interclass_filter: cosine above which a negative counts as label noise; 0 is off.
         compat: the released behaviour.
+
+    Raises:
+        ValueError: an option out of range, or options that do not go together.
     """
 
     def __init__(
@@ -79,6 +84,8 @@ class ArcFace(Combined):
 
     ``compat``: insightface's straight-through gradient; ``fallback=False``: no continuation beyond pi.
 
+    Source: https://arxiv.org/abs/1801.07698
+
     Example:
         >>> margin = facescale.margins.build("arcface", m=0.5)
         >>> cos_BC, target_B = torch.tensor([[0.7, 0.1, -0.2]]), torch.tensor([0])
@@ -111,6 +118,8 @@ class ArcFace(Combined):
 class CosFace(Combined):
     """cos(theta) - m (Wang et al., CosFace, CVPR 2018, eq. 4; m = 0.4 in insightface's recipes).
 
+    Source: https://arxiv.org/abs/1801.09414
+
     Example:
         >>> margin = facescale.margins.build("cosface", m=0.4)
         >>> cos_BC, target_B = torch.tensor([[0.7, 0.1, -0.2]]), torch.tensor([0])
@@ -137,6 +146,8 @@ class SphereFace(Margin):
     With normalised embeddings and a scale, as in SphereFace-R (Liu et al., arXiv 2109.05565).
     ``compat``: the gradient of cos(theta) instead of psi's, as OpenSphere's release trains.
 
+    Source: https://arxiv.org/abs/1704.08063 and https://arxiv.org/abs/2109.05565
+
     Example:
         >>> margin = facescale.margins.build("sphereface", m=1.7)
         >>> cos_BC, target_B = torch.tensor([[0.7, 0.1, -0.2]]), torch.tensor([0])
@@ -149,6 +160,9 @@ class SphereFace(Margin):
         m: multiplies the angle; 1 is no margin.
         interclass_filter: cosine above which a negative counts as label noise; 0 is off.
         compat: the released behaviour.
+
+    Raises:
+        ValueError: an option out of range.
     """
 
     def __init__(
@@ -185,6 +199,9 @@ class SubCenterArcFace(ArcFace):
         subcentres: centres per identity, K.
         interclass_filter: cosine above which a negative counts as label noise; 0 is off.
         compat: the released behaviour (straight-through gradient).
+
+    Raises:
+        ValueError: an option out of range.
     """
 
     refuses: ClassVar[Mapping[str, str]] = {
@@ -216,6 +233,8 @@ class Circle(Margin):
     carry no gradient, so the gradient is a itself, as the paper has it.
     ``strength`` mixes these values with the plain cosine, as m = 0 would be the hardest setting.
 
+    Source: https://arxiv.org/abs/2002.10857
+
     Example:
         >>> margin = facescale.margins.build("circle", m=0.25)
         >>> cos_BC, target_B = torch.tensor([[0.7, 0.1, -0.2]]), torch.tensor([0])
@@ -228,6 +247,9 @@ class Circle(Margin):
         m: relaxation; smaller is stricter.
         interclass_filter: cosine above which a negative counts as label noise; 0 is off.
         compat: only changes what ``interclass_filter`` does.
+
+    Raises:
+        ValueError: an option out of range.
     """
 
     plain_negatives = False

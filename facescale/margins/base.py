@@ -54,6 +54,9 @@ class Margin(nn.Module):
         plain_negatives: True when ``negatives`` is just ``scale * cos`` (heads then take a faster path).
         refuses: head name -> why this margin does not work with it; ``heads.build`` raises that reason.
         counts: made by ``observe`` in this step, or None for a margin that counts nothing.
+
+    Raises:
+        ValueError: an option out of range.
     """
 
     reduction: Literal["softmax", "sum"] = "softmax"

@@ -42,6 +42,8 @@ class ElasticArc(Margin):
 
     State: ``draws``, the number of batches so far; the draws depend on ``seed`` and it alone.
 
+    Source: https://arxiv.org/abs/2109.09416
+
     Example:
         >>> margin = facescale.margins.build("elastic_arc", std=0.05)
         >>> cos_BC, target_B = torch.tensor([[0.7, 0.1, -0.2]]), torch.tensor([0])
@@ -57,6 +59,9 @@ class ElasticArc(Margin):
         seed: seed of the draws.
         interclass_filter: cosine above which a negative counts as label noise; 0 is off.
         compat: the released behaviour.
+
+    Raises:
+        ValueError: an option out of range.
     """
 
     draws: Tensor
@@ -116,6 +121,8 @@ class ElasticCos(ElasticArc):
     """cos(theta) - m_i, m_i drawn from N(m, std) per sample (Boutros et al., ElasticFace, CVPRW 2022).
 
     Options as ``ElasticArc``; std is 0.02 in the paper's Cos+.
+
+    Source: https://arxiv.org/abs/2109.09416
 
     Example:
         >>> margin = facescale.margins.build("elastic_cos", std=0.05)

@@ -19,6 +19,8 @@ class MVSoftmax(Margin):
     (1 + t) c + t.
     ``compat``: FaceX-Zoo's target class, f only where c > m ("am") or c > 0 ("arc"), else c.
 
+    Source: https://arxiv.org/abs/1912.00833
+
     Example:
         >>> margin = facescale.margins.build("mv_softmax", t=0.2)
         >>> cos_BC, target_B = torch.tensor([[0.7, 0.1, -0.2]]), torch.tensor([0])
@@ -33,6 +35,9 @@ class MVSoftmax(Margin):
         form: "am" subtracts m from the cosine, "arc" adds it to the angle.
         interclass_filter: cosine above which a negative counts as label noise; 0 is off.
         compat: the released behaviour.
+
+    Raises:
+        ValueError: an option out of range.
     """
 
     plain_negatives = False
@@ -83,6 +88,8 @@ class SVSoftmax(MVSoftmax):
     Target class f = c - m; another class with c > f becomes t c + t - 1: MV-Softmax with its t one less.
     ``compat``: F2C's "SV", whose target class is c - m only where c > m, else c.
 
+    Source: https://arxiv.org/abs/1812.11317
+
     Example:
         >>> margin = facescale.margins.build("sv_softmax", t=1.2)
         >>> cos_BC, target_B = torch.tensor([[0.7, 0.1, -0.2]]), torch.tensor([0])
@@ -96,6 +103,9 @@ class SVSoftmax(MVSoftmax):
         t: weight of hard classes, 1 for none.
         interclass_filter: cosine above which a negative counts as label noise; 0 is off.
         compat: the released behaviour.
+
+    Raises:
+        ValueError: an option out of range.
     """
 
     def __init__(
@@ -119,6 +129,8 @@ class CurricularFace(Margin):
     running mean of the target cosine (weight 0.01, start 0), updated before it is used.
 
     State: ``t``, 0-d.
+
+    Source: https://arxiv.org/abs/2004.00288
 
     Example:
         >>> margin = facescale.margins.build("curricular", m=0.5)
@@ -200,6 +212,9 @@ class RobustFace(Margin):
         noise: expected share of wrong labels in the data (0 for MS-Celeb-1M in the release).
         interclass_filter: cosine above which a negative counts as label noise; 0 is off.
         compat: the released behaviour.
+
+    Raises:
+        ValueError: an option out of range.
     """
 
     plain_negatives = False

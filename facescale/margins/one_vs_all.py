@@ -43,6 +43,8 @@ class SphereFace2(Biased):
 
     State: ``bias``, 0-d parameter.
 
+    Source: https://arxiv.org/abs/2108.01513
+
     Example:
         >>> margin = facescale.margins.build("sphereface2", alpha=0.7)
         >>> cos_BC, target_B = torch.tensor([[0.7, 0.1, -0.2]]), torch.tensor([0])
@@ -58,6 +60,9 @@ class SphereFace2(Biased):
         weight: weight of the whole loss (``lw`` in the release).
         interclass_filter: cosine above which a negative counts as label noise; 0 is off.
         compat: the released behaviour.
+
+    Raises:
+        ValueError: an option out of range.
     """
 
     def __init__(
@@ -127,6 +132,9 @@ class UniFace(Biased):
         weight: weight of the other classes (the paper's lambda).
         interclass_filter: cosine above which a negative counts as label noise; 0 is off.
         compat: the released behaviour.
+
+    Raises:
+        ValueError: an option out of range.
     """
 
     def __init__(

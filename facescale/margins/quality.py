@@ -20,6 +20,8 @@ class MagFace(Margin):
     a = |e| clipped to [la, ua]; m(a) = lm + (um - lm) (a - la) / (ua - la); target class
     cos(theta + m(a)), with gradient to the norm; plus ``lambda_g`` * mean(a / ua^2 + 1 / a).
 
+    Source: https://arxiv.org/abs/2103.06627
+
     Example:
         >>> margin = facescale.margins.build("magface", la=10.0, ua=110.0)
         >>> cos_BC, target_B = torch.tensor([[0.7, 0.1, -0.2]]), torch.tensor([0])
@@ -38,6 +40,9 @@ class MagFace(Margin):
         easy_margin: no margin where cos(theta) <= 0 (the release's default), instead of ArcFace's fallback.
         interclass_filter: cosine above which a negative counts as label noise; 0 is off.
         compat: only changes what ``interclass_filter`` does.
+
+    Raises:
+        ValueError: an option out of range.
     """
 
     def __init__(
@@ -97,6 +102,8 @@ class AdaFace(Margin):
 
     State: ``batch_mean`` and ``batch_std``, 0-d.
 
+    Source: https://arxiv.org/abs/2204.00964
+
     Example:
         >>> margin = facescale.margins.build("adaface", h=0.333)
         >>> cos_BC, target_B = torch.tensor([[0.7, 0.1, -0.2]]), torch.tensor([0])
@@ -112,6 +119,9 @@ class AdaFace(Margin):
         t_alpha: weight of the newest batch in mu and sigma (1 in the release's class, 0.01 in its scripts).
         interclass_filter: cosine above which a negative counts as label noise; 0 is off.
         compat: the released behaviour.
+
+    Raises:
+        ValueError: an option out of range.
     """
 
     eps = 1e-3

@@ -38,6 +38,9 @@ class UniTSFace(CosFace):
         pair_weight: weight of the sample-to-sample term.
         interclass_filter: cosine above which a class counts as label noise; 0 is off.
         compat: the released behaviour.
+
+    Raises:
+        ValueError: an option out of range.
     """
 
     refuses: ClassVar[Mapping[str, str]] = {

@@ -77,7 +77,11 @@ class Pool(ABC):
 
 
 def as_ids(ids: IntArray) -> IntArray:
-    """Flat int64 ids; negative ones are an error."""
+    """Flat int64 ids.
+
+    Raises:
+        ValueError: negative ids.
+    """
     ids = np.asarray(ids, dtype=np.int64).reshape(-1)
     if ids.size and ids.min() < 0:
         raise ValueError(f"ids must be 0 or larger, got {ids.min()}; map labels to 0..num_ids-1 first")
@@ -85,7 +89,11 @@ def as_ids(ids: IntArray) -> IntArray:
 
 
 def check_capacity(capacity: int) -> int:
-    """At least one slot."""
+    """Return ``capacity`` if it is valid.
+
+    Raises:
+        ValueError: less than one slot.
+    """
     if capacity < 1:
         raise ValueError(
             f"a pool needs at least 1 slot, got {capacity}; raise its size or its share of the ids"
