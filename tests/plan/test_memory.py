@@ -93,7 +93,7 @@ def test_bytes_of_a_network_follow_from_its_parameters() -> None:
     config, made = plan("backbone.name=r50", "train.batch_size=64", "train.precision=bf16")
     found = backbone_bytes(config, made)
     assert found.weights == pytest.approx(43.6e6 * 4, rel=0.01)  # 43.6 M parameters
-    assert found.gradients == found.optimiser == pytest.approx(found.weights, rel=0.01)
+    assert found.gradients == found.optimizer == pytest.approx(found.weights, rel=0.01)
     assert found.average == 0
     twice = backbone_bytes(*plan("backbone.name=r50", "train.batch_size=128", "train.precision=bf16"))
     assert twice.activations == pytest.approx(2 * found.activations, rel=0.01)
@@ -104,7 +104,7 @@ def test_average_adamw_and_precision_change_what_a_network_needs() -> None:
     plain = backbone_bytes(*plan("train.precision=fp32"))
     more = backbone_bytes(*plan("train.precision=bf16", "train.ema=0.9", "optim.name=adamw"))
     assert more.average == plain.weights
-    assert more.optimiser == 2 * plain.optimiser
+    assert more.optimizer == 2 * plain.optimizer
     assert more.activations == pytest.approx(plain.activations / 2, rel=0.05)
 
 
@@ -116,7 +116,7 @@ def test_accumulation_and_checkpointing_save_activations() -> None:
 
 
 def test_a_twin_adds_its_weights_and_every_view_its_activations() -> None:
-    network = BackboneBytes(weights=10, average=10, gradients=9, optimiser=9, activations=100)
+    network = BackboneBytes(weights=10, average=10, gradients=9, optimizer=9, activations=100)
     assert network.total(Needs()) == 138
     assert network.total(Needs(key_views=2)) == 148
     assert network.total(Needs(query_views=2, key_views=2)) == 248
