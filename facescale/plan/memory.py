@@ -15,6 +15,11 @@ from facescale.ops import PRECISIONS
 from facescale.plan.components import build_head
 from facescale.plan.plan import Plan
 
+# Measured (docs/benchmarks.md): tensors of the largest layer's size that exist at once in its backward pass,
+# and the share of the activations that lies idle between blocks.
+_AT_ONCE = 4
+_GAPS = 0.08
+
 
 @dataclass(frozen=True)
 class BackboneBytes:
@@ -26,6 +31,8 @@ class BackboneBytes:
         gradients: of the parameters.
         optimizer: momentum, or AdamW's two averages.
         activations: what the forward pass keeps for the backward pass of one view of one part of the batch.
+        working: beside that while it computes: gradients of activations, weights in half precision, and what
+            the allocator loses to gaps.
     """
 
     weights: int
@@ -33,11 +40,12 @@ class BackboneBytes:
     gradients: int
     optimizer: int
     activations: int
+    working: int
 
     def total(self, needs: Needs) -> int:
         """All of it, with the twin and the views that a head needs."""
         twin = self.weights if needs.key_views else 0
-        fixed = self.weights + self.average + self.gradients + self.optimizer + twin
+        fixed = self.weights + self.average + self.gradients + self.optimizer + twin + self.working
         return fixed + self.activations * needs.query_views
 
 
@@ -55,16 +63,21 @@ def backbone_bytes(config: Config, plan: Plan) -> BackboneBytes:
     net = skeleton(spec.name, spec.embedding_size, **spec.options).train()
     parameters = list(net.parameters())
     weights = _bytes([*parameters, *net.buffers()])
+    half_weights = 0 if plan.precision == "fp32" else weights // 2  # autocast keeps them for a whole step
+    gradients, optimizer = _bytes(parameters), _bytes(parameters) * (2 if config.optim.name == "adamw" else 1)
+    activations, largest = _activations(net, plan)
     return BackboneBytes(
         weights=weights,
         average=weights if config.train.ema else 0,
-        gradients=_bytes(parameters),
-        optimizer=_bytes(parameters) * (2 if config.optim.name == "adamw" else 1),
-        activations=_activations(net, plan),
+        gradients=gradients,
+        optimizer=optimizer,
+        activations=activations,
+        working=round(_AT_ONCE * largest + _GAPS * activations) + half_weights,
     )
 
 
-def _activations(net: nn.Module, plan: Plan) -> int:
+def _activations(net: nn.Module, plan: Plan) -> tuple[int, int]:
+    """Bytes of all that is kept for the backward pass, and of the largest tensor among it."""
     net = net.to(PRECISIONS[plan.precision])
     own = {x.untyped_storage()._cdata for x in net.parameters()}
     seen: dict[int, int] = {}
@@ -81,7 +94,7 @@ def _activations(net: nn.Module, plan: Plan) -> int:
     images = torch.empty(plan.part_batch, 3, side, side, device="meta", dtype=PRECISIONS[plan.precision])
     with torch.autograd.graph.saved_tensors_hooks(count, lambda x: x):
         net(images)
-    return sum(seen.values())
+    return sum(seen.values()), max(seen.values())
 
 
 def skeleton_of(config: Config, plan: Plan, rank: int = 0) -> ClassHead:
