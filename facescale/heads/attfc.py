@@ -227,5 +227,5 @@ class AttFCHead(SlotHead):
 
     def bytes_needed(self, batch_size: int) -> Bytes:
         """Rows and their identities on the device; the pool's bookkeeping on the host."""
-        planned = self.slot_bytes(batch_size, embeddings=13, share=1.0, copied=False)
+        planned = self.slot_bytes(batch_size, embeddings=4.3, share=1.0, copied=False)
         return replace(planned, device=planned.device + self.slot_id.numel() * 8)

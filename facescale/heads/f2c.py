@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from facescale import kernels
 from facescale.distributed import Dist
 from facescale.heads.base import Bytes, HeadOutput, Needs
 from facescale.heads.f2c_pool import PoolView, Writes, plan_writes
@@ -21,8 +20,6 @@ from facescale.pools import EMPTY, IntArray, LruPool
 
 # V views, B batch of this process, G batch of all processes, O outliers, S slots of this process,
 # N slots or places given, D embedding size
-
-_COMPILED = 16 << 20  # bytes that numba takes for the pool's loops
 
 
 class F2CHead(SlotHead):
@@ -299,5 +296,4 @@ class F2CHead(SlotHead):
     def bytes_needed(self, batch_size: int) -> Bytes:
         """Rows on the device, the pool's bookkeeping on the host; for a batch with a quarter of outliers."""
         planned = self.slot_bytes(batch_size, embeddings=23, share=0.75, copied=True)
-        loops = _COMPILED if kernels.available() else 0
-        return replace(planned, host=planned.host + self.toggles.nbytes + loops)
+        return replace(planned, host=planned.host + self.toggles.nbytes + self.pool.loop_bytes)

@@ -90,6 +90,7 @@ def _candidate(config: Config, plan: Plan, backbone: BackboneBytes, memory: int 
     head = skeleton_of(config, plan)
     needed = head.bytes_needed(plan.part_batch)
     total = backbone.total(head.needs) + needed.device + needed.transient
+    total += head.needs.batch_bytes(plan.part_batch, config.backbone.embedding_size)
     if plan.device == "cpu":
         total += needed.host
     fits = None if memory is None else total <= memory

@@ -116,7 +116,9 @@ def _planned(case: Case) -> Bytes:
         options["directory"] = _scratch(case)
     dist = Dist(device=torch.device(case.device))
     head = head_skeleton(case.name, case.num_ids, case.embedding_size, case.margin, dist, **options)
-    return head.bytes_needed(case.batch_size)
+    needed = head.bytes_needed(case.batch_size)
+    batch = head.needs.batch_bytes(case.batch_size, case.embedding_size)
+    return replace(needed, transient=needed.transient + batch)
 
 
 def _scratch(case: Case) -> Path:

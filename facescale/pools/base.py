@@ -26,6 +26,11 @@ class Pool(ABC):
     def bytes(self) -> int:
         """Memory of the bookkeeping."""
 
+    @property
+    def loop_bytes(self) -> int:
+        """Memory of compiled code beside the bookkeeping."""
+        return 0
+
     @abstractmethod
     def __len__(self) -> int:
         """Occupied slots; they are the first ones."""

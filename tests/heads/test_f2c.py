@@ -249,7 +249,7 @@ def test_memory_is_as_planned(loss: str) -> None:
     head = heads.build("f2c", 3000, 128, loss, share=0.3, chunk=512, products="float32")
     planned = head.bytes_needed(384)
     assert planned.device == head.rows.nbytes
-    assert planned.host == head.pool.bytes + head.toggles.nbytes
+    assert planned.host == head.pool.bytes + head.toggles.nbytes + head.pool.loop_bytes
     assert step_peak(head, 384, 3000) == pytest.approx(planned.transient, rel=0.15)
 
 

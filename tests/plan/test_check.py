@@ -36,7 +36,7 @@ def test_all_mistakes_of_a_file_are_reported_at_once(tmp_path: Path) -> None:
         f"{path}: unknown margin 'cosfase' (did you mean 'cosface'?); choose one of: {', '.join(MARGINS)}",
         f"{path}: head.rate = 'abc': head 'partial_fc' takes a finite number here",
         "--set head.chunk=1.5: head 'partial_fc' takes a whole number here",
-        "--set head.placement=5: head 'partial_fc' takes a text here",
+        "--set head.placement=5: head 'partial_fc' takes one of device, host, disk here",
     ]
 
 
@@ -49,11 +49,11 @@ def test_ranges_are_checked_by_the_component_and_each_is_put_down_to_its_option(
         "--set backbone.crop=[1,2]",
         "--set backbone.dropout=5",
         "--set head.margin.scale=-4",
+        "--set head.placement=dsk",
         "--set head.rate=3",
         "--set head.chunk=-1",
-        "--set head.placement=dsk",
     ]
-    assert lines[3] == "--set head.rate=3: rate of partial_fc is 3; it is a share from 0 to 1 (0.1 is usual)"
+    assert lines[4] == "--set head.rate=3: rate of partial_fc is 3; it is a share from 0 to 1 (0.1 is usual)"
 
 
 def test_a_range_is_checked_beside_options_that_are_unknown_or_of_another_type() -> None:
