@@ -18,7 +18,7 @@ from facescale.config import Config, load_config
 from facescale.data import open_reader
 from facescale.data.loading.train_loader import TrainLoader
 from facescale.distributed import Dist
-from facescale.evaluate import metrics
+from facescale.evaluate import roc
 from facescale.inference.weights import read_card
 from facescale.plan import make_plan
 from facescale.run import RunDir
@@ -59,7 +59,7 @@ def test_training_is_repeatable(tiny_config: Config, tiny_run: Path, tmp_path: P
 def thresholds() -> Iterator[None]:
     """Twenty pairs are enough for a threshold."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(metrics, "MIN_FALSE_ACCEPTS", 1)
+        patch.setattr(roc, "MIN_FALSE_ACCEPTS", 1)
         yield
 
 
