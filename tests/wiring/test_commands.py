@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from facescale import backbones, load
+from facescale import backbones, heads, load
 from facescale.cli import main
 from facescale.run import RunDir
 from tests.wiring.toy import SETTINGS, SIZE, D, train_toy
