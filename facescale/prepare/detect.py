@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from facescale.arrays import FloatArray, Pixels
+from facescale.arrays import Pixels
 from facescale.registry import lookup
 
 MIN_SCORE = 0.5
@@ -124,7 +124,8 @@ class CenterFace:
             down, right = offset[:, row, column].astype(np.float64)
             left = max((column + right + 0.5) * self._STRIDE - wide / 2, 0.0)
             top = max((row + down + 0.5) * self._STRIDE - tall / 2, 0.0)
-            points = marks[:, row, column].astype(np.float64).reshape(5, 2)[:, ::-1] * (wide, tall) + (left, top)
+            inside_52 = marks[:, row, column].astype(np.float64).reshape(5, 2)[:, ::-1]  # it gives (y, x)
+            points = inside_52 * (wide, tall) + (left, top)
             box = (float(left), float(top), float(left + wide), float(top + tall))
             faces.append(Face(box, points, float(heat[0, row, column])))
         return _strongest(faces)
@@ -161,8 +162,8 @@ def build_detector(name: str, min_score: float = MIN_SCORE) -> Detector:
 def find_faces(detector: Detector, photo_HW3: Pixels) -> list[Face]:
     """The faces of a photo of any size, the strongest first.
 
-    The photo is shown at 640 pixels; where no face is found, at 960 (small faces), with a margin (crops that a
-    face fills) and at 160 (faces that fill a large photo).
+    The photo is shown at 640 pixels; where no face is found, at 960 (small faces), with a margin (crops
+    that a face fills) and at 160 (faces that fill a large photo).
     """
     for view, scale, margin in _views(photo_HW3):
         faces = detector(view)
@@ -254,7 +255,7 @@ def _missing(package: str, extra: str) -> str:
     return text
 
 
-def read_landmarks(path: Path) -> dict[str, tuple[FloatArray, float]]:
+def read_landmarks(path: Path) -> dict[str, tuple[npt.NDArray[np.float64], float]]:
     """Read a file of landmarks, as IJB's: lines of ``name x1 y1 ... x5 y5 [score]``.
 
     Values are separated by blanks, tabs or commas. A line without numbers before the first face is a header.
@@ -265,7 +266,7 @@ def read_landmarks(path: Path) -> dict[str, tuple[FloatArray, float]]:
     Raises:
         ValueError: the file cannot be read, or a line is not of that form.
     """
-    found: dict[str, tuple[FloatArray, float]] = {}
+    found: dict[str, tuple[npt.NDArray[np.float64], float]] = {}
     try:
         lines = path.read_text("utf-8", errors="surrogateescape").splitlines()
     except OSError as error:
@@ -279,8 +280,8 @@ def read_landmarks(path: Path) -> dict[str, tuple[FloatArray, float]]:
             continue
         if len(values) not in (10, 11):
             raise ValueError(
-                f"'{path}' line {number} has {len(values)} numbers after the name; it must be: name x1 y1 ... x5 y5"
-                " [score]"
+                f"'{path}' line {number} has {len(values)} numbers after the name; it must be: name x1 y1 ..."
+                " x5 y5 [score]"
             )
         name = (", " if "," in line else " ").join(words[: len(words) - len(values)])
         found[name.removeprefix("./")] = (np.array(values[:10]).reshape(5, 2), (*values, 1.0)[10])

@@ -35,7 +35,7 @@ class Settings:
     """How photos are examined; what changes these changes every crop.
 
     Attributes:
-        detector: key of `facescale.prepare.detect.DETECTORS`; not used with ``landmarks``.
+        detector: key of `facescale.prepare.detect.DETECTORS`; empty with ``landmarks``.
         landmarks: file of landmarks of the upright photos, by path below the root, in place of a detector.
         min_score: what a detector must be sure of to report a face.
         face: which of several faces, key of `facescale.prepare.detect.FACE_RULES`.
@@ -178,7 +178,7 @@ def examine(root: Path, key: str, settings: Settings, faces: FaceSource) -> tupl
     if not found:
         return Finding(**known, problem=NO_FACE), thumbnail(pixels)
     known["num_faces"] = len(found)
-    face = choose_face(found, *pixels.shape[:2], settings.face)
+    face = choose_face(found, pixels.shape[0], pixels.shape[1], settings.face)
     try:
         crop = align(pixels, face.landmarks_52, settings.size)
     except ValueError as error:
@@ -195,15 +195,18 @@ def thumbnail(pixels: Pixels) -> bytes:
     return out.getvalue()
 
 
-def align_photo(data: bytes, settings: Settings) -> tuple[Pixels, int]:
-    """The aligned face of one encoded photo, uint8 RGB (S, S, 3), and how many faces the photo shows.
+def align_photo(path: Path, settings: Settings) -> tuple[Pixels, int]:
+    """The aligned face of one photo, uint8 RGB (S, S, 3), and how many faces the photo shows.
 
     Raises:
         ValueError: it cannot be opened, or shows no face.
     """
-    pixels = open_photo(data, settings.max_pixels).pixels_HW3
+    try:
+        pixels = open_photo(path.read_bytes(), settings.max_pixels).pixels_HW3
+    except PhotoError as error:
+        raise ValueError(f"cannot open the photo '{path}': {error}") from None
     found = find_faces(build_detector(settings.detector, settings.min_score), pixels)
     if not found:
-        raise ValueError(f"no face found in this photo of {pixels.shape[1]}x{pixels.shape[0]} pixels")
-    face = choose_face(found, *pixels.shape[:2], settings.face)
+        raise ValueError(f"no face found in '{path}' ({pixels.shape[1]}x{pixels.shape[0]} pixels)")
+    face = choose_face(found, pixels.shape[0], pixels.shape[1], settings.face)
     return align(pixels, face.landmarks_52, settings.size), len(found)

@@ -1,4 +1,4 @@
-"""What was examined already, kept beside the data set until it is complete, so that a killed run continues."""
+"""Findings and crops kept on disk until the data set is complete, so that a killed run continues."""
 
 import hashlib
 import json
@@ -7,7 +7,7 @@ import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from facescale.prepare.examine import Finding, Settings
 
@@ -99,7 +99,7 @@ class Journal:
         end = pictures_end = 0
         for number, line in enumerate(self._lines):
             try:
-                values = json.loads(line) if line.endswith(b"\n") else None
+                values: Any = json.loads(line) if line.endswith(b"\n") else None
                 if number == 0:
                     if values != head:
                         break

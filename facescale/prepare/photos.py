@@ -13,14 +13,20 @@ from facescale.data.readers.base import BadRecordError
 
 # Phones take 50-megapixel photos; 100 megapixels need 300 MB once decoded.
 MAX_PIXELS = 100_000_000
-_FORMATS = ("JPEG", "MPO", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM", "AVIF", "HEIF")  # nothing else is opened
+# Nothing else is opened.
+_FORMATS = ("JPEG", "MPO", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM", "AVIF", "HEIF")
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1")
 
 # Why a photo cannot be opened.
 NOT_AN_IMAGE, DAMAGED, TOO_LARGE = "not an image", "damaged image", "too many pixels"
 NEEDS_HEIF = "HEIC photo, needs facescale[heif]"
 # What was done to a photo while it was opened.
-TURNED, TRANSPARENT, DEEP, CMYK = "turned upright by EXIF", "transparent, on black", "16 bits to 8", "CMYK to RGB"
+TURNED, TRANSPARENT, DEEP, CMYK = (
+    "turned upright by EXIF",
+    "transparent, on black",
+    "16 bits to 8",
+    "CMYK to RGB",
+)
 
 
 class PhotoError(BadRecordError):
@@ -56,8 +62,8 @@ def open_photo(data: bytes, max_pixels: int = MAX_PIXELS) -> Photo:
     transparent pixels are composed on black, and of an animation the first picture is taken.
 
     Raises:
-        PhotoError: the bytes are not an image, are damaged or cut short, have more than ``max_pixels``, or are
-            HEIC while pillow-heif is not installed.
+        PhotoError: the bytes are not an image, are damaged or cut short, have more than ``max_pixels``, or
+            are HEIC while pillow-heif is not installed.
     """
     has_heif = _register_heif()
     try:
@@ -65,9 +71,8 @@ def open_photo(data: bytes, max_pixels: int = MAX_PIXELS) -> Photo:
             warnings.simplefilter("ignore")  # Pillow warns of large images and of odd metadata
             with Image.open(io.BytesIO(data), formats=_known_formats()) as image:
                 if image.width * image.height > max_pixels:
-                    raise PhotoError(
-                        TOO_LARGE, f"{image.width}x{image.height}, more than the {max_pixels:,} pixels allowed"
-                    )
+                    size = f"{image.width}x{image.height}"
+                    raise PhotoError(TOO_LARGE, f"{size}, more than the {max_pixels:,} pixels allowed")
                 return _to_rgb(image)
     except PhotoError:
         raise

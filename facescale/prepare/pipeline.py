@@ -85,8 +85,8 @@ def prepare(
     """Find, align, check and pack the faces of all photos below a folder.
 
     ``dataset`` appears when it is complete; until then the work lies beside it, and the same call continues
-    what was interrupted. It holds the packed crops, labels.json, report.json, report.html and photos.csv, which
-    names every file with what became of it. The result does not depend on the number of workers.
+    what was interrupted. It holds the packed crops, labels.json, report.json, report.html and photos.csv,
+    which names every file with what became of it. The result does not depend on the number of workers.
 
     Raises:
         ValueError: folders that cannot be used, options that do not fit the photos, no crop to keep.
@@ -160,8 +160,8 @@ def _finished(chunk: list[str], future: Future[list[tuple[Finding, bytes]]]) -> 
         return future.result()
     except BrokenProcessPool:
         raise RuntimeError(
-            f"a worker process died, perhaps out of memory, while it examined '{chunk[0]}' or a later photo; the"
-            " same command continues from there (--workers 1 shows the photo)"
+            f"a worker process died, perhaps out of memory, while it examined '{chunk[0]}' or a later photo;"
+            " the same command continues from there, with --workers 1 it needs the least memory"
         ) from None
 
 
@@ -183,7 +183,9 @@ def _selected(found: Scan, options: Options, journal: Journal) -> Selection:
     selection = selection.without_small_identities(options.min_images)
     if not selection.kept:
         counts = ", ".join(f"{reason} {count}" for reason, count in selection.reasons().items())
-        raise ValueError(f"no photo of {len(found.sources)} is left: {counts}; loosen the limits that drop them")
+        raise ValueError(
+            f"none of {len(found.sources)} photos is left: {counts}; loosen the limits that drop them"
+        )
     return selection
 
 

@@ -71,9 +71,10 @@ class Report:
         yield from (f"  not opened {count:>4,}  {reason}" for reason, count in self.passed_over.items())
         yield from (f"  {count:>7,} photos: {note}" for note, count in self.notes.items())
         if self.several_faces:
-            yield f"  {self.several_faces:,} kept photos show several faces; the chosen one may be someone else's"
+            yield f"  {self.several_faces:,} kept photos show several faces; the wrong one may be chosen"
         if self.lost_identities:
-            yield f"  {len(self.lost_identities):,} identities have no photo left: {_some(self.lost_identities)}"
+            lost = self.lost_identities
+            yield f"  {len(lost):,} identities have no photo left: {_some(lost)}"
         if self.few_images:
             yield f"  {len(self.few_images):,} identities have one image only: {_some(list(self.few_images))}"
         if self.lookalikes:
@@ -134,7 +135,8 @@ def _page(report: Report, fates: Sequence[Fate], journal: Journal) -> Iterator[s
         "img{width:96px;height:96px;object-fit:contain;background:#222;margin:2px}</style>"
     )
     yield f"<h1>{report.kept:,} crops of {report.identities:,} identities</h1>"
-    yield f"<p>From {report.files:,} files below <code>{html.escape(report.photos)}</code>; photos.csv names each."
+    where = html.escape(report.photos)
+    yield f"<p>From {report.files:,} files below <code>{where}</code>; photos.csv names each."
     groups = {"dropped": report.dropped, "not opened": report.passed_over, "converted": report.notes}
     yield "<table><tr><th>files<th>what<th>why"
     for what, counts in groups.items():

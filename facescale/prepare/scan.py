@@ -49,8 +49,8 @@ def scan(root: Path, *, pattern: str | None = None, labels: Path | None = None) 
 
     Args:
         root: folder of photos.
-        pattern: regular expression; its first group, matched from the start of the path below ``root``, is the
-            identity. Without it (and without ``labels``) the folder that holds a photo is the identity.
+        pattern: regular expression; its first group, matched from the start of the path below ``root``, is
+            the identity. Without it (and without ``labels``) the folder that holds a photo is the identity.
         labels: CSV with the columns ``path`` (below ``root``) and ``identity``.
 
     Raises:
@@ -108,8 +108,8 @@ def _by_folder(root: Path, keys: list[str], passed: dict[str, str]) -> list[Sour
         for parent in map(str, PurePosixPath(folder).parents):
             if parent in folders:
                 raise ValueError(
-                    f"'{root / parent}' holds files and the folder '{folder}', so an identity cannot be told from"
-                    " an album; if the first folder of a path is the identity, pass --identity '([^/]+)/'"
+                    f"'{root / parent}' holds files and the folder '{folder}', so an identity cannot be told"
+                    " from an album; for the first folder of a path, pass --identity '([^/]+)/'"
                 )
     return sources
 
@@ -162,8 +162,8 @@ def _read_csv(path: Path) -> dict[str, str]:
             for column in ("path", "identity"):
                 if column not in columns:
                     raise ValueError(
-                        f"'{path}' has no column '{column}'{nearest(column, columns)}; its first line must name"
-                        f" path and identity, it has: {', '.join(columns) or 'nothing'}"
+                        f"'{path}' has no column '{column}'{nearest(column, columns)}; its first line must"
+                        f" name path and identity, it has: {', '.join(columns) or 'nothing'}"
                     )
             for row in rows:
                 # A short row has None in place of its missing values.
@@ -172,10 +172,12 @@ def _read_csv(path: Path) -> dict[str, str]:
                     raise ValueError(f"'{path}' line {rows.line_num}: '{key}' has no identity; fill it in")
                 if identities.setdefault(key, identity) != identity:
                     raise ValueError(
-                        f"'{path}' line {rows.line_num}: '{key}' is '{identity}' and '{identities[key]}'; keep one"
+                        f"'{path}' line {rows.line_num}: '{key}' is '{identity}' and '{identities[key]}';"
+                        " keep one"
                     )
     except (OSError, csv.Error) as error:
-        raise ValueError(f"cannot read the CSV '{path}': {getattr(error, 'strerror', None) or error}") from None
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"cannot read the CSV '{path}': {reason}") from None
     return identities
 
 

@@ -123,7 +123,8 @@ def drop_near_duplicates(selection: Selection, reader: Reader, model: str, near:
         fates[kept[image]] = replace(fates[kept[image]], reason=NEAR, like=reader.key(better))
     across = zip(first_P[~same_P].tolist(), second_P[~same_P].tolist(), strict=True)
     lookalikes = tuple(
-        (reader.key(a), reader.key(b), round(float(embeddings_ND[a] @ embeddings_ND[b]), 4)) for a, b in across
+        (reader.key(a), reader.key(b), round(float(embeddings_ND[a] @ embeddings_ND[b]), 4))
+        for a, b in across
     )
     return Selection(tuple(fates), lookalikes)
 
