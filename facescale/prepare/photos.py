@@ -4,6 +4,7 @@ import io
 import warnings
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -84,6 +85,16 @@ def open_photo(data: bytes, max_pixels: int = MAX_PIXELS) -> Photo:
         raise PhotoError(NOT_AN_IMAGE, "") from error
     except Exception as error:  # on damaged files Pillow raises OSError, SyntaxError, struct.error, ...
         raise PhotoError(DAMAGED, str(error)) from error
+
+
+def is_photo(path: Path) -> bool:
+    """Whether the first bytes of a file are those of a picture that `open_photo` may open."""
+    _register_heif()
+    try:
+        with Image.open(path, formats=_known_formats()):
+            return True
+    except Exception:  # whatever Pillow makes of bytes that are something else
+        return False
 
 
 def _to_rgb(image: Image.Image) -> Photo:

@@ -3,10 +3,12 @@
 import csv
 import os
 import re
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from facescale.prepare.photos import is_photo
 from facescale.registry import nearest
 
 # Why a file or folder is passed over.
@@ -103,12 +105,14 @@ def _by_folder(root: Path, keys: list[str], passed: dict[str, str]) -> list[Sour
             sources.append(Source(key, folder))
         else:
             passed[key] = NO_FOLDER
-    folders = {source.identity for source in sources}
-    for folder in sorted(folders):
+    members: dict[str, list[str]] = defaultdict(list)
+    for source in sources:
+        members[source.identity].append(source.key)
+    for folder in sorted(members):
         for parent in map(str, PurePosixPath(folder).parents):
-            if parent in folders:
+            if any(is_photo(root / key) for key in members.get(parent, [])):
                 raise ValueError(
-                    f"'{root / parent}' holds files and the folder '{folder}', so an identity cannot be told"
+                    f"'{root / parent}' holds photos and the folder '{folder}', so an identity cannot be told"
                     " from an album; for the first folder of a path, pass --identity '([^/]+)/'"
                 )
     return sources
