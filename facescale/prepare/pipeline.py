@@ -14,12 +14,12 @@ from pathlib import Path
 
 from facescale.prepare.convert_data import FORMS, convert_data
 from facescale.prepare.crops import CropReader
-from facescale.prepare.examine import Finding, Settings, examine, open_face_source
+from facescale.prepare.examine import FaceSource, Finding, Settings, examine, open_face_source
 from facescale.prepare.journal import Journal
 from facescale.prepare.quality import Limits
 from facescale.prepare.report import Report, write_report
 from facescale.prepare.scan import Scan, scan
-from facescale.prepare.select import Fate, Selection, drop_near_duplicates, select
+from facescale.prepare.select import Selection, drop_near_duplicates, select
 from facescale.registry import lookup
 
 _CHUNK = 8  # photos that a worker examines in one go
@@ -94,10 +94,10 @@ def prepare(
     root, out = Path(photos), Path(dataset)
     _check_folders(root, out)
     found = scan(root, pattern=options.pattern, labels=options.labels)
-    open_face_source(options.settings)  # says what is missing before any photo is read
+    faces = open_face_source(options.settings)  # says what is missing before any photo is read
     work = out.with_name(f".{out.name}.preparing")
     with Journal(work, options.settings, root) as journal:
-        continued = _examine_all(root, found, options, journal, progress)
+        continued = _examine_all(root, found, options, journal, faces, progress)
         selection = _selected(found, options, journal)
         packed = work / "dataset"
         shutil.rmtree(packed, ignore_errors=True)
@@ -120,13 +120,18 @@ def _check_folders(root: Path, out: Path) -> None:
 
 
 def _examine_all(
-    root: Path, found: Scan, options: Options, journal: Journal, progress: Progress | None
+    root: Path,
+    found: Scan,
+    options: Options,
+    journal: Journal,
+    faces: FaceSource,
+    progress: Progress | None,
 ) -> int:
     """Examine what the journal does not know; how many photos it knew."""
     keys = [source.key for source in found.sources]
     todo = [key for key in keys if not journal.knows(key, root / key)]
     done = known = len(keys) - len(todo)
-    for finding, picture in _results(root, todo, options):
+    for finding, picture in _results(root, todo, options, faces):
         journal.add(finding, picture)
         done += 1
         if progress:
@@ -134,12 +139,14 @@ def _examine_all(
     return known
 
 
-def _results(root: Path, keys: list[str], options: Options) -> Iterator[tuple[Finding, bytes]]:
-    """Findings in the order of ``keys``."""
+def _results(
+    root: Path, keys: list[str], options: Options, faces: FaceSource
+) -> Iterator[tuple[Finding, bytes]]:
+    """Findings in the order of ``keys``; ``faces`` serves this process, workers open their own."""
     chunks = [keys[start : start + _CHUNK] for start in range(0, len(keys), _CHUNK)]
     if options.workers == 1 or len(chunks) < 2:
         for key in keys:
-            yield from examine_many(root, [key], options.settings)
+            yield examine(root, key, options.settings, faces)
         return
     # Spawned, not forked: the progress bar and the libraries of this process have threads.
     pool = ProcessPoolExecutor(min(options.workers, len(chunks)), mp_context=get_context("spawn"))
@@ -171,7 +178,7 @@ def examine_many(root: Path, keys: list[str], settings: Settings) -> list[tuple[
     return [examine(root, key, settings, faces) for key in keys]
 
 
-_face_source = cache(open_face_source)
+_face_source = cache(open_face_source)  # in worker processes only, which end with their preparation
 
 
 def _selected(found: Scan, options: Options, journal: Journal) -> Selection:
@@ -192,6 +199,3 @@ def _selected(found: Scan, options: Options, journal: Journal) -> Selection:
 def default_workers() -> int:
     """Processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-__all__ = ["Fate", "Options", "Prepared", "default_workers", "prepare"]

@@ -38,7 +38,7 @@ class Selection:
 
     Attributes:
         fates: one per photo.
-        lookalikes: (photo, photo of another identity, cosine) of near-duplicates across identities.
+        lookalikes: (photo, photo of another identity, cosine) of near-duplicates that are both kept.
     """
 
     fates: tuple[Fate, ...]
@@ -121,7 +121,8 @@ def drop_near_duplicates(selection: Selection, reader: Reader, model: str, near:
     fates = list(selection.fates)
     for image, better in gone.items():
         fates[kept[image]] = replace(fates[kept[image]], reason=NEAR, like=reader.key(better))
-    across = zip(first_P[~same_P].tolist(), second_P[~same_P].tolist(), strict=True)
+    across_P = ~same_P & ~np.isin(first_P, list(gone)) & ~np.isin(second_P, list(gone))
+    across = zip(first_P[across_P].tolist(), second_P[across_P].tolist(), strict=True)
     lookalikes = tuple(
         (reader.key(a), reader.key(b), round(float(embeddings_ND[a] @ embeddings_ND[b]), 4))
         for a, b in across

@@ -69,7 +69,9 @@ def test_a_folder_of_photos_and_folders_is_ambiguous_but_other_files_do_not_matt
     root = make_folder({"team/notes.txt": b"x", "team/bob/1.jpg": photo})
     assert ("team/bob/1.jpg", "team/bob") in pairs(scan(root))
     (root / "team" / "photo").write_bytes(photo)
-    with pytest.raises(ValueError, match=re.escape("for the first folder of a path, pass --identity '([^/]+)/'")):
+    with pytest.raises(
+        ValueError, match=re.escape("for the first folder of a path, pass --identity '([^/]+)/'")
+    ):
         scan(root)
 
 
