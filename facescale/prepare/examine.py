@@ -41,6 +41,9 @@ class Settings:
         face: which of several faces, key of `facescale.prepare.detect.FACE_RULES`.
         size: side of the crops, pixels.
         max_pixels: larger photos are not decoded.
+
+    Raises:
+        ValueError: a value out of its range, or an unknown rule.
     """
 
     detector: str = "yuface"

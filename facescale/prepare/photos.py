@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from facescale.arrays import Pixels
+from facescale.data.loading.decode import TRANSPARENT, TURNED
 from facescale.data.readers.base import BadRecordError
 
 # Phones take 50-megapixel photos; 100 megapixels need 300 MB once decoded.
@@ -22,12 +23,7 @@ _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1")
 NOT_AN_IMAGE, DAMAGED, TOO_LARGE = "not an image", "damaged image", "too many pixels"
 NEEDS_HEIF = "HEIC photo, needs facescale[heif]"
 # What was done to a photo while it was opened.
-TURNED, TRANSPARENT, DEEP, CMYK = (
-    "turned upright by EXIF",
-    "transparent, on black",
-    "16 bits to 8",
-    "CMYK to RGB",
-)
+DEEP, CMYK = "16 bits to 8", "CMYK to RGB"  # and the decoder's TURNED and TRANSPARENT
 
 
 class PhotoError(BadRecordError):

@@ -42,6 +42,9 @@ class Options:
         near: cosine from which two crops of an identity are near-duplicates.
         form: key of `facescale.prepare.convert_data.FORMS`.
         workers: processes that examine photos; 1 examines them in this process.
+
+    Raises:
+        ValueError: a value out of its range, or an unknown form.
     """
 
     settings: Settings = field(default_factory=Settings)
@@ -90,6 +93,7 @@ def prepare(
 
     Raises:
         ValueError: folders that cannot be used, options that do not fit the photos, no crop to keep.
+        RuntimeError: a worker process died.
     """
     root, out = Path(photos), Path(dataset)
     _check_folders(root, out)

@@ -47,6 +47,9 @@ class Limits:
         max_turn: greatest turn.
         max_misfit: greatest misfit.
         min_score: least score.
+
+    Raises:
+        ValueError: a limit below 0, or limits that nothing can meet.
     """
 
     min_face: float = 40  # others by the extremes of LFW, CelebA and CFP crops, none of which fails

@@ -8,16 +8,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from facescale.data.readers.pictures import is_system_folder
 from facescale.prepare.photos import is_photo
 from facescale.registry import nearest
 
 # Why a file or folder is passed over.
-SYSTEM, LINK, NO_FOLDER = "hidden or system file", "link", "outside of identity folders"
+SYSTEM, LINK, SPECIAL = "hidden or system file", "link", "pipe, socket or device"
+NO_FOLDER = "outside of identity folders"
 NO_MATCH, NOT_IN_CSV, NOT_ON_DISK = "path does not match the pattern", "not in the CSV", "in the CSV only"
 
-_SYSTEM_NAMES = frozenset(
-    {"@eadir", "#recycle", "$recycle.bin", "__macosx", "lost+found", "thumbs.db", "desktop.ini"}
-)
+_SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini"})
 
 
 @dataclass(frozen=True)
@@ -87,14 +87,20 @@ def _files(root: Path, below: str, passed: dict[str, str]) -> Iterator[str]:
     with os.scandir(root / below) as entries:
         for entry in entries:
             key = f"{below}/{entry.name}" if below else entry.name
-            if entry.name.startswith((".", "._")) or entry.name.lower() in _SYSTEM_NAMES:
+            if _is_system(entry.name):
                 passed[key] = SYSTEM
             elif entry.is_symlink():
                 passed[key] = LINK  # it may lead outside of the root, or round in a circle
             elif entry.is_dir():
                 yield from _files(root, key, passed)
-            else:
+            elif entry.is_file():
                 yield key
+            else:
+                passed[key] = SPECIAL  # opening a pipe would wait for its writer
+
+
+def _is_system(name: str) -> bool:
+    return name.startswith(".") or is_system_folder(name) or name.lower() in _SYSTEM_FILES
 
 
 def _by_folder(root: Path, keys: list[str], passed: dict[str, str]) -> list[Source]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from facescale.data.images import ReaderImages
 from facescale.data.readers.base import Reader
 from facescale.prepare.duplicates import NEAR, exact_duplicates, near_pairs, thin_out
 from facescale.prepare.examine import Finding
@@ -107,12 +108,14 @@ def drop_near_duplicates(selection: Selection, reader: Reader, model: str, near:
     Raises:
         ValueError: no such model.
     """
-    from facescale.data.loading.iterate import iter_images
+    from facescale.data.loading.iterate import iter_images  # torch takes seconds to import
     from facescale.inference.load import load
 
     encoder = load(model)
     # One thread reads: the crops come from one open file.
-    batches = iter_images(reader, batch_size=128, size=encoder.contract.size, workers=1, resize=True)
+    batches = iter_images(
+        ReaderImages(reader), batch_size=128, size=encoder.contract.size, workers=1, resize=True
+    )
     embeddings_ND = np.concatenate([encoder.embed(images) for images, _ in batches])
     first_P, second_P = near_pairs(embeddings_ND, near)
     same_P = reader.ids[first_P] == reader.ids[second_P]

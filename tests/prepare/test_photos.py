@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from facescale.data.loading.decode import TRANSPARENT, TURNED
 from facescale.prepare import photos
 from facescale.prepare.photos import (
     CMYK,
@@ -12,8 +13,6 @@ from facescale.prepare.photos import (
     NEEDS_HEIF,
     NOT_AN_IMAGE,
     TOO_LARGE,
-    TRANSPARENT,
-    TURNED,
     PhotoError,
     open_photo,
 )

@@ -1,3 +1,4 @@
+import os
 import re
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from facescale.prepare.scan import (
     NO_MATCH,
     NOT_IN_CSV,
     NOT_ON_DISK,
+    SPECIAL,
     SYSTEM,
     Scan,
     Source,
@@ -30,6 +32,7 @@ def test_the_folder_of_a_photo_is_its_identity_and_all_else_is_named(make_folder
     files = ["ann/b.JPG", "ann/a.txt", "team/bob/1", "loose.jpg", ".DS_Store", "ann/._a.jpg", "@eaDir/x.jpg"]
     root = make_folder(dict.fromkeys(files, b"x"))
     (root / "ann" / "link.jpg").symlink_to(root / "loose.jpg")
+    os.mkfifo(root / "ann" / "pipe.jpg")
     found = scan(root)
     assert found.sources == [
         Source("ann/a.txt", "ann"),  # content decides later what it is
@@ -41,6 +44,7 @@ def test_the_folder_of_a_photo_is_its_identity_and_all_else_is_named(make_folder
         "@eaDir": SYSTEM,
         "ann/._a.jpg": SYSTEM,
         "ann/link.jpg": LINK,
+        "ann/pipe.jpg": SPECIAL,
         "loose.jpg": NO_FOLDER,
     }
 
