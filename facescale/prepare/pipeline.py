@@ -3,14 +3,16 @@
 import math
 import os
 import shutil
+import signal
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from functools import cache
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 
 from facescale.prepare.convert_data import FORMS, convert_data
 from facescale.prepare.crops import CropReader
@@ -153,7 +155,9 @@ def _results(
             yield examine(root, key, options.settings, faces)
         return
     # Spawned, not forked: the progress bar and the libraries of this process have threads.
-    pool = ProcessPoolExecutor(min(options.workers, len(chunks)), mp_context=get_context("spawn"))
+    pool = ProcessPoolExecutor(
+        min(options.workers, len(chunks)), mp_context=get_context("spawn"), initializer=_start_worker
+    )
     waiting: deque[tuple[list[str], Future[list[tuple[Finding, bytes]]]]] = deque()
     try:
         for chunk in chunks:
@@ -164,6 +168,19 @@ def _results(
             yield from _finished(*waiting.popleft())
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _start_worker() -> None:
+    """Leave interruptions to the main process, and end with it even if it is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    assert parent is not None  # this is a worker
+    parent.join()
+    os._exit(1)  # an executor's workers wait for ever on a queue that nobody fills
 
 
 def _finished(chunk: list[str], future: Future[list[tuple[Finding, bytes]]]) -> list[tuple[Finding, bytes]]:

@@ -116,14 +116,15 @@ def kill(done, total):
     if done == 7:
         os.kill(os.getpid(), signal.SIGKILL)
 
-prepare(Path(sys.argv[1]), Path(sys.argv[2]), options(Path(sys.argv[3])), kill)
+prepare(Path(sys.argv[1]), Path(sys.argv[2]), options(Path(sys.argv[3]), workers=2), kill)
 """
 
 
 def test_a_killed_run_continues_and_ends_as_if_nothing_had_happened(photos: Path, tmp_path: Path) -> None:
     words = [sys.executable, "-c", KILLED, str(photos), str(tmp_path / "out"), str(tmp_path)]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    assert subprocess.run(words, env=environment).returncode == -9
+    # It waits for the workers, too, which hold the pipe: they must end with the process that was killed.
+    assert subprocess.run(words, env=environment, stdout=subprocess.PIPE, timeout=60).returncode == -9
     assert not (tmp_path / "out").exists()
     with (tmp_path / ".out.preparing" / "journal.jsonl").open("ab") as file:
         file.write(b'{"finding": {"key"')  # as a kill in the middle of a line leaves it
