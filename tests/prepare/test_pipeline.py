@@ -5,6 +5,8 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,7 +20,7 @@ from facescale.prepare.align import TEMPLATE
 from facescale.prepare.detect import DETECTORS, Face
 from facescale.prepare.examine import Settings
 from facescale.prepare.journal import Journal
-from facescale.prepare.pipeline import Options, prepare
+from facescale.prepare.pipeline import Options, _finished, prepare
 from facescale.prepare.quality import Limits
 from tests.pictures import picture
 
@@ -110,6 +112,8 @@ KILLED = """
 import os, signal, sys
 from tests.prepare.test_pipeline import options
 from facescale.prepare.pipeline import prepare
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 def kill(done, total):
@@ -297,3 +301,10 @@ def test_a_real_album_is_prepared(faces: Path, tmp_path: Path) -> None:
             (root / folder.name / file.name).write_bytes(file.read_bytes())
     report = prepare(root, tmp_path / "out", Options()).report
     assert (report.kept, report.identities, report.dropped) == (6, 2, {})
+
+
+def test_a_worker_that_died_is_said() -> None:
+    future: Future = Future()
+    future.set_exception(BrokenProcessPool())
+    with pytest.raises(RuntimeError, match=r"while it examined 'a/1.jpg' or a later photo; the same command"):
+        _finished(["a/1.jpg", "a/2.jpg"], future)
