@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from facescale.inference.load import load
 
-_PARTS = ("backbones", "data", "evaluate", "heads", "margins", "pools")
+_PARTS = ("backbones", "data", "evaluate", "heads", "margins", "pools", "prepare")
 
-__all__ = ["backbones", "data", "evaluate", "heads", "load", "margins", "pools"]
+__all__ = ["backbones", "data", "evaluate", "heads", "load", "margins", "pools", "prepare"]
 
 
 def __getattr__(name: str) -> Any:

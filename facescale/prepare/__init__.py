@@ -1,1 +1,5 @@
 """From photos and foreign sets to data that is ready for training."""
+
+from facescale.prepare.align import align
+
+__all__ = ["align"]

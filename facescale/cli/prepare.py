@@ -1,0 +1,120 @@
+"""Commands about photos: prepare, align."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from facescale.cli.app import JsonOption, app, show
+
+DetectorOption = Annotated[str, typer.Option(help="yuface, centerface, or auto: whichever is installed.")]
+FaceOption = Annotated[str, typer.Option(help="Which of several faces: largest or central.")]
+SizeOption = Annotated[int, typer.Option(min=16, help="Side of the crop, pixels.")]
+MinScoreOption = Annotated[float, typer.Option(help="Least score of the detector, 0 to 1.")]
+
+
+@app.command()
+def prepare(
+    photos: Annotated[Path, typer.Argument(help="Folder of photos, one folder per identity.")],
+    dataset: Annotated[Path, typer.Argument(help="Folder to create.")],
+    identity: Annotated[
+        str | None,
+        typer.Option(metavar="REGEX", help="Identity is this pattern's first group in a photo's path."),
+    ] = None,
+    labels: Annotated[Path | None, typer.Option(help="CSV with columns path and identity.")] = None,
+    detector: DetectorOption = "auto",
+    landmarks: Annotated[
+        Path | None, typer.Option(help="File of lines 'path x1 y1 ... x5 y5 [score]' in place of a detector.")
+    ] = None,
+    face: FaceOption = "largest",
+    single_face: Annotated[bool, typer.Option(help="Drop photos with several faces.")] = False,
+    size: SizeOption = 112,
+    min_score: MinScoreOption = 0.5,
+    min_face: Annotated[float, typer.Option(help="Least size of a face in its photo, pixels.")] = 40,
+    min_sharpness: Annotated[float, typer.Option(help="Least variance of the Laplacian; 0: any.")] = 10,
+    min_brightness: Annotated[float, typer.Option(help="Least mean grey value, 0 to 255.")] = 25,
+    max_brightness: Annotated[float, typer.Option(help="Greatest mean grey value, 0 to 255.")] = 235,
+    max_turn: Annotated[float, typer.Option(help="0.2 drops most profiles; 1 drops none.")] = 1,
+    max_misfit: Annotated[float, typer.Option(help="Landmarks' greatest distance from the template.")] = 20,
+    min_images: Annotated[int, typer.Option(min=1, help="Drop identities with fewer crops.")] = 1,
+    model: Annotated[
+        str | None, typer.Option(help="Run or weights file whose embeddings find near-duplicates.")
+    ] = None,
+    near: Annotated[float, typer.Option(help="Cosine from which crops are near-duplicates.")] = 0.95,
+    form: Annotated[str, typer.Option(help="recordio, im2rec or folder.")] = "recordio",
+    workers: Annotated[int, typer.Option(min=0, help="Processes; 0: one per core.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Turn photos into a data set: find faces, align, check, drop duplicates, pack, report.
+
+    The same command continues a run that was interrupted.
+    """
+    from facescale.prepare.detect import available_detector
+    from facescale.prepare.examine import Settings
+    from facescale.prepare.pipeline import Options, default_workers
+    from facescale.prepare.pipeline import prepare as run
+    from facescale.prepare.quality import Limits
+
+    if landmarks and detector != "auto":
+        raise ValueError(f"--landmarks replaces --detector {detector}; give one of them")
+    chosen = "" if landmarks else available_detector() if detector == "auto" else detector
+    settings = Settings(chosen, str(landmarks) if landmarks else None, min_score, face, size)
+    limits = Limits(min_face, min_sharpness, min_brightness, max_brightness, max_turn, max_misfit, min_score)
+    options = Options(
+        settings=settings,
+        limits=limits,
+        pattern=identity,
+        labels=labels,
+        single_face=single_face,
+        min_images=min_images,
+        model=model,
+        near=near,
+        form=form,
+        workers=workers or default_workers(),
+    )
+    with _bar(not as_json) as progress:
+        done = run(photos, dataset, options, progress)
+    continued = [f"continued after {done.continued} photos"] if done.continued else []
+    written = f"{done.folder}: the data set, report.html (with pictures), photos.csv (every file)"
+    values = {"folder": str(done.folder), "continued": done.continued, **done.report.to_dict()}
+    show(values, as_json, "\n".join([*continued, *done.report.lines(), written]))
+
+
+@app.command("align")
+def align_command(
+    photo: Annotated[Path, typer.Argument(help="Photo of a face.")],
+    out: Annotated[Path, typer.Argument(help="Aligned crop to write (.png or .jpg).")],
+    detector: DetectorOption = "auto",
+    face: FaceOption = "largest",
+    size: SizeOption = 112,
+    min_score: MinScoreOption = 0.5,
+) -> None:
+    """Cut one face out of a photo, aligned as the training data of `prepare`."""
+    from facescale.prepare.detect import available_detector
+    from facescale.prepare.examine import Settings, align_photo
+    from facescale.prepare.write_crop import check_crop_name, write_crop
+
+    check_crop_name(out)
+    chosen = available_detector() if detector == "auto" else detector
+    crop, num_faces = align_photo(photo, Settings(chosen, None, min_score, face, size))
+    write_crop(out, crop)
+    others = f"; the photo shows {num_faces} faces, this is the {face} one" if num_faces > 1 else ""
+    print(f"{out}: {size}x{size} pixels{others}")
+
+
+@contextmanager
+def _bar(enabled: bool) -> Iterator[Callable[[int, int], None] | None]:
+    """A progress bar in a terminal, else nothing."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    if not (enabled and console.is_terminal):
+        yield None
+        return
+    columns = (TextColumn("photos"), BarColumn(bar_width=30), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, refresh_per_second=4) as progress:
+        task = progress.add_task("photos")
+        yield lambda done, total: progress.update(task, completed=done, total=total)
