@@ -36,12 +36,12 @@ def verify(
     as_json: JsonOption = False,
 ) -> None:
     """Decide whether two photos show the same person, at a false-accept rate."""
-    from facescale.gallery.photos import aligned_only, embed_photos
+    from facescale.gallery.photos import embed_photos, face_finder
     from facescale.inference.load import load
 
     loaded = load(model, device)
     threshold = loaded.threshold(far)
-    faces, left_out = embed_photos(loaded, [first, second], aligned_only)
+    faces, left_out = embed_photos(loaded, [first, second], face_finder())
     for path, reason in left_out.items():
         raise ValueError(f"'{path}' cannot be compared: {reason}")
     cosine = float(faces[0].embedding @ faces[1].embedding)
@@ -70,7 +70,7 @@ def enrol(
     from dataclasses import asdict
 
     from facescale.gallery.enrol import enrol as add
-    from facescale.gallery.photos import aligned_only, people_of, photos_of
+    from facescale.gallery.photos import face_finder, people_of, photos_of
 
     people = {name: photos_of(photos)} if name else people_of(photos)
     found, loaded = _opened(path, model, device, create=True)
@@ -79,7 +79,7 @@ def enrol(
         found,
         loaded,
         people,
-        find=aligned_only,
+        find=face_finder(),
         min_quality=min_quality,
         threshold=known.cosine if known else None,
     )
@@ -107,7 +107,7 @@ def search(
     """Identify the person on each photo, if enrolled in the gallery."""
     import numpy as np
 
-    from facescale.gallery.photos import aligned_only, embed_photos, photos_of
+    from facescale.gallery.photos import embed_photos, face_finder, photos_of
     from facescale.gallery.search import nearest_people
 
     paths = photos_of(photos)
@@ -116,7 +116,7 @@ def search(
     names, templates = found.templates()
     if not names:
         raise ValueError(f"the gallery '{path}' is empty; add people with: facescale enrol")
-    faces, left_out = embed_photos(loaded, paths, aligned_only)
+    faces, left_out = embed_photos(loaded, paths, face_finder())
     matches = nearest_people(np.stack([f.embedding for f in faces]), names, templates, top) if faces else []
     rows: list[dict[str, Any]] = []
     for face, best in zip(faces, matches, strict=True):

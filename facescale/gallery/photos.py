@@ -8,15 +8,18 @@ from typing import Protocol
 import numpy as np
 
 from facescale.arrays import Pixels
-from facescale.data.loading.decode import decode, resized
+from facescale.data.loading.decode import resized
 from facescale.data.readers.base import BadRecordError
 from facescale.data.readers.folder import read_file
-from facescale.data.readers.pictures import is_picture
 from facescale.gallery.gallery import Face
 from facescale.inference.model import Model
+from facescale.prepare.align import align
+from facescale.prepare.detect import Detector, available_detector, build_detector, choose_face, find_faces
+from facescale.prepare.photos import is_photo, open_photo
 
 ALIGNED = 112  # pixels of the template that data sets are aligned to
 _BATCH = 32
+_FULL_QUALITY = 35.0  # pixels between the eyes of the template; a smaller face is enlarged
 
 
 @dataclass(frozen=True)
@@ -51,9 +54,42 @@ def aligned_only(photo_HW3: Pixels, size: int) -> FoundFace:
     height, width = photo_HW3.shape[:2]
     if height != width or width not in (size, ALIGNED):
         raise ValueError(
-            f"it is {width}x{height} pixels and not an aligned face of {ALIGNED}x{ALIGNED}; align it first"
+            f"it is {width}x{height} pixels and not an aligned face of {ALIGNED}x{ALIGNED}; align it first, "
+            "or have faces found: pip install 'facescale[detect]'"
         )
     return FoundFace(photo_HW3 if width == size else resized(photo_HW3, size, size))
+
+
+def find_face(detector: Detector) -> FindFace:
+    """Find the face of a photo with ``detector``; a photo that is an aligned face is taken as it is.
+
+    The largest face is taken. Its quality is the detector's score, less where the face has fewer pixels than
+    the template.
+    """
+
+    def find(photo_HW3: Pixels, size: int) -> FoundFace:
+        height, width = photo_HW3.shape[:2]
+        if height == width and width in (size, ALIGNED):
+            return aligned_only(photo_HW3, size)
+        faces = find_faces(detector, photo_HW3)
+        if not faces:
+            raise ValueError(f"no face was found in the photo of {width}x{height} pixels")
+        face = choose_face(faces, height, width)
+        eyes = float(np.hypot(*(face.landmarks_52[1] - face.landmarks_52[0])))
+        note = f"the largest of {len(faces)} faces" if len(faces) > 1 else ""
+        quality = face.score * min(1.0, eyes / _FULL_QUALITY)
+        return FoundFace(align(photo_HW3, face.landmarks_52, size), quality, note)
+
+    return find
+
+
+def face_finder() -> FindFace:
+    """``find_face`` with the detector that is installed, else ``aligned_only``."""
+    try:
+        name = available_detector()
+    except ValueError:
+        return aligned_only
+    return find_face(build_detector(name))
 
 
 def embed_photos(
@@ -76,7 +112,7 @@ def embed_photos(
         found: list[tuple[str, FoundFace]] = []
         for path in paths[start : start + _BATCH]:
             try:
-                found.append((str(path), find(decode(read_file(path)), size)))
+                found.append((str(path), find(open_photo(read_file(path)).pixels_HW3, size)))
             except (BadRecordError, ValueError) as error:
                 left_out[str(path)] = str(error)
         if found:
@@ -98,7 +134,7 @@ def photos_of(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise ValueError(f"'{path}' does not exist; give a photo or a folder of photos")
-    found = sorted(one for one in path.iterdir() if one.is_file() and is_picture(one))
+    found = sorted(one for one in path.iterdir() if _is_shown(one))
     if not found:
         raise ValueError(f"the folder '{path}' holds no photo")
     return found
@@ -114,8 +150,12 @@ def people_of(root: Path) -> dict[str, list[Path]]:
     people = {
         folder.name: photos
         for folder in folders
-        if (photos := sorted(one for one in folder.iterdir() if one.is_file() and is_picture(one)))
+        if (photos := sorted(one for one in folder.iterdir() if _is_shown(one)))
     }
     if not people:
         raise ValueError(f"'{root}' has no folder with photos: make one for each person, or use --name")
     return people
+
+
+def _is_shown(path: Path) -> bool:
+    return path.is_file() and not path.name.startswith(".") and is_photo(path)

@@ -11,11 +11,18 @@ import torch
 from facescale import backbones
 from facescale.data import open_reader
 from facescale.data.loading.decode import encode_jpeg
+from facescale.gallery.photos import aligned_only
 from facescale.inference.weights import save_model
 from facescale.model_card import Contract, Threshold
 
 SPEC: dict[str, Any] = {"name": "mbf_s", "embedding_size": 32, "options": {"input_size": 56}}
 PEOPLE, PHOTOS = 4, 3
+
+
+@pytest.fixture(autouse=True)
+def _without_detector(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same faces are found whether a detector is installed or not."""
+    monkeypatch.setattr("facescale.gallery.photos.face_finder", lambda: aligned_only)
 
 
 @pytest.fixture(scope="module")
