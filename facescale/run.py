@@ -35,6 +35,7 @@ class RunDir:
         self.report = self.path / "report.html"
         self.exports = self.path / "export"
         self.bad_records = self.path / "bad_records.txt"
+        self.lock = self.path / ".lock"
 
     @classmethod
     def open(cls, path: str | Path) -> "RunDir":

@@ -79,12 +79,13 @@ def train(
     session = open_session(config, run_path, dist, on_log, resume)
     run, plan, task, state = session.run, session.plan, session.task, session.state
     optimizer, scaler, meter, log = session.optimizer, session.scaler, session.meter, session.log
+    batches = timed_batches(session.loader, plan, state.step)
     task.train()
-    if owes_evaluation(session):
-        with meter.paused():
-            save(session, evaluate(session))
     stopping = False
-    with stop_signals() as stop_asked, closing(timed_batches(session.loader, plan, state.step)) as batches:
+    with closing(session), stop_signals() as stop_asked, closing(batches):
+        if owes_evaluation(session):
+            with meter.paused():
+                save(session, evaluate(session))
         for batch, waited in batches:
             # ---- Rate and ramps ---------------------------------------------------------------------------
             lr = session.schedule(state.step)

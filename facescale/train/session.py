@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Generator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -29,6 +29,7 @@ from facescale.train.checkpoint import TrainState
 from facescale.train.finetune import inherit
 from facescale.train.meter import Meter
 from facescale.train.optim import Schedule, make_optimizer, make_schedule
+from facescale.train.owner import Owner
 from facescale.train.run_log import OnLog, RunLog
 from facescale.train.task import RecognitionTask
 
@@ -66,6 +67,7 @@ class Session:
         meter: averages between log lines.
         log: writes a line of metrics.
         first_step: optimizer steps done before this sitting.
+        owner: keeps other trainings out of the run folder.
     """
 
     config: Config
@@ -83,6 +85,11 @@ class Session:
     meter: Meter
     log: RunLog
     first_step: int
+    owner: Owner
+
+    def close(self) -> None:
+        """Release the run folder."""
+        self.owner.close()
 
 
 def open_session(
@@ -102,43 +109,49 @@ def open_session(
     """
     reader = open_reader(config.data.train, min_images=config.data.min_images)
     plan = make_plan(config, dist, reader)
-    run = open_run(config, plan, reader, run_path, dist, resume)
-    task = build_task(config, plan, dist, run.centres)
-    optimizer = make_optimizer(config.optim, task.backbone, task.head)
-    scaler = torch.amp.GradScaler(dist.device.type, _LOSS_SCALE, enabled=plan.precision == "fp16")
-    state, started = TrainState(), dict[str, Any]()
-    if run.steps():
-        folder = run.snapshot(run.steps()[-1])
-        state, saved = checkpoint.load(folder, dist)
-        task.load_state(saved["task"], folder)
-        optimizer.load_state_dict(saved["optimizer"])
-        scaler.load_state_dict(saved["scaler"])
-    elif config.train.init:
-        started["known_identities"] = inherit(config, task, reader)
-    if dist.is_main:
-        run.truncate_metrics(state.step)
-    loader = make_loader(config, plan, reader, task, run)
-    protocols: list[Evaluator] = [
-        open_protocol(path, task.input_size, config.eval.flip, config.eval.batch_size, name=name)
-        for name, path in config.eval.sets.items()
-    ]
-    meter = Meter(dist.device)
-    if state.window:
-        meter.load_state(state.window)
-    log = RunLog(run, plan, state, dist, on_log)
-    singles = getattr(loader.sampler, "num_single", 0)
-    started |= {"single_image_identities": singles, "passed_over": passed_over(reader)}
-    log("start", **plan.to_dict(), **started)
-    return Session(
-        *(config, plan, dist, reader, run, task, optimizer, scaler),
-        schedule=make_schedule(config.optim, config.train.batch_size, plan.steps_per_epoch, plan.total_steps),
-        loader=loader,
-        protocols=protocols,
-        state=state,
-        meter=meter,
-        log=log,
-        first_step=state.step,
-    )
+    with ExitStack() as undo:  # a training that cannot begin does not keep others out
+        owner = undo.enter_context(closing(Owner(RunDir(run_path), dist)))
+        run = open_run(config, plan, reader, run_path, dist, resume)
+        task = build_task(config, plan, dist, run.centres)
+        optimizer = make_optimizer(config.optim, task.backbone, task.head)
+        scaler = torch.amp.GradScaler(dist.device.type, _LOSS_SCALE, enabled=plan.precision == "fp16")
+        state, started = TrainState(), dict[str, Any]()
+        if run.steps():
+            folder = run.snapshot(run.steps()[-1])
+            state, saved = checkpoint.load(folder, dist)
+            task.load_state(saved["task"], folder)
+            optimizer.load_state_dict(saved["optimizer"])
+            scaler.load_state_dict(saved["scaler"])
+        elif config.train.init:
+            started["known_identities"] = inherit(config, task, reader)
+        if dist.is_main:
+            run.truncate_metrics(state.step)
+        loader = make_loader(config, plan, reader, task, run)
+        protocols: list[Evaluator] = [
+            open_protocol(path, task.input_size, config.eval.flip, config.eval.batch_size, name=name)
+            for name, path in config.eval.sets.items()
+        ]
+        meter = Meter(dist.device)
+        if state.window:
+            meter.load_state(state.window)
+        log = RunLog(run, plan, state, dist, on_log)
+        singles = getattr(loader.sampler, "num_single", 0)
+        started |= {"single_image_identities": singles, "passed_over": passed_over(reader)}
+        log("start", **plan.to_dict(), **started)
+        undo.pop_all()
+        return Session(
+            *(config, plan, dist, reader, run, task, optimizer, scaler),
+            schedule=make_schedule(
+                config.optim, config.train.batch_size, plan.steps_per_epoch, plan.total_steps
+            ),
+            loader=loader,
+            protocols=protocols,
+            state=state,
+            meter=meter,
+            log=log,
+            first_step=state.step,
+            owner=owner,
+        )
 
 
 def open_run(
