@@ -15,7 +15,7 @@ from facescale.plan.memory import BackboneBytes, backbone_bytes, skeleton_of
 from facescale.plan.units import parse_memory
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.toml"))
-NOTHING = BackboneBytes(0, 0, 0, 0, 0)
+NOTHING = BackboneBytes(0, 0, 0, 0, 0, 0)
 ROWS = 2 * 4 * 512 * 1_000_000  # a million centres and their momentum
 
 
@@ -66,7 +66,7 @@ def test_each_process_has_its_part_of_the_rows() -> None:
     )  # and which record is whose
 
 
-def test_the_optimiser_of_the_config_counts() -> None:
+def test_the_optimizer_of_the_config_counts() -> None:
     found = {one.words: one.bytes for one in compare(*million("optim.name=adamw"), NOTHING, None)}
     assert found["full"].device == (3 * 512 + 1) * 4 * 1_000_000
     assert found["partial_fc rate=0.1"].device == found["full"].device
