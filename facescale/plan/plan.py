@@ -24,8 +24,8 @@ class Plan:
         world_size: processes.
         process_batch: images of a step on one process.
         part_batch: images of one part of it (gradient accumulation).
-        steps_per_epoch: optimiser steps in one pass over the data.
-        total_steps: optimiser steps of the run.
+        steps_per_epoch: optimizer steps in one pass over the data.
+        total_steps: optimizer steps of the run.
         checkpoint_steps: steps between checkpoints.
         eval_steps: steps between evaluations.
         ramp_steps: steps over which the margin grows.

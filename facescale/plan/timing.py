@@ -22,7 +22,7 @@ _FEW_CLASSES, _FEW_IDS, _FEW_IMAGES = 10_000, 100_000, 128  # that time is estim
 
 
 def backbone_seconds(config: Config, plan: Plan, needs: Needs) -> float:
-    """Seconds that the network takes in an optimiser step, from training it on noise for about two seconds.
+    """Seconds that the network takes in an optimizer step, from training it on noise for about two seconds.
 
     Args:
         config: of the run.
@@ -53,7 +53,7 @@ def backbone_seconds(config: Config, plan: Plan, needs: Needs) -> float:
 
 
 def head_seconds(config: Config, plan: Plan) -> float:
-    """Seconds that the head takes in an optimiser step, from a few steps of a smaller one.
+    """Seconds that the head takes in an optimizer step, from a few steps of a smaller one.
 
     Time is taken to grow with the batch and the classes that a step looks at.
     """
