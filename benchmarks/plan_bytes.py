@@ -1,14 +1,18 @@
 """Planned memory of heads (as `facescale plan` prints it) against the peak of a process that trains them.
 
 OMP_NUM_THREADS=1 python benchmarks/plan_bytes.py [MARGIN ...] [--ids 300k] [--embedding-size 256]
+OMP_NUM_THREADS=1 python benchmarks/plan_bytes.py --trainings
 
 Every head and placement runs in a fresh process, as in `facescale bench heads`. The peak is that of its
 resident memory beyond what the libraries take; planned are the bytes on the device and in host memory. The
-target is 15 %.
+target is 15 %. ``--trainings`` measures three steps of whole trainings instead, with the settings of memory
+that every command makes.
 """
 
 import argparse
+import json
 import platform
+import subprocess
 import sys
 
 import torch
@@ -38,13 +42,73 @@ FEW = ",".join(EVERYWHERE.format(head) for head in ("full:products=auto", "parti
 CASES = {"cosface": f"{CENTRES},{SLOTS}", "curricular": f"{FEW},{SLOTS}", "subcenter_arcface": FEW}
 
 
+# A training in a process of its own: a tiny one first, which loads the libraries, then the one that counts.
+TRAINING = """
+import json, sys, tempfile
+from facescale.machine import tune
+tune()
+import torch
+from facescale import kernels
+from facescale.distributed import pick_device
+from facescale.plan.advice import advice_for
+from facescale.plan.check import read_config
+from facescale.plan.measure import _peak_memory
+from facescale.train import train
+
+device = torch.device("cpu")
+for name in ("rows", "lru", "records"):
+    kernels.loops(name)
+
+def run(*settings):
+    config = read_config(None, ["eval.sets={}", "train.duration=3 steps", *settings])
+    train(config, tempfile.mkdtemp() + "/run")
+    return config
+
+tiny = "data.train=synthetic:ids=20,images=4,size=56", "backbone.name=mbf_s", "backbone.input_size=56"
+run(*tiny, "backbone.embedding_size=32", "train.batch_size=8")
+before = _peak_memory(device)
+config = run(*json.loads(sys.argv[1]))
+peak = _peak_memory(device) - before
+planned = advice_for(config, 1, device, None).heads[0].total
+print(json.dumps([planned, peak]))
+"""
+TRAININGS = [
+    (name, head, precision, batch)
+    for name, batch in (("mbf", 64), ("r18", 32), ("mbf_s", 128))
+    for head in ("full", "attfc")
+    for precision in ("fp32", "bf16")
+]
+
+
+def measure_trainings() -> None:
+    """Print planned and measured memory of whole trainings at 112 pixels, 400 identities."""
+    print(f"{'backbone, head, precision, batch':44}{'planned MB':>12}{'peak MB':>10}{'planned / peak':>16}")
+    for name, head, precision, batch in TRAININGS:
+        settings = [
+            "data.train=synthetic:ids=400,images=4",
+            f"backbone.name={name}",
+            f"head.name={head}",
+            f"train.precision={precision}",
+            f"train.batch_size={batch}",
+        ]
+        command = [sys.executable, "-c", TRAINING, json.dumps(settings)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
+        planned, peak = json.loads(done.stdout.splitlines()[-1])
+        case = f"{name}, {head}, {precision}, {batch}"
+        print(f"{case:44}{planned / 1e6:>12.0f}{peak / 1e6:>10.0f}{planned / peak:>16.3f}", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("margins", nargs="*", help=f"of: {', '.join(CASES)} (default: all)")
     parser.add_argument("--ids", default="300k")
     parser.add_argument("--embedding-size", type=int, default=256)
     parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--trainings", action="store_true", help="whole trainings instead of heads")
     args = parser.parse_args()
+    if args.trainings:
+        measure_trainings()
+        return
     sizes = {"embedding_size": args.embedding_size, "batch_size": args.batch_size, "seconds": 0.0}
     machine = f"{platform.machine()}, {torch.get_num_threads()} thread(s), torch {torch.__version__}"
     print(f"{machine}, {args.ids} identities, {sizes}")

@@ -27,6 +27,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLE = Path(__file__).with_suffix(".toml")
+_INTERRUPTED = 2  # pytest's code where a signal of a test ended the whole session, as CI would
 _SECONDS = 90.0  # a run that takes longer hangs, which is noticed
 # Imported once, before the forks: they take longer than most of the tests
 _SLOW_IMPORTS = (
@@ -152,7 +153,7 @@ def _measure(fault: Fault, copy: Path) -> tuple[bool, str]:
         return True, f"hangs for {_SECONDS:.0f} s"
     lines = (copy / "pytest.log").read_text(errors="replace").splitlines()
     failed = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
-    if code == 1 or code < 0:
+    if code in (1, _INTERRUPTED) or code < 0:
         return True, failed[0].partition(" - ")[0] if failed else f"exit code {code}"
     if code == 0:
         return False, "all pass"

@@ -29,8 +29,8 @@ class Needs:
     released_order: bool = False
 
     def batch_bytes(self, batch_size: int, embedding_size: int) -> int:
-        """Memory of the float32 embeddings that a head is given: views, their unit rows, gradients."""
-        return 4 * batch_size * embedding_size * (3 * self.query_views + 2 * self.key_views)
+        """Memory of the float32 embeddings of a batch: views, unit rows, gradients, fused keys."""
+        return 4 * batch_size * embedding_size * (3 * self.query_views + 5 * self.key_views)
 
 
 @dataclass(frozen=True)

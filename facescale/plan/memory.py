@@ -16,8 +16,9 @@ from facescale.plan.components import build_head
 from facescale.plan.plan import Plan
 
 # Measured (docs/benchmarks.md): tensors of the largest layer's size that exist at once in its backward pass,
-# and the share of the activations that lies idle between blocks.
+# those of a view through the twin, and the share of the activations that lies idle between blocks.
 _AT_ONCE = 4
+_OF_TWIN = 2
 _GAPS = 0.08
 
 
@@ -33,6 +34,7 @@ class BackboneBytes:
         activations: what the forward pass keeps for the backward pass of one view of one part of the batch.
         working: beside that while it computes: gradients of activations, weights in half precision, and what
             the allocator loses to gaps.
+        largest: the largest tensor among the activations.
     """
 
     weights: int
@@ -41,11 +43,13 @@ class BackboneBytes:
     optimizer: int
     activations: int
     working: int
+    largest: int
 
     def total(self, needs: Needs) -> int:
         """All of it, with the twin and the views that a head needs."""
         twin = self.weights if needs.key_views else 0
         fixed = self.weights + self.average + self.gradients + self.optimizer + twin + self.working
+        fixed += _OF_TWIN * self.largest * needs.key_views
         return fixed + self.activations * needs.query_views
 
 
@@ -73,6 +77,7 @@ def backbone_bytes(config: Config, plan: Plan) -> BackboneBytes:
         optimizer=optimizer,
         activations=activations,
         working=round(_AT_ONCE * largest + _GAPS * activations) + half_weights,
+        largest=largest,
     )
 
 

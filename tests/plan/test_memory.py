@@ -116,10 +116,12 @@ def test_accumulation_and_checkpointing_save_activations() -> None:
 
 
 def test_a_twin_adds_its_weights_and_every_view_its_activations() -> None:
-    network = BackboneBytes(weights=10, average=10, gradients=9, optimizer=9, activations=100, working=5)
+    network = BackboneBytes(
+        weights=10, average=10, gradients=9, optimizer=9, activations=100, working=5, largest=3
+    )
     assert network.total(Needs()) == 143
-    assert network.total(Needs(key_views=2)) == 153
-    assert network.total(Needs(query_views=2, key_views=2)) == 253
+    assert network.total(Needs(key_views=2)) == 153 + 2 * 2 * 3
+    assert network.total(Needs(query_views=2, key_views=2)) == 253 + 2 * 2 * 3
 
 
 def test_time_of_the_network_counts_views(monkeypatch: pytest.MonkeyPatch) -> None:
