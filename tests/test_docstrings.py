@@ -1,7 +1,9 @@
-"""The examples in docstrings of heads and margins run, and every one of them has one."""
+"""The examples in docstrings of heads, margins and backbones run, and every one of them has one."""
 
 import doctest
 import importlib
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -11,13 +13,14 @@ import facescale.backbones
 import facescale.heads
 import facescale.margins
 
-MODULES = sorted(
-    {
-        factory.__module__
-        for table in (facescale.heads.HEADS, facescale.margins.MARGINS)
-        for factory in table.values()
-    }
-)
+
+def documented(factory: Any) -> Any:
+    return factory.func if isinstance(factory, partial) else factory
+
+
+TABLES = (facescale.heads.HEADS, facescale.margins.MARGINS, facescale.backbones.BACKBONES)
+FACTORIES = list(dict.fromkeys(documented(factory) for table in TABLES for factory in table.values()))
+MODULES = sorted({factory.__module__ for factory in FACTORIES})
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -28,6 +31,6 @@ def test_examples_print_what_they_say(name: str) -> None:
     assert found.attempted > 0 and found.failed == 0
 
 
-@pytest.mark.parametrize("factory", [*facescale.heads.HEADS.values(), *facescale.margins.MARGINS.values()])
-def test_every_head_and_margin_has_an_example_of_its_own(factory: type) -> None:
-    assert ">>> " in (vars(factory)["__doc__"] or "")
+@pytest.mark.parametrize("factory", FACTORIES)
+def test_every_component_has_an_example_of_its_own(factory: Any) -> None:
+    assert ">>> " in (vars(factory).get("__doc__") or factory.__doc__ or "")

@@ -12,7 +12,15 @@ from facescale.backbones.layers import GroupedConv2d, PReLU, in_full_precision
 
 
 class UnitIResNet(IResNet):
-    """IResNet whose embeddings are unit vectors."""
+    """IResNet whose embeddings are unit vectors.
+
+    Example:
+        >>> with torch.device("meta"):  # sizes only: nothing is computed
+        ...     net = facescale.backbones.build("ffc_ir50", embedding_size=512)
+        ...     embedding_BD = net(torch.zeros(2, 3, net.input_size, net.input_size))
+        >>> tuple(embedding_BD.shape)
+        (2, 512)
+    """
 
     def embed(self, x: Tensor) -> Tensor:
         """Map the normalised last map to unit embeddings (B, embedding_size)."""
@@ -53,6 +61,13 @@ class InvertedBottleneck(nn.Module):
 
 class FFCMobile(nn.Module):
     """F2C's MobileFaceNet, with the release's state dict.
+
+    Example:
+        >>> with torch.device("meta"):  # sizes only: nothing is computed
+        ...     net = facescale.backbones.build("ffc_mobile", embedding_size=512)
+        ...     embedding_BD = net(torch.zeros(2, 3, net.input_size, net.input_size))
+        >>> tuple(embedding_BD.shape)
+        (2, 512)
 
     Args:
         embedding_size: width of the embedding.
@@ -117,6 +132,13 @@ class Bottleneck(nn.Module):
 
 class FFCResNet(nn.Module):
     """ResNet without global pooling: its last map is flattened, as IResNet does.
+
+    Example:
+        >>> with torch.device("meta"):  # sizes only: nothing is computed
+        ...     net = facescale.backbones.build("ffc_r50", embedding_size=512)
+        ...     embedding_BD = net(torch.zeros(2, 3, net.input_size, net.input_size))
+        >>> tuple(embedding_BD.shape)
+        (2, 512)
 
     Args:
         num_blocks: blocks of the four stages.

@@ -54,6 +54,13 @@ class IR(nn.Module):
     It differs from `IResNet` in the shortcut of the first block, in an embedding norm without parameters
     and in the names of its entries.
 
+    Example:
+        >>> with torch.device("meta"):  # sizes only: nothing is computed
+        ...     net = facescale.backbones.build("ir50", embedding_size=512)
+        ...     embedding_BD = net(torch.zeros(2, 3, net.input_size, net.input_size))
+        >>> tuple(embedding_BD.shape)
+        (2, 512)
+
     Args:
         num_blocks: residual blocks of the four stages.
         embedding_size: width of the embedding.

@@ -51,6 +51,13 @@ def stage(make_block: MakeBlock, num_blocks: int, num_in: int, num_out: int) -> 
 class IResNet(nn.Module):
     """IResNet with insightface's state dict, so that its checkpoints load as they are.
 
+    Example:
+        >>> with torch.device("meta"):  # sizes only: nothing is computed
+        ...     net = facescale.backbones.build("r18", embedding_size=512)
+        ...     embedding_BD = net(torch.zeros(2, 3, net.input_size, net.input_size))
+        >>> tuple(embedding_BD.shape)
+        (2, 512)
+
     Args:
         num_blocks: residual blocks of the four stages.
         embedding_size: width of the embedding.
@@ -118,6 +125,13 @@ def r2060(
     embedding_size: int = 512, *, dropout: float = 0.0, input_size: int = 112, checkpointing: bool = True
 ) -> IResNet:
     """IResNet-2060, which is trained with checkpointing: its activations fit no device otherwise.
+
+    Example:
+        >>> with torch.device("meta"):  # sizes only: nothing is computed
+        ...     net = facescale.backbones.build("r2060", embedding_size=512)
+        ...     embedding_BD = net(torch.zeros(2, 3, net.input_size, net.input_size))
+        >>> tuple(embedding_BD.shape)
+        (2, 512)
 
     Args:
         embedding_size: width of the embedding.

@@ -158,6 +158,13 @@ class MLAIResNet(IResNet):
       ``clean=True`` uses one each (more entries in the state dict);
     * the attention is computed in half precision only; here it is finite in fp32, bf16 and fp16.
 
+    Example:
+        >>> with torch.device("meta"):  # sizes only: nothing is computed
+        ...     net = facescale.backbones.build("mla_r18", embedding_size=512)
+        ...     embedding_BD = net(torch.zeros(2, 3, net.input_size, net.input_size))
+        >>> tuple(embedding_BD.shape)
+        (2, 512)
+
     Args:
         num_blocks: residual blocks of the four stages.
         embedding_size: width of the embedding.

@@ -71,6 +71,13 @@ class Residual(nn.Module):
 class MobileFaceNet(nn.Module):
     """MobileFaceNet with insightface's state dict, so that its checkpoints load as they are.
 
+    Example:
+        >>> with torch.device("meta"):  # sizes only: nothing is computed
+        ...     net = facescale.backbones.build("mbf", embedding_size=512)
+        ...     embedding_BD = net(torch.zeros(2, 3, net.input_size, net.input_size))
+        >>> tuple(embedding_BD.shape)
+        (2, 512)
+
     Args:
         num_blocks: blocks of the four stages.
         scale: factor on the widths of the stages (2 for `mbf`, 4 for `mbf_large`); hidden widths stay.

@@ -99,6 +99,13 @@ class PatchEmbedding(nn.Module):
 class VisionTransformer(nn.Module):
     """Vision transformer with insightface's state dict, so that its checkpoints load as they are.
 
+    Example:
+        >>> with torch.device("meta"):  # sizes only: nothing is computed
+        ...     net = facescale.backbones.build("vit_t", embedding_size=512)
+        ...     embedding_BD = net(torch.zeros(2, 3, net.input_size, net.input_size))
+        >>> tuple(embedding_BD.shape)
+        (2, 512)
+
     Args:
         width: of a token.
         depth: number of blocks.
