@@ -89,6 +89,12 @@ TABLES: dict[str, dict[str, str]] = {
             for place in ("device", "host", "disk")
         },
     },
+    "planned_trainings": {
+        "training at 112 pixels, 400 identities; head alone, 512-d": "",
+        "planned, MB": "{planned:number}",
+        "measured peak, MB": "{peak:number}",
+        "planned / peak": "{planned:ratio}",
+    },
 }
 
 

@@ -162,7 +162,7 @@ def _measured(case: Case, needed: Bytes) -> HeadFigures:
             text=True,
         )
     if done.returncode < 0:
-        why = "probably for want of memory" if done.returncode == -signal.SIGKILL else "by the system"
+        why = "probably out of memory" if done.returncode == -signal.SIGKILL else "by the system"
         return replace(figures, problem=f"killed, {why} (signal {-done.returncode})")
     if done.returncode:
         raise RuntimeError(f"measuring {case.variant} at {case.num_ids} identities failed; see above")

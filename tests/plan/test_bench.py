@@ -126,7 +126,7 @@ def test_a_measurement_that_is_killed_is_told(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(subprocess, "run", killed)
     (one,) = bench_heads([HeadVariant("full")], [100], **SMALL)
-    assert one.problem == "killed, probably for want of memory (signal 9)" and one.step_ms is None
+    assert one.problem == "killed, probably out of memory (signal 9)" and one.step_ms is None
 
 
 def test_time_of_a_head_is_estimated_from_a_smaller_one(monkeypatch: pytest.MonkeyPatch) -> None:
