@@ -175,7 +175,7 @@ class MLAIResNet(IResNet):
         checkpointing: compute activations again in the backward pass instead of keeping them.
 
     Raises:
-        ValueError: an image side that is no multiple of 16.
+        ValueError: an image side that is not a multiple of 16.
     """
 
     def __init__(

@@ -53,7 +53,7 @@ def begins_compiled(fields: Sequence[RowField]) -> bool:
 
 
 def _starts(fields: Sequence[RowField]) -> list[int]:
-    """First byte of each plane in a record, and of what follows the last."""
+    """First byte of each field in a record, and of what follows the last."""
     return [0, *accumulate(-(-field.bytes // 4) * 4 for field in fields)]
 
 
@@ -166,7 +166,7 @@ class DiskRows:
         self._written.set(row_R)
         self._changed.set(row_R)
 
-    def tally(self) -> tuple[int, int]:
+    def count_records(self) -> tuple[int, int]:
         """Records in the files of a snapshot taken now, and rows that were ever written."""
         old = sum(len(np.load(path, mmap_mode="r")) for path in self._saved)
         return old + len(self._changed.nonzero()), len(self._written.nonzero())

@@ -19,7 +19,7 @@ def scatter_(into_NW: Tensor, rows: Tensor, values_RW: Tensor) -> None:
 
 
 class MemoryRows:
-    """Rows in device or host memory, one tensor per plane.
+    """Rows in device or host memory, one tensor per field.
 
     Args:
         num_rows: N.

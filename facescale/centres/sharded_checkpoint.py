@@ -25,7 +25,7 @@ def save(store: CentreStore, folder: Path) -> None:
     store.dist.barrier()
     if store.disk:
         records, rows = store.dist.all_reduce(
-            torch.tensor(store.disk.tally(), device=store.dist.device)
+            torch.tensor(store.disk.count_records(), device=store.dist.device)
         ).tolist()
         store.disk.save(folder, store.dist.rank, compact=records > 2 * rows)
     else:

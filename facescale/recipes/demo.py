@@ -1,4 +1,4 @@
-"""The whole way on drawn faces: train, evaluate, export."""
+"""The whole pipeline on synthetic faces: train, evaluate, export."""
 
 from collections.abc import Callable
 from importlib import resources

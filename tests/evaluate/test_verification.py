@@ -160,12 +160,12 @@ def test_protocols_are_opened_by_what_they_are(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("nowhere.csv", "there is no protocol 'nowhere.csv'; give a folder with pairs.txt"),
-        ("lfw=nowhere", "there is no protocol 'lfw=nowhere'"),
+        ("nowhere.csv", "'nowhere.csv' does not exist; name a folder with pairs.txt"),
+        ("lfw=nowhere", "'lfw=nowhere' does not exist"),
         ("{tmp}", "has no pairs.txt; sample pairs .*'facescale pairs"),
         ("{tmp}/x.json", r"'.*x.json' is not a pair protocol; give a .txt"),
         ("{tmp}/x.json?root=y", r"'.*x.json' with \?root=y is not a pair protocol; give a .txt"),
-        ("{tmp}/x.json?roots=y", r"there is no protocol '.*x.json\?roots=y'; give .* with \?root=FOLDER"),
+        ("{tmp}/x.json?roots=y", r"'.*x.json\?roots=y' does not exist; name .* with \?root=FOLDER"),
         ("synthetic:pair=9", r"has no key 'pair' \(did you mean 'pairs'\?\); the keys are: pairs, seed"),
         ("synthetic:pairs=many", "'pairs' of 'synthetic:pairs=many' is 'many'; it must be a whole number"),
         ("synthetic:pairs=7", "7 pairs do not make 10"),

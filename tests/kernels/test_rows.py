@@ -157,7 +157,10 @@ def test_records_stand_in_the_order_of_first_use(
     some = torch.randperm(num_ids, generator=rng)[:999].sort().values
     assert torch.equal(store.open(some).fields["rows"], values[some])
     assert store.disk is not None
-    assert store.disk.tally()[1] * store.disk.record_bytes == (tmp_path / "process_0/rows.bin").stat().st_size
+    assert (
+        store.disk.count_records()[1] * store.disk.record_bytes
+        == (tmp_path / "process_0/rows.bin").stat().st_size
+    )
 
 
 @pytest.mark.parametrize("num_rows", [3000, 100_000])

@@ -111,7 +111,7 @@ def _open_files(path: Path, root: str | None) -> Pairs:
         return read_lfw(path / "pairs.txt", images)
     if not os.path.isfile(path):
         raise ValueError(
-            f"there is no protocol '{path}'; give a folder with pairs.txt, a .csv or .bin of pairs "
+            f"'{path}' does not exist; name a folder with pairs.txt, a .csv or .bin of pairs "
             "(lists with ?root=FOLDER if need be), or synthetic:pairs=2000"
         )
     readers = {".txt": read_lfw, ".csv": read_csv}
