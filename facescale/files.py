@@ -20,9 +20,17 @@ def replacing(path: str | Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())  # else a crash may leave an empty file under the new name
+        follow_umask(temporary)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def follow_umask(path: Path) -> None:
+    """Give a file the mode that the umask asks for (safetensors makes its files private)."""
+    mask = os.umask(0o077)  # what another thread creates just now is private rather than public
+    os.umask(mask)
+    path.chmod(0o666 & ~mask)
 
 
 def one_line(name: str) -> str:

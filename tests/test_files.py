@@ -1,5 +1,8 @@
 """Files appear whole or not at all."""
 
+import os
+from pathlib import Path
+
 import pytest
 
 from facescale.files import one_line, replacing
@@ -31,3 +34,15 @@ def test_a_name_becomes_one_line_from_which_it_can_be_had_again():
     assert line == r"a\nb\r\tc\\n"
     assert line.encode().decode("unicode_escape") == name
     assert one_line("Zoë/1.jpg") == "Zoë/1.jpg"
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_a_file_has_the_mode_that_the_umask_asks_for(tmp_path: Path, mask: int) -> None:
+    old = os.umask(mask)
+    try:
+        with replacing(tmp_path / "a.safetensors") as temporary:
+            temporary.touch(0o600)  # as safetensors makes its files
+        assert (tmp_path / "a.safetensors").stat().st_mode & 0o777 == 0o666 & ~mask
+        assert os.umask(mask) == mask
+    finally:
+        os.umask(old)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from facescale.centres.wanted import Wanted
 from facescale.distributed import Dist
+from facescale.files import follow_umask
 
 BLOCK = 1 << 16  # rows per file: what is copied at a time where rows are on a GPU
 
@@ -40,6 +41,7 @@ def write_blocks(folder: Path, tensors: Mapping[str, Tensor], first_row: int) ->
         values = {name: tensor[start:stop].detach().cpu().contiguous() for name, tensor in tensors.items()}
         path = folder / _name(first_row + start, first_row + stop)
         save_file(values, path)
+        follow_umask(path)
 
 
 def read_blocks(
