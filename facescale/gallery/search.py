@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
+
+from facescale.arrays import IntArray
+from facescale.gallery.gallery import Embeddings
 
 # Q queries, P people, d embedding size, K matches
-
-Embeddings = npt.NDArray[np.float32]
 
 _BLOCK = 1 << 16  # people whose cosines with a block of queries are in memory at once
 _QUERIES = 256
@@ -55,7 +55,7 @@ def nearest_people(
     return found
 
 
-def _top(query_QD: Embeddings, template_PD: Embeddings, top: int) -> tuple[npt.NDArray[np.int64], Embeddings]:
+def _top(query_QD: Embeddings, template_PD: Embeddings, top: int) -> tuple[IntArray, Embeddings]:
     """Places (Q, K) and cosines (Q, K) of the best templates, best first, in blocks of people."""
     best_place_QK = np.empty((len(query_QD), 0), np.int64)
     best_QK = np.empty((len(query_QD), 0), np.float32)

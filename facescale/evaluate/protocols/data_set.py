@@ -9,7 +9,7 @@ import numpy as np
 from facescale.arrays import FloatArray, IntArray
 from facescale.data.images import ReaderImages
 from facescale.data.readers.base import Reader
-from facescale.evaluate.all_pairs import verify_all_pairs
+from facescale.evaluate.all_pairs import MOST_KEPT, verify_all_pairs
 from facescale.evaluate.embedding import decoded_batches, embed_images
 from facescale.evaluate.figures import Figures
 from facescale.evaluate.identification import search
@@ -110,12 +110,20 @@ class EveryPair(DataSet):
         found = verify_all_pairs(unit_ND, ids, FARS)
         values = {f"tar@far={far:g}": tar for far, tar in found.tar.items()}
         values |= {f"threshold@far={far:g}": t for far, t in found.thresholds.items()}
-        notes = tuple(f"FAR {far:g}: {found.num_impostor:,} impostor pairs" for far in found.unsupported)
+        notes = tuple(_why_not(far, found.num_impostor) for far in found.unsupported)
         counts = {
             "images": len(ids),
             "people": self.reader.num_ids,
             "genuine pairs": found.num_genuine,
             "impostor pairs": found.num_impostor,
         }
-        notes = tuple(f"{note} are too few for it" for note in notes)
         return Figures(self.name, "all_pairs", self.source, values, counts, notes)
+
+
+def _why_not(far: float, num_impostor: int) -> str:
+    """Why a false-accept rate has no figure: too few false accepts to decide it, or too many to keep."""
+    if far * num_impostor > MOST_KEPT:
+        return (
+            f"FAR {far:g} is {round(far * num_impostor):,} impostor pairs, more than are kept ({MOST_KEPT:,})"
+        )
+    return f"FAR {far:g}: {num_impostor:,} impostor pairs are too few for it"

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from facescale.evaluate import all_pairs
+from facescale.evaluate.protocols import data_set
 from facescale.evaluate.protocols.open import open_protocol
 
 SPEC = "synthetic:ids=12,images=4,size=32"
@@ -59,6 +61,15 @@ def test_all_pairs_are_counted() -> None:
     assert result.to_dict()["counts"]["genuine pairs"] == 12 * 6
     assert 0 < values["tar@far=0.01"] <= 1 and "tar@far=1e-06" not in values
     assert "all_pairs: tar@far=0.01 " in result.summary()
+    assert "all_pairs: FAR 1e-06: 1,056 impostor pairs are too few for it" in result.notes()
+
+
+def test_rates_with_more_false_accepts_than_are_kept_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(all_pairs, "MOST_KEPT", 5)
+    monkeypatch.setattr(data_set, "MOST_KEPT", 5)
+    result = open_protocol(f"all_pairs:{SPEC}", 32, flip=False).measure(colours)
+    assert "all_pairs: FAR 0.01 is 11 impostor pairs, more than are kept (5)" in result.notes()
+    assert "tar@far=0.01" not in dict(result.figures())
 
 
 def test_the_command_measures_reports_and_prints_them(
