@@ -16,9 +16,12 @@ from facescale.arrays import Pixels
 from facescale.data.images import Images
 from facescale.data.loading.iterate import iter_images
 from facescale.evaluate.metrics import require_finite, unit_rows
+from facescale.evaluate.shares import Rows, computed_in_shares
 
 if TYPE_CHECKING:  # torch takes seconds to import, and reading protocols does not need it
     from torch import Tensor
+
+    from facescale.distributed import Dist
 
     # uint8 RGB (B, H, W, 3) -> raw embeddings (B, D), of any float type, on any device
     Embed = Callable[[Tensor], Tensor]
@@ -40,6 +43,57 @@ class Embedded:
     unit_ND: npt.NDArray[np.float32]
     norm_N: npt.NDArray[np.float32]
     sum_norm_N: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """How embeddings are obtained, apart from the network; nothing here changes a figure.
+
+    Attributes:
+        dist: the processes that share the work, each with the same network; None: this one alone.
+    """
+
+    dist: "Dist | None" = None
+
+
+def embed_set(
+    embed: "Embed",
+    images: Images,
+    indices: Sequence[int],
+    *,
+    size: int,
+    flip: bool,
+    batch_size: int,
+    extraction: Extraction | None = None,
+    sizes: Counter[str] | None = None,
+) -> Embedded:
+    """Embed the images at ``indices``, in order; on several processes each embeds its share.
+
+    Args:
+        embed: the network; called without gradient.
+        images: where they are.
+        indices: which of them, N.
+        size: side that the network takes, pixels; images of another size are resized.
+        flip: add the mirrored view.
+        batch_size: images in one forward pass.
+        extraction: the processes.
+        sizes: receives the number of images by "WIDTHxHEIGHT", as they were before scaling.
+
+    Raises:
+        ValueError: no image, one that cannot be read, or what `embed_images` refuses.
+    """
+
+    def compute(part: Sequence[int]) -> Rows:
+        found: dict[int, tuple[int, int]] = {}
+        rows = embed_images(embed, decoded_batches(images, part, size, batch_size, sizes=found), flip)
+        size_N2 = np.array([found[index] for index in part], np.int32)
+        return rows.unit_ND, rows.norm_N, rows.sum_norm_N, size_N2
+
+    dist = (extraction or Extraction()).dist
+    unit_ND, norm_N, sum_norm_N, size_N2 = computed_in_shares(dist, indices, batch_size, compute)
+    if sizes is not None:
+        sizes.update(f"{width}x{height}" for width, height in size_N2)
+    return Embedded(unit_ND, norm_N, sum_norm_N)
 
 
 def embed_images(embed: "Embed", batches: Iterable[Pixels], flip: bool = True) -> Embedded:
@@ -95,11 +149,11 @@ def decoded_batches(
     size: int,
     batch_size: int,
     workers: int = 2,
-    sizes: Counter[str] | None = None,
+    sizes: dict[int, tuple[int, int]] | None = None,
 ) -> Iterator[Pixels]:
     """Yield uint8 (B, size, size, 3) batches of the images at ``indices``, decoded ahead by threads.
 
-    Images of another size are resized; ``sizes`` receives the number of images by "WIDTHxHEIGHT".
+    Images of another size are resized; ``sizes`` receives index -> (width, height).
 
     Raises:
         ValueError: an image cannot be read, with its key.

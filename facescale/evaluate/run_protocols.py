@@ -9,6 +9,8 @@ from typing import Any
 import torch
 
 from facescale.config import load_config
+from facescale.distributed import Dist
+from facescale.evaluate.embedding import Extraction
 from facescale.evaluate.figures import Result
 from facescale.evaluate.protocols.open import open_protocol
 from facescale.evaluate.report.page import write_report
@@ -23,6 +25,7 @@ def evaluate(
     pictures: bool,
     batch_size: int,
     device: str,
+    dist: Dist | None = None,
 ) -> tuple[list[Result], Path]:
     """Measure a model and write its report.
 
@@ -33,6 +36,7 @@ def evaluate(
         pictures: show the hardest pairs.
         batch_size: images per forward pass.
         device: where to compute.
+        dist: this process among its peers, each of which embeds a share; the main one writes the report.
 
     Raises:
         ValueError: no model, no protocol, two of one name, or one that cannot be read.
@@ -51,10 +55,12 @@ def evaluate(
         open_protocol(path, model.contract.size, model.needs_flip, batch_size, name=name) for name, path in on
     ]
     _check_names([protocol.name for protocol in protocols])
-    results: list[Result] = [protocol.measure(model.encoder) for protocol in protocols]
+    extraction = Extraction(dist=dist)
+    results: list[Result] = [protocol.measure(model.encoder, extraction) for protocol in protocols]
     page = out or (run.report if run else model_path.with_name("report.html"))
-    history = run.read_metrics() if run else []
-    write_report(page, results, history, str(model_path), _info(run, model.info), pictures=pictures)
+    if dist is None or dist.is_main:
+        history = run.read_metrics() if run else []
+        write_report(page, results, history, str(model_path), _info(run, model.info), pictures=pictures)
     return results, page
 
 

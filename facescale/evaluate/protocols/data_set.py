@@ -10,7 +10,7 @@ from facescale.arrays import FloatArray, IntArray
 from facescale.data.images import ReaderImages
 from facescale.data.readers.base import Reader
 from facescale.evaluate.all_pairs import MOST_KEPT, verify_all_pairs
-from facescale.evaluate.embedding import decoded_batches, embed_images
+from facescale.evaluate.embedding import Extraction, embed_set
 from facescale.evaluate.figures import Figures
 from facescale.evaluate.identification import search
 
@@ -46,18 +46,27 @@ class DataSet:
         """Yield (name, value) of every scalar; see ``measure``."""
         return self.measure(embed).figures()
 
-    def measure(self, embed: "Embed") -> Figures:
+    def measure(self, embed: "Embed", extraction: Extraction | None = None) -> Figures:
         """Embed every image once and measure.
 
         Args:
             embed: uint8 RGB tensor (B, size, size, 3) -> raw embeddings (B, D).
+            extraction: the processes that share the work.
 
         Raises:
             ValueError: an image cannot be read, or the set is not fit for the protocol.
         """
         images = ReaderImages(self.reader)
-        batches = decoded_batches(images, range(len(images)), self.size, self.batch_size)
-        return self._measured(embed_images(embed, batches, self.flip).unit_ND, self.reader.ids)
+        embedded = embed_set(
+            embed,
+            images,
+            range(len(images)),
+            size=self.size,
+            flip=self.flip,
+            batch_size=self.batch_size,
+            extraction=extraction,
+        )
+        return self._measured(embedded.unit_ND, self.reader.ids)
 
     def _measured(self, unit_ND: FloatArray, ids: IntArray) -> Figures:
         raise NotImplementedError

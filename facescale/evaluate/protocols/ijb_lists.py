@@ -1,28 +1,25 @@
 """IJB-B and IJB-C as InsightFace packs them: lists, landmarks and loosely cropped images in one folder."""
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from facescale.arrays import BoolArray, FloatArray, IntArray, Pixels
-from facescale.data.loading.decode import decode
-from facescale.data.readers.base import BadRecordError
-from facescale.data.readers.folder import read_file
+from facescale.arrays import BoolArray, FloatArray, IntArray
 from facescale.evaluate import ijb
-from facescale.evaluate.embedding import embed_images
+from facescale.evaluate.embedding import Extraction, embed_set
 from facescale.evaluate.figures import Figures
 from facescale.evaluate.metrics import MIN_FALSE_ACCEPTS
+from facescale.evaluate.protocols.aligned import Align, AlignedImages
 
 if TYPE_CHECKING:
     from facescale.evaluate.embedding import Embed
 
 FPIRS = (1e-1, 1e-2)
 IMAGES = "loose_crop"
-Align = Callable[[Pixels, FloatArray, int], Pixels]
 
 
 @dataclass(frozen=True)
@@ -160,16 +157,26 @@ class Ijb:
         """Yield (name, value) of every scalar; see ``measure``."""
         return self.measure(embed).figures()
 
-    def measure(self, embed: "Embed") -> Figures:
+    def measure(self, embed: "Embed", extraction: Extraction | None = None) -> Figures:
         """Align and embed every image, fuse templates, score pairs, search galleries.
 
         Args:
             embed: uint8 RGB tensor (B, size, size, 3) -> raw embeddings (B, D).
+            extraction: the processes that share the work.
 
         Raises:
             ValueError: an image cannot be read or aligned; lists that do not fit.
         """
-        embedded = embed_images(embed, self._batches(), self.flip)
+        lists = self.lists
+        embedded = embed_set(
+            embed,
+            AlignedImages(lists.folder / IMAGES, lists.files, lists.landmarks, self.align, self.size),
+            range(len(lists.files)),
+            size=self.size,
+            flip=self.flip,
+            batch_size=self.batch_size,
+            extraction=extraction,
+        )
         return self.score(embedded.unit_ND * embedded.sum_norm_N[:, None])
 
     def score(self, features_ND: FloatArray) -> Figures:
@@ -196,17 +203,3 @@ class Ijb:
             "probes": len(np.unique(lists.probes, axis=0)),
         }
         return Figures(self.name, "ijb", str(lists.folder), values, counts, tuple(notes))
-
-    def _batches(self) -> Iterator[Pixels]:
-        lists = self.lists
-        for start in range(0, len(lists.files), self.batch_size):
-            names = lists.files[start : start + self.batch_size]
-            batch = np.empty((len(names), self.size, self.size, 3), np.uint8)
-            for place, name in enumerate(names):
-                path = lists.folder / IMAGES / name
-                try:
-                    photo = decode(read_file(path))
-                    batch[place] = self.align(photo, lists.landmarks[start + place], self.size)
-                except (BadRecordError, ValueError) as error:
-                    raise ValueError(f"image '{path}' of the protocol cannot be used: {error}") from None
-            yield batch

@@ -149,5 +149,5 @@ def test_damaged_lists_are_one_sentence(tmp_path: Path, damage: Any, message: st
 
 def test_an_image_that_is_missing_is_named(tmp_path: Path) -> None:
     protocol = open_protocol(f"ijb:{write_lists(tmp_path / 'ijb', 'ijbc', small())}")
-    with pytest.raises(ValueError, match=r"image '.*loose_crop/1.jpg' of the protocol cannot be used"):
+    with pytest.raises(ValueError, match=r"image '.*loose_crop/1.jpg' of the protocol cannot be read"):
         protocol.measure(lambda images: images.float().mean(dim=(1, 2)))
