@@ -12,7 +12,7 @@ import typer
 from facescale.cli import app
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("configs/*.toml")])
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("facescale/recipes/**/*.toml")])
 READ_BY_USERS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 PLACEHOLDERS = ("NAME", "RUN", "FILE", "step_")
 SUFFIXES = "py|toml|txt|md|csv|png|css|yaml"
