@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_the_readme_test_command_is_what_ci_runs() -> None:
-    command = "pip install -q -c constraints.txt -e '.[dev]' && pytest"
+    command = "pip install -q -c constraints.txt -e '.[dev]' && pytest -n auto"
     assert command in (ROOT / "README.md").read_text()
     assert f"\n{command}\n" in (ROOT / ".ci" / "run").read_text()
 
