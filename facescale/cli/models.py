@@ -24,6 +24,11 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="Report (.html); by default in the run folder.")] = None,
     pictures: Annotated[bool, typer.Option(help="Include images of the hardest pairs.")] = True,
     batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass.")] = 128,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=2, help="Use a fixed part of each protocol: so many pairs, images or templates."),
+    ] = None,
+    cache: Annotated[bool, typer.Option(help="Keep embeddings in the run folder, and use them.")] = True,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
@@ -40,7 +45,7 @@ def evaluate(
     is_graph = model.suffix == ".onnx"  # ONNX Runtime picks a device of its own
     with start("cpu" if is_graph else device) as dist:
         device = device if is_graph else str(dist.device)
-        results, report = run_evaluation(model, named, out, pictures, batch_size, device, dist)
+        results, report = run_evaluation(model, named, out, pictures, batch_size, device, cache, limit, dist)
         if not dist.is_main:
             return
     lines = [result.summary() for result in results]

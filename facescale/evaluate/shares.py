@@ -16,6 +16,20 @@ if TYPE_CHECKING:  # both import torch, which takes seconds
 Rows = Sequence[npt.NDArray[Any]]
 
 
+def is_main(dist: "Dist | None") -> bool:
+    """Whether this process reads and writes for all."""
+    return dist is None or dist.is_main
+
+
+def rows_of_main(dist: "Dist | None", rows: Rows) -> Rows:
+    """The main process's arrays on every process, whatever the others pass."""
+    if dist is None or dist.world_size == 1:
+        return rows
+    kinds = json.loads(dist.gather_text(json.dumps(_kinds(rows) if dist.is_main else []))[0])
+    mine = rows if dist.is_main else [np.empty((0, *shape), dtype) for dtype, shape in kinds]
+    return [dist.gather_rows(array)[0] for array in mine]
+
+
 def computed_in_shares(
     dist: "Dist | None", indices: Sequence[int], batch_size: int, compute: Callable[[Sequence[int]], Rows]
 ) -> Rows:
@@ -46,8 +60,9 @@ def computed_in_shares(
     except Exception as error:  # the others must not wait for rows that never come
         failure = {"text": str(error), "kind": "input" if isinstance(error, ValueError) else "other"}
     dist.barrier()  # patient, unlike what follows: shares may take unequally long
-    kinds = [(row.dtype.str, row.shape[1:]) for row in rows]
-    said = [json.loads(text) for text in dist.gather_text(json.dumps({"failure": failure, "kinds": kinds}))]
+    said = [
+        json.loads(text) for text in dist.gather_text(json.dumps({"failure": failure, "kinds": _kinds(rows)}))
+    ]
     for rank, one in enumerate(said):
         if one["failure"]:
             _raise(rank, **one["failure"])
@@ -58,6 +73,11 @@ def computed_in_shares(
         for rank, part in enumerate(dist.gather_rows(mine)):
             out[owner_N == rank] = part
     return whole
+
+
+def _kinds(rows: Rows) -> list[tuple[str, tuple[int, ...]]]:
+    """Type and shape of a row of each array."""
+    return [(array.dtype.str, array.shape[1:]) for array in rows]
 
 
 def _raise(rank: int, text: str, kind: str) -> None:

@@ -80,7 +80,8 @@ class VerificationResult:
 
     def notes(self) -> list[str]:
         """A sentence for each thing that makes a figure less than it seems, or leaves it out."""
-        notes = [
+        notes = [f"{self.name}: {remark}" for remark in self.pairs.remarks]
+        notes += [
             f"{self.name}: {count:,} images are {size} and were scaled to {self.size}x{self.size}; the "
             "network wants faces aligned to that size"
             for size, count in self.scaled.items()
@@ -156,7 +157,7 @@ class Verification:
 
         Args:
             embed: uint8 RGB tensor (B, size, size, 3) -> raw embeddings (B, D).
-            extraction: the processes that share the work.
+            extraction: where known embeddings are.
 
         Raises:
             ValueError: an image cannot be read, embeddings are not finite, the network is in training mode.

@@ -15,6 +15,7 @@ from facescale.data.loading.decode import encode_jpeg
 from facescale.distributed import Dist
 from facescale.evaluate import EVALS
 from facescale.evaluate.embedding import Extraction, embed_set
+from facescale.evaluate.feature_cache import FeatureCache
 from facescale.evaluate.protocols.open import open_protocol
 from facescale.evaluate.shares import computed_in_shares
 from tests.dist.spawn import run_processes
@@ -133,3 +134,27 @@ def test_rows_and_texts_of_any_length_are_gathered(monkeypatch: pytest.MonkeyPat
     run_processes(3, check_gathering)
     alone = Dist()
     assert alone.gather_text("x") == ["x"] and alone.broadcast(torch.ones(1)).tolist() == [1]
+
+
+def check_cache(dist: Dist, folder: str) -> None:
+    images = IndexedImages([encode_jpeg(picture(i)) for i in range(7)], [str(i) for i in range(7)])
+    calls: list[int] = []
+
+    def embed(pixels: torch.Tensor) -> torch.Tensor:
+        calls.append(len(pixels))
+        return pixels.float().mean(dim=(1, 2))
+
+    # Only the main process sees what was kept before, as on a host without the run's disk
+    cache = FeatureCache(Path(folder, str(dist.rank)), {"weights": "0"})
+    how = {"size": 24, "flip": False, "batch_size": 2, "extraction": Extraction(cache, dist)}
+    alone = embed_set(embed, images, range(7), **{**how, "extraction": None})
+    for part, num_calls in ((range(3), 2), (range(7), 4), (range(7), 0)):
+        calls.clear()
+        rows = embed_set(embed, images, part, **how)
+        assert np.array_equal(rows.unit_ND, alone.unit_ND[: len(part)])
+        assert len(calls) <= -(-num_calls // 2)
+    assert not list(Path(folder, "1").glob("*"))
+
+
+def test_the_cache_of_the_main_process_serves_all(tmp_path: Path) -> None:
+    run_processes(2, check_cache, str(tmp_path))

@@ -3,10 +3,13 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from facescale.arrays import FloatArray, Pixels
 from facescale.data.loading.decode import decode
 from facescale.data.readers.base import BadRecordError
 from facescale.data.readers.folder import read_file
+from facescale.evaluate.feature_cache import content_digest
 
 Align = Callable[[Pixels, FloatArray, int], Pixels]
 
@@ -40,6 +43,11 @@ class AlignedImages:
     def key(self, index: int) -> str:
         """Path of the photo."""
         return str(self._folder / self._files[index])
+
+    def digest(self, index: int) -> bytes:
+        """Of the photo and its landmarks; nothing is decoded."""
+        points = np.ascontiguousarray(self._landmarks[index], np.float64)
+        return content_digest(b"aligned", self._read(index), points.tobytes())
 
     def _read(self, index: int) -> bytes:
         return read_file(self._folder / self._files[index])

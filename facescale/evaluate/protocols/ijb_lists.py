@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from facescale.evaluate.embedding import Extraction, embed_set
 from facescale.evaluate.figures import Figures
 from facescale.evaluate.metrics import MIN_FALSE_ACCEPTS
 from facescale.evaluate.protocols.aligned import Align, AlignedImages
+from facescale.evaluate.protocols.subset import first_people, linked, part_note
 
 if TYPE_CHECKING:
     from facescale.evaluate.embedding import Embed
@@ -37,6 +38,7 @@ class IjbLists:
         is_genuine: (P,).
         galleries: (rows, 2) each, template and subject.
         probes: (rows, 2), the same.
+        remarks: what a reader of the figures should know of the lists.
     """
 
     folder: Path
@@ -49,6 +51,47 @@ class IjbLists:
     is_genuine: BoolArray
     galleries: tuple[IntArray, ...]
     probes: IntArray
+    remarks: tuple[str, ...] = ()
+
+    def limited(self, limit: int | None) -> "IjbLists":
+        """The templates of the first people, whole, with ``limit`` images at most; all without a limit.
+
+        Templates of a genuine pair or of one subject show one person.
+
+        Raises:
+            ValueError: no genuine or no impostor pair is left.
+        """
+        if limit is None or limit >= len(self.files):
+            return self
+        ids, row_N = np.unique(self.templates, return_inverse=True)
+        subjects = np.concatenate([np.empty((0, 2), np.int64), *self.galleries, self.probes])
+        subjects = subjects[np.argsort(subjects[:, 1], kind="stable")]
+        same = subjects[1:, 1] == subjects[:-1, 1]
+        of_one = np.stack([subjects[:-1, 0][same], subjects[1:, 0][same]], axis=1)
+        edges = np.searchsorted(ids, np.concatenate([self.pairs[self.is_genuine], of_one]))
+        edges = edges.clip(max=len(ids) - 1)
+        person_T = linked(len(ids), edges[:, 0], edges[:, 1])
+        used = first_people(person_T[row_N], limit)
+        kept = np.unique(self.templates[used])
+        among = np.isin(self.pairs, kept).all(axis=1)
+        if len(np.unique(self.is_genuine[among])) < 2:
+            raise ValueError(
+                f"a limit of {limit} images leaves no genuine or no impostor pair of '{self.folder}'; "
+                "use a larger one"
+            )
+        return replace(
+            self,
+            files=[self.files[index] for index in used],
+            templates=self.templates[used],
+            medias=self.medias[used],
+            landmarks=self.landmarks[used],
+            detector_score=self.detector_score[used],
+            pairs=self.pairs[among],
+            is_genuine=self.is_genuine[among],
+            galleries=tuple(rows[np.isin(rows[:, 0], kept)] for rows in self.galleries),
+            probes=self.probes[np.isin(self.probes[:, 0], kept)],
+            remarks=part_note(len(used), len(self.files), "images", "the first people, whole"),
+        )
 
 
 def read_ijb(folder: Path) -> IjbLists:
@@ -162,7 +205,7 @@ class Ijb:
 
         Args:
             embed: uint8 RGB tensor (B, size, size, 3) -> raw embeddings (B, D).
-            extraction: the processes that share the work.
+            extraction: where known embeddings are.
 
         Raises:
             ValueError: an image cannot be read or aligned; lists that do not fit.
@@ -186,7 +229,7 @@ class Ijb:
         verified = ijb.verify(templates, lists.pairs, lists.is_genuine, drop_collinear=True)
         impostors = int((~lists.is_genuine).sum())
         values: dict[str, float] = {}
-        notes = []
+        notes = list(lists.remarks)
         for far, tar in sorted(verified.tar.items(), reverse=True):
             values[f"tar@far={far:g}"] = tar
             if far * impostors < MIN_FALSE_ACCEPTS:
