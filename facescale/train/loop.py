@@ -96,6 +96,7 @@ def train(
             task.begin_step(state.step / plan.total_steps, strength, loss_scale=scaler.get_scale())
 
             # ---- Forward and backward, one part of the batch after the other ------------------------------
+            dist.note("forward and backward", state.step)
             outputs = []
             for part in batch.split(plan.part_batch):
                 output = task(part)
@@ -123,6 +124,8 @@ def train(
             optimizer.zero_grad(set_to_none=True)
             state.count_step(bad)
             done = state.step == plan.total_steps
+            if state.step == session.first_step + 1:
+                dist.shorten_timeout()
 
             # ---- Log (its figures wait for the device) ----------------------------------------------------
             meter.add(None if bad else output.loss, config.train.batch_size, waited)
@@ -153,6 +156,7 @@ def train(
                     save(session)
                     if evaluating:
                         evaluate(session)
+            dist.note("waiting for its batch", state.step)
             if stopping:  # an evaluation that is due now is made up for by the next sitting
                 break
     return Result(run, state.step, not stopping, last_figures(run) if dist.is_main else {})

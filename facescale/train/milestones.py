@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 
+from facescale.distributed.agreement import compare_ranks, weights_checksum
 from facescale.evaluate.embedding import Extraction
 from facescale.files import write_atomically
 from facescale.plan import Plan
@@ -49,6 +50,8 @@ def evaluate(session: Session) -> None:
 def save(session: Session, figures: Mapping[str, float] | None = None) -> None:
     """Write the checkpoint of this step, or the ``figures`` of its evaluation to it; delete older ones."""
     run, task, plan, state = session.run, session.task, session.plan, session.state
+    weights = weights_checksum(task.backbone) if session.dist.world_size > 1 else 0
+    compare_ranks(session.dist, {"the step": state.step, "the weights of the backbone": weights})
     tensors = {
         "task": task.state(),
         "optimizer": session.optimizer.state_dict(),

@@ -10,14 +10,15 @@ from typing import Any
 
 import torch
 
-from facescale.config import Config, changed_keys, load_config
+from facescale.config import Config, changed_keys, flat_values, load_config
 from facescale.data import open_reader
 from facescale.data.identities import check_identities, write_identities
 from facescale.data.loading.batch import Batch
 from facescale.data.loading.train_loader import TrainLoader
 from facescale.data.readers.base import Reader, passed_over
 from facescale.data.sampling.multiview import make_sampler
-from facescale.distributed import Dist
+from facescale.distributed import Dist, compare_ranks
+from facescale.distributed.agreement import source_digest
 from facescale.evaluate import Evaluator
 from facescale.evaluate.protocols.open import open_protocol
 from facescale.files import write_atomically
@@ -44,6 +45,7 @@ _FREE = (
     "data.max_bad_share",
     "train.log_every",
     "train.max_bad_steps",
+    "distributed.",
 )
 
 
@@ -107,7 +109,10 @@ def open_session(
     Raises:
         ValueError: config, data and run folder do not fit.
     """
+    versions = {"torch": torch.__version__, "facescale's code": source_digest()}
+    compare_ranks(dist, {**flat_values(config), **versions})
     reader = open_reader(config.data.train, min_images=config.data.min_images)
+    compare_ranks(dist, {"identities of the data": reader.num_ids, "images of the data": len(reader)})
     plan = make_plan(config, dist, reader)
     with ExitStack() as undo:  # a training that cannot begin does not keep others out
         owner = undo.enter_context(closing(Owner(RunDir(run_path), dist)))
