@@ -16,6 +16,7 @@ from facescale import kernels
 from facescale.centres.initial import InitialRows
 from facescale.centres.layout import BLOCK, RowField, Rows, numbers
 from facescale.centres.record_index import RecordNumbers
+from facescale.files import Writing, naming_full_disk, write_atomically
 
 # N rows of this process, R rows read at once
 
@@ -171,32 +172,39 @@ class DiskRows:
         old = sum(len(np.load(path, mmap_mode="r")) for path in self._saved)
         return old + len(self._changed.nonzero()), len(self._written.nonzero())
 
-    def save(self, folder: Path, rank: int, compact: bool) -> None:
-        """Write a snapshot of this process's rows into ``folder``.
+    def save(self, folder: Path, rank: int, compact: bool) -> Writing:
+        """Copy what changed into files of their own; writing is to link them into ``folder``.
 
         Args:
             folder: where; the same for all processes.
             rank: number of this process.
-            compact: write every row anew instead of linking to earlier files.
+            compact: copy every row anew instead of linking to earlier files.
         """
         row_R = (self._written if compact else self._changed).nonzero()
+        path = self._links / f"disk-{self._sequence:06d}-{rank:05d}.npy"
+        with naming_full_disk(path, len(row_R) * (self.record_bytes + 8)):
+            try:
+                self._copy(row_R, path)
+            except OSError:
+                _delete(path)
+                raise
         if compact:
             self._drop_saved()
-        path = self._links / f"disk-{self._sequence:06d}-{rank:05d}.npy"
-        buffer = self.new_buffer(min(len(row_R), BLOCK))
-        with path.with_suffix(".records").open("wb") as file:
-            for part in np.array_split(row_R, max(1, -(-len(row_R) // BLOCK))):
-                self.read(torch.from_numpy(part), buffer)
-                file.write(_raw(buffer["record"][: len(part)]))
-            file.flush()
-            os.fsync(file.fileno())
-        np.save(path, row_R + self._first_row)
         self._saved.append(path)
         self._sequence += 1
         self._changed.clear()
-        for path in self._saved:
-            for file_path in (path, path.with_suffix(".records")):
-                _link(file_path, folder / file_path.name)
+        files = [one for saved in self._saved for one in (saved, saved.with_suffix(".records"))]
+        return Writing(path.stat().st_size, lambda: [_link(file, folder / file.name) for file in files])
+
+    def _copy(self, row_R: np.ndarray, path: Path) -> None:
+        """Write the numbers of rows to ``path``, their records to a file beside it."""
+        buffer = self.new_buffer(min(len(row_R), BLOCK))
+        with path.with_suffix(".records").open("wb") as file:
+            for start in range(0, len(row_R), BLOCK):
+                part = row_R[start : start + BLOCK]
+                self.read(torch.from_numpy(part), buffer)
+                file.write(_raw(buffer["record"][: len(part)]))
+        np.save(path, row_R + self._first_row)
 
     def adopt(self, folder: Path, mine: bool) -> None:
         """Go on from a snapshot that was just loaded: its files are part of the next one.
@@ -216,18 +224,23 @@ class DiskRows:
 
     def _drop_saved(self) -> None:
         for path in self._saved:
-            path.unlink(missing_ok=True)
-            path.with_suffix(".records").unlink(missing_ok=True)
+            _delete(path)
         self._saved = []
 
 
-def write_layout(folder: Path, fields: Sequence[RowField], record_bytes: int) -> None:
-    """Note how the records of a snapshot are laid out."""
+def _delete(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    path.with_suffix(".records").unlink(missing_ok=True)
+
+
+def write_layout(folder: Path, fields: Sequence[RowField], record_bytes: int) -> Path:
+    """Note how the records of a snapshot are laid out; returns the file."""
     layout = {
         "record_bytes": record_bytes,
         "planes": [[p.name, p.width, str(p.dtype).removeprefix("torch.")] for p in fields],
     }
-    (folder / "disk.json").write_text(json.dumps(layout))
+    write_atomically(folder / "disk.json", json.dumps(layout))
+    return folder / "disk.json"
 
 
 def saved_blocks(folder: Path) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
@@ -273,9 +286,10 @@ def _write_all(file: int, values: memoryview, offset: int) -> None:
         values, offset = values[done:], offset + done
 
 
-def _link(source: Path, target: Path) -> None:
-    """Hard link, or copy where the two folders are on different disks."""
+def _link(source: Path, target: Path) -> Path:
+    """Hard link, or copy where the two folders are on different disks; returns ``target``."""
     try:
         os.link(source, target)
     except OSError:
         shutil.copyfile(source, target)
+    return target

@@ -1,6 +1,7 @@
 """Checkpoints of class centres: every row under the number of its identity, for any number of processes."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,40 +11,57 @@ from torch import Tensor
 from facescale.centres import disk, distcp, row_files
 from facescale.centres.store import CentreStore
 from facescale.centres.wanted import Wanted
+from facescale.files import Writing, read_json, write_atomically
 
 
 def save(store: CentreStore, folder: Path) -> None:
-    """Write rows and their optimizer's state into ``folder/centres``; all processes call.
+    """Write rows and their optimizer's state into ``folder/centres``; all processes call."""
+    prepare(store, folder, copy=False).write()
+    store.dist.barrier()
+
+
+def prepare(store: CentreStore, folder: Path, copy: bool) -> Writing:
+    """What ``save`` does, up to the point from which it needs no other process; all processes call.
 
     Rows in memory become safetensors files of some rows each (``row_files``), listed in ``centres.json``;
     rows on disk become a snapshot of what changed (``DiskRows.save``). Neither holds a pickle.
+
+    Args:
+        store: whose rows.
+        folder: the checkpoint.
+        copy: copy what is in memory, so that the store may change before it is written.
     """
     folder = folder / "centres"
     store.flush()
-    if store.dist.is_main:
-        folder.mkdir(parents=True, exist_ok=True)
-    store.dist.barrier()
     if store.disk:
         records, rows = store.dist.all_reduce(
             torch.tensor(store.disk.count_records(), device=store.dist.device)
         ).tolist()
-        store.disk.save(folder, store.dist.rank, compact=records > 2 * rows)
+        folder.mkdir(parents=True, exist_ok=True)
+        rows_to_write = store.disk.save(folder, store.dist.rank, compact=records > 2 * rows)
     else:
         assert store.memory is not None
+        folder.mkdir(parents=True, exist_ok=True)
         saved = {field.name: store.memory.tensors[field.name] for field in store.fields if field.saved}
-        row_files.write_blocks(folder, saved, store.first_row)
-    if store.dist.is_main:
-        if store.disk:
-            disk.write_layout(folder, store.fields, store.disk.record_bytes)
-        meta: dict[str, Any] = {
-            "num_ids": store.num_ids,
-            "dim": store.dim,
-            "rows_per_id": store.rows_per_id,
-        }
-        if store.memory:
-            meta["files"] = row_files.block_names(store.num_ids, store.rows_per_id, store.dist.world_size)
-        (folder / "centres.json").write_text(json.dumps(meta))
-    store.dist.barrier()
+        if copy:
+            saved = {name: tensor.detach().to("cpu", copy=True) for name, tensor in saved.items()}
+        num_bytes = sum(tensor.nbytes for tensor in saved.values())
+        rows_to_write = Writing(num_bytes, partial(row_files.write_blocks, folder, saved, store.first_row))
+    if not store.dist.is_main:
+        return rows_to_write
+    return Writing(rows_to_write.num_bytes, lambda: [*rows_to_write.write(), *_describe(store, folder)])
+
+
+def _describe(store: CentreStore, folder: Path) -> list[Path]:
+    """Note what all processes save; returns the files."""
+    paths = []
+    meta: dict[str, Any] = {"num_ids": store.num_ids, "dim": store.dim, "rows_per_id": store.rows_per_id}
+    if store.disk:
+        paths.append(disk.write_layout(folder, store.fields, store.disk.record_bytes))
+    else:
+        meta["files"] = row_files.block_names(store.num_ids, store.rows_per_id, store.dist.world_size)
+    write_atomically(folder / "centres.json", json.dumps(meta))
+    return [*paths, folder / "centres.json"]
 
 
 def load(store: CentreStore, folder: Path, old_ids: Tensor | None = None) -> None:
@@ -58,10 +76,7 @@ def load(store: CentreStore, folder: Path, old_ids: Tensor | None = None) -> Non
         ValueError: nothing was saved there, or it does not fit.
     """
     folder = folder / "centres"
-    try:
-        meta = json.loads((folder / "centres.json").read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise ValueError(f"no class centres in {folder} ({error}); use a whole checkpoint") from None
+    meta = read_json(folder / "centres.json", dict, "use a whole checkpoint")
     for key, mine in (("dim", store.dim), ("rows_per_id", store.rows_per_id)):
         if meta[key] != mine:
             raise ValueError(

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from facescale.distributed import Dist
+from facescale.files import Writing
 from facescale.heads.base import Bytes, ClassHead
 from facescale.heads.queue_softmax import Chunks, negatives_value
 from facescale.margins import Margin, TargetLogits
@@ -153,9 +154,16 @@ class SlotHead(ClassHead):
         """
         self.pool.restore({name: x.numpy() for name, x in state["pool"].items()})
 
-    def save_rows(self, folder: Path) -> None:
-        """Write this process's rows into ``folder``."""
-        save_file({"rows": self.rows.cpu()}, folder / f"slots_{self.first:012d}.safetensors")
+    def rows_to_save(self, folder: Path, copy: bool) -> Writing:
+        """See ``ClassHead.rows_to_save``."""
+        rows = self.rows.to("cpu", copy=copy)
+        path = folder / f"slots_{self.first:012d}.safetensors"
+
+        def write() -> list[Path]:
+            save_file({"rows": rows.cpu()}, path)
+            return [path]
+
+        return Writing(rows.nbytes, write)
 
     def load_rows(self, folder: Path) -> None:
         """Read the rows that any number of processes saved.
