@@ -24,6 +24,11 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="Report (.html); by default in the run folder.")] = None,
     pictures: Annotated[bool, typer.Option(help="Include images of the hardest pairs.")] = True,
     batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass.")] = 128,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=2, help="Use a fixed part of each protocol: so many pairs, images or templates."),
+    ] = None,
+    cache: Annotated[bool, typer.Option(help="Keep embeddings in the run folder, and use them.")] = True,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
@@ -35,7 +40,7 @@ def evaluate(
     from facescale.evaluate.run_protocols import evaluate as run_evaluation
 
     named = [split_name(text) for text in on or []]
-    results, report = run_evaluation(model, named, out, pictures, batch_size, device)
+    results, report = run_evaluation(model, named, out, pictures, batch_size, device, cache, limit)
     lines = [result.summary() for result in results]
     notes = [note for r in results for note in r.notes()]
     values = {"report": str(report), "results": [r.to_dict() for r in results]}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from facescale.arrays import FloatArray
-from facescale.evaluate.embedding import decoded_batches, embed_images
+from facescale.evaluate.embedding import Extraction, embed_set
 from facescale.evaluate.fold_rules import PairResult, one_sided_folds
 from facescale.evaluate.metrics import (
     MIN_FALSE_ACCEPTS,
@@ -80,7 +80,8 @@ class VerificationResult:
 
     def notes(self) -> list[str]:
         """A sentence for each thing that makes a figure less than it seems, or leaves it out."""
-        notes = [
+        notes = [f"{self.name}: {remark}" for remark in self.pairs.remarks]
+        notes += [
             f"{self.name}: {count:,} images are {size} and were scaled to {self.size}x{self.size}; the "
             "network wants faces aligned to that size"
             for size, count in self.scaled.items()
@@ -151,11 +152,12 @@ class Verification:
         """Yield (name, value) of every scalar; see `measure`."""
         return self.measure(embed).figures()
 
-    def measure(self, embed: "Embed") -> VerificationResult:
+    def measure(self, embed: "Embed", extraction: Extraction | None = None) -> VerificationResult:
         """Embed every image of the protocol once and score its pairs.
 
         Args:
             embed: uint8 RGB tensor (B, size, size, 3) -> raw embeddings (B, D).
+            extraction: where known embeddings are.
 
         Raises:
             ValueError: an image cannot be read, embeddings are not finite, the network is in training mode.
@@ -163,8 +165,16 @@ class Verification:
         pairs = self.pairs
         used, row = np.unique(np.concatenate([pairs.a, pairs.b]), return_inverse=True)
         sizes: Counter[str] = Counter()
-        batches = decoded_batches(pairs.images, used.tolist(), self.size, self.batch_size, sizes=sizes)
-        embedded = embed_images(embed, batches, self.flip)
+        embedded = embed_set(
+            embed,
+            pairs.images,
+            used.tolist(),
+            size=self.size,
+            flip=self.flip,
+            batch_size=self.batch_size,
+            extraction=extraction,
+            sizes=sizes,
+        )
         in_pair_order_2ND = embedded.unit_ND[row.reshape(2, -1).T.ravel()].astype(np.float64)
         scores = np.einsum("nd,nd->n", in_pair_order_2ND[0::2], in_pair_order_2ND[1::2])
         curve = roc(scores, pairs.is_same)

@@ -131,6 +131,14 @@ class Model:
         """32 hex digits; embeddings of equal ones can be compared. An export keeps those of its source."""
         return self.card.fingerprint or _fingerprint(self.module.state_dict(), self.contract)
 
+    def weights_digest(self) -> str:
+        """32 hex digits of the weights in memory and the contract, whatever the file says of itself.
+
+        Raises:
+            ValueError: the model is an exported graph.
+        """
+        return _fingerprint(self.module.state_dict(), self.contract)
+
     def embed(self, images_BHW3: npt.ArrayLike | Tensor, batch_size: int = 128) -> Embeddings:
         """Unit embeddings, float32 (B, d), of aligned faces, uint8 RGB (B, S, S, 3).
 

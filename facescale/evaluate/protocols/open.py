@@ -21,7 +21,12 @@ _OPTIONS = {"pairs": int, "seed": int, "folds": int, "nuisance": float}
 
 
 def open_protocol(
-    path: str, size: int = 112, flip: bool = True, batch_size: int = 128, name: str = ""
+    path: str,
+    size: int = 112,
+    flip: bool = True,
+    batch_size: int = 128,
+    name: str = "",
+    limit: int | None = None,
 ) -> Verification | DataSet | Ijb:
     """Open a protocol: ``KIND:PATH`` of a kind in ``KINDS``, or pairs (see ``open_verification``).
 
@@ -31,6 +36,7 @@ def open_protocol(
         flip: add the embedding of the mirrored image.
         batch_size: images in one forward pass.
         name: what its results are called; by default the name of its file, folder or kind.
+        limit: measure on a fixed part: so many pairs, or images of whole people.
 
     Raises:
         ValueError: the path does not exist, is not a protocol, or is damaged.
@@ -38,12 +44,17 @@ def open_protocol(
     kind, _, rest = path.partition(":")
     opener = KINDS.get(kind)
     if opener is None or os.path.exists(path):
-        return open_verification(path, size, flip, batch_size, name=name)
-    return opener(rest, size, flip, batch_size, name=name)
+        return open_verification(path, size, flip, batch_size, name=name, limit=limit)
+    return opener(rest, size, flip, batch_size, name=name, limit=limit)
 
 
 def open_verification(
-    path: str, size: int = 112, flip: bool = True, batch_size: int = 128, name: str = ""
+    path: str,
+    size: int = 112,
+    flip: bool = True,
+    batch_size: int = 128,
+    name: str = "",
+    limit: int | None = None,
 ) -> Verification:
     """Verification of pairs: LFW folder or list, CSV, insightface .bin, ``synthetic:pairs=2000``.
 
@@ -55,41 +66,59 @@ def open_verification(
         ValueError: nothing there, not a protocol of pairs, or damaged.
     """
     if path.startswith(_DRAWN) and not os.path.exists(path):
-        return Verification(name or "synthetic", _open_synthetic(path, size), size, flip, batch_size)
+        drawn = _open_synthetic(path, size)
+        return Verification(name or "synthetic", drawn.limited(limit), size, flip, batch_size)
     place, root = split_root(path)
     pairs = _open_files(Path(place), root)
-    return Verification(name or Path(place).stem, pairs, size, flip, batch_size)
+    return Verification(name or Path(place).stem, pairs.limited(limit), size, flip, batch_size)
 
 
 def open_identification(
-    path: str, size: int = 112, flip: bool = True, batch_size: int = 128, name: str = ""
+    path: str,
+    size: int = 112,
+    flip: bool = True,
+    batch_size: int = 128,
+    name: str = "",
+    limit: int | None = None,
 ) -> Identification:
     """Open-set identification on any data set: ``identification:DATA``.
 
     Raises:
         ValueError: no such data set.
     """
-    return Identification(name or "identification", path, open_reader(path), size, flip, batch_size)
+    return Identification(name or "identification", path, open_reader(path), size, flip, batch_size, limit)
 
 
 def open_all_pairs(
-    path: str, size: int = 112, flip: bool = True, batch_size: int = 128, name: str = ""
+    path: str,
+    size: int = 112,
+    flip: bool = True,
+    batch_size: int = 128,
+    name: str = "",
+    limit: int | None = None,
 ) -> EveryPair:
     """Verification over every pair of any data set, as MFR does it: ``all_pairs:DATA``.
 
     Raises:
         ValueError: no such data set.
     """
-    return EveryPair(name or "all_pairs", path, open_reader(path), size, flip, batch_size)
+    return EveryPair(name or "all_pairs", path, open_reader(path), size, flip, batch_size, limit)
 
 
-def open_ijb(path: str, size: int = 112, flip: bool = True, batch_size: int = 128, name: str = "") -> Ijb:
+def open_ijb(
+    path: str,
+    size: int = 112,
+    flip: bool = True,
+    batch_size: int = 128,
+    name: str = "",
+    limit: int | None = None,
+) -> Ijb:
     """IJB-B or IJB-C, 1:1 and 1:N, from the folder with meta/ and loose_crop/: ``ijb:FOLDER``.
 
     Raises:
         ValueError: a list is missing or damaged.
     """
-    return Ijb(name or Path(path).name, read_ijb(Path(path)), align, size, flip, batch_size)
+    return Ijb(name or Path(path).name, read_ijb(Path(path)).limited(limit), align, size, flip, batch_size)
 
 
 KINDS: dict[str, Callable[..., Verification | DataSet | Ijb]] = {
