@@ -1,11 +1,9 @@
 """Rows in a file that may be larger than memory, and snapshots of what changed in it."""
 
-import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
-from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +11,13 @@ import torch
 from torch import Tensor
 
 from facescale import kernels
+from facescale.centres.disk_snapshot import record_bytes, starts
 from facescale.centres.initial import InitialRows
 from facescale.centres.layout import BLOCK, RowField, Rows, numbers
 from facescale.centres.record_index import RecordNumbers
-from facescale.files import Writing, naming_full_disk, write_atomically
+from facescale.files import Writing, naming_full_disk
 
 # N rows of this process, R rows read at once
-
-_ALIGN = 16  # bytes; every record starts at a multiple
 
 
 class _Bits:
@@ -43,19 +40,9 @@ class _Bits:
         return np.flatnonzero(np.unpackbits(self._bytes, count=self.size, bitorder="little"))
 
 
-def record_bytes(fields: Sequence[RowField]) -> int:
-    """Bytes that all planes of one row take in the file."""
-    return -(-_starts(fields)[-1] // _ALIGN) * _ALIGN
-
-
 def begins_compiled(fields: Sequence[RowField]) -> bool:
     """Whether a compiled loop makes the first records of rows."""
     return kernels.available() and fields[0].dtype is torch.float32
-
-
-def _starts(fields: Sequence[RowField]) -> list[int]:
-    """First byte of each field in a record, and of what follows the last."""
-    return [0, *accumulate(-(-field.bytes // 4) * 4 for field in fields)]
 
 
 class DiskRows:
@@ -91,7 +78,7 @@ class DiskRows:
         if num_rows > 2**31:
             raise ValueError(f"{num_rows} rows on the disk of one process; it takes 2^31, use more processes")
         self.fields = tuple(fields)
-        self._start = _starts(fields)
+        self._start = starts(fields)
         self.record_bytes = record_bytes(fields)
         self._initial = initial
         self._first_row = first_row
@@ -231,38 +218,6 @@ class DiskRows:
 def _delete(path: Path) -> None:
     path.unlink(missing_ok=True)
     path.with_suffix(".records").unlink(missing_ok=True)
-
-
-def write_layout(folder: Path, fields: Sequence[RowField], record_bytes: int) -> Path:
-    """Note how the records of a snapshot are laid out; returns the file."""
-    layout = {
-        "record_bytes": record_bytes,
-        "planes": [[p.name, p.width, str(p.dtype).removeprefix("torch.")] for p in fields],
-    }
-    write_atomically(folder / "disk.json", json.dumps(layout))
-    return folder / "disk.json"
-
-
-def saved_blocks(folder: Path) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
-    """All records of a snapshot as (global rows, planes), oldest first: later ones replace earlier ones."""
-    layout = json.loads((folder / "disk.json").read_text())
-    size = int(layout["record_bytes"])
-    fields = [RowField(name, width, getattr(torch, dtype)) for name, width, dtype in layout["planes"]]
-    start = _starts(fields)
-    for path in sorted(folder.glob("disk-*.npy")):
-        row_N = np.load(path)
-        with path.with_suffix(".records").open("rb") as file:
-            for first in range(0, len(row_N), BLOCK):
-                row_R = torch.from_numpy(row_N[first : first + BLOCK])
-                record_RX = torch.frombuffer(bytearray(file.read(size * len(row_R))), dtype=torch.uint8)
-                record_RX = record_RX.view(len(row_R), size)
-                yield (
-                    row_R,
-                    {
-                        p.name: record_RX[:, at : at + p.bytes].view(p.dtype)
-                        for p, at in zip(fields, start, strict=False)
-                    },
-                )
 
 
 def _raw(records: Tensor) -> memoryview:

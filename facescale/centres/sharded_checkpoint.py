@@ -8,20 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from facescale.centres import disk, distcp, row_files
+from facescale.centres import disk_snapshot, distcp, row_files
 from facescale.centres.store import CentreStore
 from facescale.centres.wanted import Wanted
 from facescale.files import Writing, read_json, write_atomically
 
 
-def save(store: CentreStore, folder: Path) -> None:
-    """Write rows and their optimizer's state into ``folder/centres``; all processes call."""
-    prepare(store, folder, copy=False).write()
-    store.dist.barrier()
-
-
 def prepare(store: CentreStore, folder: Path, copy: bool) -> Writing:
-    """What ``save`` does, up to the point from which it needs no other process; all processes call.
+    """Rows and their optimizer's state, ready to be written to ``folder/centres``; all processes call.
 
     Rows in memory become safetensors files of some rows each (``row_files``), listed in ``centres.json``;
     rows on disk become a snapshot of what changed (``DiskRows.save``). Neither holds a pickle.
@@ -57,7 +51,7 @@ def _describe(store: CentreStore, folder: Path) -> list[Path]:
     paths = []
     meta: dict[str, Any] = {"num_ids": store.num_ids, "dim": store.dim, "rows_per_id": store.rows_per_id}
     if store.disk:
-        paths.append(disk.write_layout(folder, store.fields, store.disk.record_bytes))
+        paths.append(disk_snapshot.write_layout(folder, store.fields, store.disk.record_bytes))
     else:
         meta["files"] = row_files.block_names(store.num_ids, store.rows_per_id, store.dist.world_size)
     write_atomically(folder / "centres.json", json.dumps(meta))
@@ -65,11 +59,11 @@ def _describe(store: CentreStore, folder: Path) -> list[Path]:
 
 
 def load(store: CentreStore, folder: Path, old_ids: Tensor | None = None) -> None:
-    """Read what ``save`` wrote, whatever the placement and number of processes then and now.
+    """Read what ``prepare`` wrote, whatever the placement and number of processes then and now.
 
     Args:
         store: a fresh store; rows that the checkpoint does not have stay as they are.
-        folder: as given to ``save``.
+        folder: as given to ``prepare``.
         old_ids: see ``ClassHead.inherit_rows``; None: the same identities.
 
     Raises:
@@ -98,7 +92,7 @@ def load(store: CentreStore, folder: Path, old_ids: Tensor | None = None) -> Non
     wanted = Wanted(store, old_ids)
     on_disk = (folder / "disk.json").is_file()
     if on_disk:
-        blocks = disk.saved_blocks(folder)
+        blocks = disk_snapshot.saved_blocks(folder)
     elif "files" in meta:
         blocks = row_files.read_blocks(folder, meta["files"], wanted)
     else:  # of a version up to 0.1

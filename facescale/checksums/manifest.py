@@ -141,7 +141,7 @@ def read_manifest(folder: Path) -> dict[str, Sums]:
         sums = {str(name): [(int(size), int(crc)) for size, crc in one] for name, one in files.items()}
     except (TypeError, ValueError):
         raise ValueError(f"{MANIFEST} is damaged") from None
-    if any(".." in (path := PurePosixPath(name)).parts or path.is_absolute() for name in sums):
+    if any(".." in PurePosixPath(name).parts or PurePosixPath(name).is_absolute() for name in sums):
         raise ValueError(f"{MANIFEST} names files outside the checkpoint")
     return sums
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -178,7 +178,7 @@ class SlotHead(ClassHead):
                 raise ValueError(
                     f"slots {next_slot} to {first - 1} are missing in {folder}; use a whole checkpoint"
                 )
-            with safe_open(path, "pt") as file:
+            with _opened(path) as file:
                 saved = file.get_slice("rows")
                 next_slot += saved.get_shape()[1]
                 start, stop = max(first, self.first), min(first + saved.get_shape()[1], self.stop)
@@ -207,6 +207,13 @@ class SlotHead(ClassHead):
         if self.products is not torch.float32:
             transient += 4 * cells + 2 * row_values
         return Bytes(device=self.rows.numel() * 4, host=self.pool.bytes, transient=int(transient))
+
+
+def _opened(path: Path) -> Any:
+    try:
+        return safe_open(path, "pt")
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"slots {path} cannot be read ({error}); use an earlier checkpoint") from None
 
 
 def last_of(slots: IntArray) -> IntArray:

@@ -19,10 +19,10 @@ from facescale.config import Config
 from facescale.distributed import Dist, pick_device
 from facescale.run import RunDir
 from facescale.train.milestones import (
+    catch_up,
     evaluate,
     evaluates_at,
     last_figures,
-    owes_evaluation,
     save,
     saves_at,
 )
@@ -83,9 +83,7 @@ def train(
     task.train()
     stopping = False
     with closing(session), stop_signals() as stop_asked, closing(batches):
-        if owes_evaluation(session):
-            with meter.paused():
-                save(session, evaluate(session))
+        catch_up(session)
         for batch, waited in batches:
             # ---- Rate and ramps ---------------------------------------------------------------------------
             lr = session.schedule(state.step)
@@ -109,9 +107,11 @@ def train(
 
             # ---- Agreement: no process may take a step that is not finite on another, or stop alone -------
             finite = (output.loss + grad_norm).isfinite()
-            flags = torch.stack([~finite, torch.tensor(stop_asked(), device=dist.device)])
+            asked = torch.tensor([stop_asked(), session.saver.writing], device=dist.device)
+            flags = torch.cat([~finite[None], asked])
             # .tolist() is the one wait for the device in every step
-            bad, stopping = (flag > 0 for flag in dist.all_reduce(flags.float(), "max").tolist())
+            bad, stopping, writing = (flag > 0 for flag in dist.all_reduce(flags.float(), "max").tolist())
+            session.saver.poll(writing)
 
             # ---- Update -----------------------------------------------------------------------------------
             if bad:
@@ -131,6 +131,7 @@ def train(
                 figures = {"loss": str(float(output.loss)), "grad_norm": str(float(grad_norm))}
                 log("bad_step", lr=lr, **figures, first_images=keys)
             if state.bad_in_a_row >= config.train.max_bad_steps:
+                session.saver.finish()
                 raise TrainingError(
                     f"{state.bad_in_a_row} steps in a row not finite, up to step {state.step}, lr {lr:.3g}: "
                     "lower optim.lr, lengthen optim.warmup, or use train.precision=fp32 in a new run"
@@ -153,4 +154,5 @@ def train(
                     save(session, evaluate(session) if evaluating else {})
             if stopping:  # an evaluation that is due now is made up for by the next sitting
                 break
+        session.saver.finish()
     return Result(run, state.step, not stopping, last_figures(run) if dist.is_main else {})

@@ -1,6 +1,5 @@
 """Write a training's whole state in one atomic step, at once or while the training goes on."""
 
-import copy
 import json
 import shutil
 from collections.abc import Callable
@@ -10,13 +9,13 @@ from threading import Thread
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from facescale.checksums import Checksums, write_manifest
 from facescale.distributed import Dist
 from facescale.files import Writing, is_full_disk, no_space, put_on_disk
 from facescale.run import RunDir
 from facescale.train.checkpoint import TrainState, random_state
+from facescale.train.tensors import copied, save_tensors
 
 _MODEL = "model.safetensors"
 
@@ -75,7 +74,8 @@ class Saver:
     @property
     def writing(self) -> bool:
         """Whether this process is writing now."""
-        return self._pending is not None and self._pending.thread is not None and self._pending.thread.is_alive()
+        thread = self._pending.thread if self._pending else None
+        return thread is not None and thread.is_alive()
 
     def save(self, content: Content, then: Callable[[], None]) -> None:
         """Write a checkpoint, or begin to; all processes call.
@@ -216,7 +216,8 @@ class Saver:
         """Replace the model of a checkpoint; a kill at any moment leaves one that its manifest knows."""
         if not self._dist.is_main:
             return
-        final, new = self._run.snapshot(content.state.step), self._run.checkpoints / f".model_{content.state.step}"
+        step = content.state.step
+        final, new = self._run.snapshot(step), self._run.checkpoints / f".model_{step}"
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir()
         content.model(False)(new / _MODEL)
@@ -224,57 +225,3 @@ class Saver:
         (new / _MODEL).replace(final / _MODEL)
         put_on_disk(final)
         new.rmdir()
-
-
-class _Written:
-    """A file as torch.save takes it; remembers the error that torch replaces by one of its own."""
-
-    def __init__(self, path: Path) -> None:
-        self.error: OSError | None = None
-        self._file = path.open("wb")
-
-    def write(self, data: Any) -> int:
-        try:
-            return self._file.write(data)
-        except OSError as error:
-            self.error = error
-            raise
-
-    def flush(self) -> None:
-        self._file.flush()
-
-    def close(self) -> None:
-        self._file.close()
-
-
-def save_tensors(tensors: Any, path: Path) -> Path:
-    """Write what torch.load reads with ``weights_only``; returns ``path``."""
-    file = _Written(path)
-    try:
-        torch.save(tensors, file)  # type: ignore[arg-type]
-        file.close()
-    except RuntimeError:
-        raise file.error or OSError(f"'{path}' could not be written") from None
-    return path
-
-
-def copied(tree: Any) -> Any:
-    """Nested dicts, lists and tuples with a copy of every tensor, in host memory."""
-    if isinstance(tree, Tensor):
-        return tree.detach().to("cpu", copy=True)
-    if isinstance(tree, dict):
-        result = copy.copy(tree)  # of its own type: a state dict has attributes
-        for key, value in tree.items():
-            result[key] = copied(value)
-        return result
-    if isinstance(tree, list | tuple):
-        return type(tree)(copied(value) for value in tree)
-    return tree
-
-
-def num_bytes(tree: Any) -> int:
-    """Bytes of all tensors in nested dicts, lists and tuples."""
-    if isinstance(tree, Tensor):
-        return tree.nbytes
-    values = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list | tuple) else ()
-    return sum(num_bytes(value) for value in values)
