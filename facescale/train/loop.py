@@ -19,10 +19,10 @@ from facescale.config import Config
 from facescale.distributed import Dist, pick_device
 from facescale.run import RunDir
 from facescale.train.milestones import (
-    catch_up,
     evaluate,
     evaluates_at,
     last_figures,
+    owes_evaluation,
     save,
     saves_at,
 )
@@ -83,7 +83,9 @@ def train(
     task.train()
     stopping = False
     with closing(session), stop_signals() as stop_asked, closing(batches):
-        catch_up(session)
+        if owes_evaluation(session):
+            with meter.paused():
+                evaluate(session)
         for batch, waited in batches:
             # ---- Rate and ramps ---------------------------------------------------------------------------
             lr = session.schedule(state.step)
@@ -147,11 +149,13 @@ def train(
                     log("health", message=message)
                 state.warned = message is not None
 
-            # ---- Evaluate, checkpoint: neither is training time -------------------------------------------
+            # ---- Checkpoint, evaluate: neither is training time -------------------------------------------
             evaluating = session.protocols and not stopping and evaluates_at(plan, state.step)
             if evaluating or stopping or saves_at(plan, state.step):
                 with meter.paused():
-                    save(session, evaluate(session) if evaluating else {})
+                    save(session)
+                    if evaluating:
+                        evaluate(session)
             if stopping:  # an evaluation that is due now is made up for by the next sitting
                 break
         session.saver.finish()

@@ -1,8 +1,10 @@
 """Evaluation and checkpoint: when they are due, and what they leave in the run folder."""
 
 import json
+from collections.abc import Mapping
 from functools import partial
 
+from facescale.evaluate.embedding import Extraction
 from facescale.files import write_atomically
 from facescale.plan import Plan
 from facescale.run import RunDir
@@ -30,30 +32,31 @@ def owes_evaluation(session: Session) -> bool:
     return not session.dist.any(done)
 
 
-def evaluate(session: Session) -> dict[str, float]:
-    """Measure the protocols on the main process: thresholds for the task, the result as ``eval/step_N.json``.
+def evaluate(session: Session) -> None:
+    """Measure the protocols on all processes, and add the result to the checkpoint of this step.
 
-    Returns:
-        The figures, NAME/METRIC -> value; nothing on other processes.
+    The checkpoint is there already: whoever is stopped in a long evaluation loses nothing, and the next
+    sitting makes up for it. Thresholds go into its weights, figures to ``eval/step_N.json`` and the log.
     """
-    if not session.dist.is_main:
-        return {}
-    results = [protocol.measure(session.task.embed) for protocol in session.protocols]
-    session.task.keep_thresholds(results)
-    file = session.run.evaluations / f"step_{session.state.step:08d}.json"
-    write_atomically(file, json.dumps([result.to_dict() for result in results], indent=1))
-    return {f"{result.name}/{key}": value for result in results for key, value in result.figures()}
+    task, dist, step = session.task, session.dist, session.state.step
+    with task.statistics_of_main():
+        results = [one.measure(task.embed, Extraction(dist=dist)) for one in session.protocols]
+    task.keep_thresholds(results)
+    if dist.is_main:
+        file = session.run.evaluations / f"step_{step:08d}.json"
+        write_atomically(file, json.dumps([result.to_dict() for result in results], indent=1))
+    save(session, {f"{result.name}/{key}": value for result in results for key, value in result.figures()})
 
 
-def save(session: Session, figures: dict[str, float]) -> None:
-    """Write the checkpoint of this step with the ``figures`` of its evaluation, and delete older ones.
+def save(session: Session, figures: Mapping[str, float] | None = None) -> None:
+    """Write the checkpoint of this step, or the ``figures`` of its evaluation to it; delete older ones.
 
-    Or begin to, with ``checkpoint.background``: what follows from it is done when it has its name.
+    With ``checkpoint.background`` a new one is only begun; older ones are deleted when it has its name.
 
     Raises:
         NoSpaceError: the disk is full.
     """
-    run, task, state = session.run, session.task, session.state
+    task, state = session.task, session.state
     tensors = {
         "task": task.state(),
         "optimizer": session.optimizer.state_dict(),
@@ -62,15 +65,12 @@ def save(session: Session, figures: dict[str, float]) -> None:
     state.window = session.meter.state()
     size = num_bytes(tensors) + num_bytes(task.evaluated.state_dict())
     content = Content(state, tensors, task.model_to_save, task.head.rows_to_save, size)
-    there = run.snapshot(state.step).exists()
-    if figures and not there:  # a run that is killed before the checkpoint has its name writes it again
-        session.log("eval", **figures)
-    session.saver.save(content, partial(_follow_up, session, state.step, figures))
-    if figures and there:  # last of all: a run that is killed before this line evaluates again
+    session.saver.save(content, partial(_follow_up, session, state.step, figures or {}))
+    if figures:  # last of all: a run that is killed before this line evaluates again
         session.log("eval", **figures)
 
 
-def _follow_up(session: Session, step: int, figures: dict[str, float]) -> None:
+def _follow_up(session: Session, step: int, figures: Mapping[str, float]) -> None:
     """After the checkpoint of ``step`` has its name: is it the best, and which older ones go."""
     run, plan = session.run, session.plan
     if not session.dist.is_main:
@@ -80,18 +80,6 @@ def _follow_up(session: Session, step: int, figures: dict[str, float]) -> None:
     first = session.first_step
     regular = saves_at(plan, first) or (session.protocols and evaluates_at(plan, first))
     run.prune(session.config.checkpoint.keep, interim=None if regular else first)
-
-
-def catch_up(session: Session) -> None:
-    """Do what a kill right after a checkpoint left undone: an evaluation, the note of the best one."""
-    if owes_evaluation(session):
-        with session.meter.paused():
-            save(session, evaluate(session))
-    elif session.dist.is_main:
-        rows = [row for row in session.run.read_metrics("eval") if row.get("step") == session.state.step]
-        figures = {key: value for key, value in rows[-1].items() if "/" in key} if rows else {}
-        if session.state.step in session.run.steps():
-            session.run.keep_best(session.state.step, figures, session.config.checkpoint.best_by)
 
 
 def last_figures(run: RunDir) -> dict[str, float]:
