@@ -122,7 +122,10 @@ def embed(
     images: Annotated[str, typer.Argument(help="Folder of images, or any training data.")],
     out: Annotated[Path, typer.Option(help="File: .npz or .parquet.")] = Path("embeddings.npz"),
     batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass.")] = 128,
-    resize: Annotated[bool, typer.Option(help="Resize images that have another size.")] = False,
+    resize: Annotated[
+        bool | None,
+        typer.Option(help="Resize images that have another size; by default as the model was trained."),
+    ] = None,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:

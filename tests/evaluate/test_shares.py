@@ -20,6 +20,7 @@ from facescale.evaluate.protocols.open import open_protocol
 from facescale.evaluate.shares import computed_in_shares
 from tests.dist.spawn import run_processes
 from tests.evaluate.protocols.test_ijb_lists import small, write_lists
+from tests.evaluate.protocols.test_megaface import write_images, write_release
 from tests.pictures import picture
 
 SIZE, BATCH = 48, 5  # no set below is a multiple of it
@@ -27,8 +28,9 @@ SETS = {
     "verification": "synthetic:pairs=12,folds=2",
     "identification": "identification:synthetic:ids=6,images=3,size=48",
     "all_pairs": "all_pairs:synthetic:ids=6,images=3,size=48",
-    "ijb": "ijb:FOLDER",
-}
+    "ijb": "ijb:FOLDER/ijb",
+    "megaface": "megaface:FOLDER/megaface",
+}  # FOLDER: what ``released`` writes
 
 
 def ijb_folder(path: Path) -> Path:
@@ -45,6 +47,14 @@ def ijb_folder(path: Path) -> Path:
     (folder / "loose_crop").mkdir()
     for number in range(8):
         (folder / "loose_crop" / f"{number + 1}.jpg").write_bytes(encode_jpeg(picture(number, 112)))
+    return folder
+
+
+def released(folder: Path) -> Path:
+    """The layouts that protocols of more than one file have."""
+    folder.mkdir()
+    ijb_folder(folder / "ijb")
+    write_images(write_release(folder / "megaface"))
     return folder
 
 
@@ -65,7 +75,7 @@ def check_equal(dist: Dist, folder: str) -> None:
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_every_protocol_has_the_figures_of_one_process(world_size: int, tmp_path: Path) -> None:
     assert SETS.keys() == EVALS.keys(), "give the new kind a set"
-    run_processes(world_size, check_equal, str(ijb_folder(tmp_path / "ijb")))
+    run_processes(world_size, check_equal, str(released(tmp_path / "released")))
 
 
 def embedded(dist: Dist | None, images: Any, count: int) -> tuple[Any, list[int]]:
