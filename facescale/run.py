@@ -69,7 +69,7 @@ class RunDir:
 
     def best(self) -> dict[str, Any] | None:
         """``{"step", "name", "value"}`` of the best checkpoint so far, or None."""
-        return json.loads(self.best_file.read_text()) if self.best_file.is_file() else None
+        return read_object(self.best_file, "the note", "step", "name", "value") if self.best_file.is_file() else None
 
     def model_path(self, which: str | int = "best") -> Path:
         """Weights of the ``best`` (else the latest) checkpoint, of the ``latest`` one, or of a given step.
@@ -127,18 +127,20 @@ class RunDir:
 
     def log(self, kind: str, **values: Any) -> None:
         """Append one JSON line to metrics.jsonl."""
-        with self.metrics.open("a") as file:
+        with self.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"kind": kind, "time": round(time.time(), 3), **values}) + "\n")
 
     def read_metrics(self, kind: str | None = None) -> list[dict[str, Any]]:
         """Lines of metrics.jsonl (of one kind); a line truncated by a crash is skipped."""
         rows = []
-        for line in self.metrics.read_text().splitlines() if self.metrics.is_file() else []:
+        has_lines = self.metrics.is_file()
+        text = read_text(self.metrics, "the metrics", LIST_BYTES, "replace") if has_lines else ""
+        for line in text.splitlines():
             try:
                 row = json.loads(line)
-            except json.JSONDecodeError:
+            except (ValueError, RecursionError):
                 continue
-            if kind is None or row.get("kind") == kind:
+            if isinstance(row, dict) and (kind is None or row.get("kind") == kind):
                 rows.append(row)
         return rows
 

@@ -1,5 +1,6 @@
 """A config as it was written: TOML with ``--set`` on top, and which of them a value came from."""
 
+import re
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -7,6 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from facescale.config.mistakes import Key, Mistake
+from facescale.guard.limits import CONFIG_BYTES
+from facescale.guard.reading import read_text, reason
+
+_DEEP = re.compile(r"""(?<![\w"'-])(?:[\w"'-]++[ \t]*+\.[ \t]*+){32}""")
 
 
 @dataclass
@@ -66,12 +71,13 @@ def read_source(path: str | Path | None, settings: Sequence[str]) -> Source:
     """
     source = Source(path)
     if path is not None:
+        text = read_text(path, "the config", CONFIG_BYTES)
+        if _DEEP.search(text):  # tomllib takes the square of its length for such a key
+            raise ValueError(f"{path} has a key of more than 32 parts; a key is section.key, such as train.seed")
         try:
-            source.tree = tomllib.loads(Path(path).read_text())
-        except OSError as error:
-            raise ValueError(f"cannot read the config {path}: {error.strerror}") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is not valid TOML: {error}") from None
+            source.tree = tomllib.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{path} is not valid TOML: {reason(error)}") from None
     for setting in settings:
         source.apply(setting)
     return source
@@ -81,5 +87,5 @@ def parse_value(text: str) -> Any:
     """A value as TOML writes it; a bare word is a string, so that nobody needs quotes inside quotes."""
     try:
         return tomllib.loads(f"v = {text}")["v"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # of a number of 5,000 digits Python's own
         return text

@@ -42,7 +42,11 @@ def reason(error: BaseException) -> str:
         return "it needs more memory than there is"
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
+    if isinstance(error, UnicodeDecodeError):
+        return f"byte {error.start:,} is not UTF-8 text"
     text = str(error).strip().partition("\n")[0]
+    if text.startswith("Exceeds the limit ("):  # of Python, with advice for programmers
+        return "it has a number of thousands of digits"
     return shown(text[:_LONGEST]) if text else type(error).__name__
 
 

@@ -5,6 +5,8 @@ marks that reverse the order of letters; a cell of a CSV that begins with "=" is
 """
 
 import re
+import reprlib
+from typing import Any
 
 # Control characters, marks of writing direction, separators of lines, halves of surrogate pairs
 _UNSAFE = "\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff"
@@ -35,6 +37,17 @@ def csv_cell(text: str) -> str:
 def from_csv_cell(cell: str) -> str:
     """The text that `csv_cell` was given."""
     return cell[1:] if cell.startswith("'") and cell.lstrip("'").startswith(_FORMULA) else cell
+
+
+_brief = reprlib.Repr()
+_brief.maxlevel = 4
+_brief.maxlist = _brief.maxtuple = _brief.maxdict = 20
+_brief.maxstring = _brief.maxother = _brief.maxlong = 200
+
+
+def brief(value: Any) -> str:
+    """A value as Python writes it, cut short where it is long or deeply nested."""
+    return shown(_brief.repr(value))
 
 
 def _escape(found: re.Match[str]) -> str:
