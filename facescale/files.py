@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from facescale.guard.shown import escaped
+
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
@@ -34,11 +36,11 @@ def follow_umask(path: Path) -> None:
 
 
 def one_line(name: str) -> str:
-    """A file's name for a file of lines and tabs: line ends, tabs and backslashes as escapes."""
-    return name.replace("\\", r"\\").replace("\n", r"\n").replace("\r", r"\r").replace("\t", r"\t")
+    """A file's name for a file of lines and tabs: control characters and backslashes as escapes."""
+    return escaped(name.replace("\\", r"\\"))
 
 
 def write_atomically(path: Path, text: str) -> None:
     """Write ``text`` so that a reader (or a crash) sees either the old file or the whole new one."""
     with replacing(path) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8")

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from facescale.files import write_atomically
+from facescale.guard.limits import LIST_BYTES
+from facescale.guard.reading import read_object, read_text
 
 _STEP = re.compile(r"step_(\d{8,})")
 
@@ -69,7 +71,9 @@ class RunDir:
 
     def best(self) -> dict[str, Any] | None:
         """``{"step", "name", "value"}`` of the best checkpoint so far, or None."""
-        return read_object(self.best_file, "the note", "step", "name", "value") if self.best_file.is_file() else None
+        if not self.best_file.is_file():
+            return None
+        return read_object(self.best_file, "the note of the best checkpoint", "step", "name", "value")
 
     def model_path(self, which: str | int = "best") -> Path:
         """Weights of the ``best`` (else the latest) checkpoint, of the ``latest`` one, or of a given step.

@@ -1,6 +1,5 @@
 """A config as it was written: TOML with ``--set`` on top, and which of them a value came from."""
 
-import re
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -8,10 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from facescale.config.mistakes import Key, Mistake
-from facescale.guard.limits import CONFIG_BYTES
-from facescale.guard.reading import read_text, reason
-
-_DEEP = re.compile(r"""(?<![\w"'-])(?:[\w"'-]++[ \t]*+\.[ \t]*+){32}""")
+from facescale.config.packaged import read_tables
 
 
 @dataclass
@@ -64,20 +60,15 @@ class Source:
 
 
 def read_source(path: str | Path | None, settings: Sequence[str]) -> Source:
-    """Read a TOML file (or start from nothing) and apply ``section.key=value`` settings.
+    """Read a TOML file or a recipe by name (or start from nothing) and apply ``section.key=value`` settings.
 
     Raises:
         ValueError: the file cannot be read, or is not TOML.
     """
     source = Source(path)
     if path is not None:
-        text = read_text(path, "the config", CONFIG_BYTES)
-        if _DEEP.search(text):  # tomllib takes the square of its length for such a key
-            raise ValueError(f"{path} has a key of more than 32 parts; a key is section.key, such as train.seed")
-        try:
-            source.tree = tomllib.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{path} is not valid TOML: {reason(error)}") from None
+        source.tree = read_tables(path)
+        source.tree.pop("recipe", None)  # what is said of a recipe is no setting of the run
     for setting in settings:
         source.apply(setting)
     return source

@@ -11,6 +11,7 @@ from facescale.config import Config
 from facescale.data.readers.base import Reader
 from facescale.data.spec import split_sources
 from facescale.files import write_atomically
+from facescale.guard.reading import read_object
 
 
 def write_identities(file: Path, config: Config, reader: Reader) -> None:
@@ -29,13 +30,12 @@ def old_numbers(file: Path, config: Config, reader: Reader) -> Tensor:
     Raises:
         ValueError: there is no such file.
     """
-    try:
-        old = json.loads(file.read_text())
-    except OSError:
+    if not file.is_file():
         raise ValueError(
             f"{file.parent} does not name its identities (no {file.name}); set train.init to the "
             "model.safetensors of one of its checkpoints, to start from the network alone"
-        ) from None
+        )
+    old = read_object(file, "the identities", "names", "num_ids", "source")
     new_names: Sequence[str] | None = getattr(reader, "names", None)
     if old["names"] is None and new_names is None:
         number_N = torch.arange(reader.num_ids)
@@ -51,7 +51,7 @@ def check_identities(file: Path, config: Config, reader: Reader) -> None:
     Raises:
         ValueError: it has others, so the run cannot continue with it.
     """
-    number_N, before = old_numbers(file, config, reader), json.loads(file.read_text())["num_ids"]
+    number_N, before = old_numbers(file, config, reader), read_object(file, "the identities", "num_ids")["num_ids"]
     if len(number_N) != before or not torch.equal(number_N, torch.arange(before)):
         kept = int((number_N >= 0).sum())
         raise ValueError(

@@ -1,6 +1,5 @@
 """The commands ``facescale evaluate`` and ``facescale report``."""
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from facescale.config import load_config
 from facescale.evaluate.figures import Result
 from facescale.evaluate.protocols.open import open_protocol
 from facescale.evaluate.report.page import write_report
+from facescale.guard.reading import read_json
 from facescale.inference.load import load
 from facescale.run import RunDir
 
@@ -76,7 +76,7 @@ def _info(run: RunDir | None, model_info: Any) -> dict[str, dict[str, Any]]:
     info: dict[str, dict[str, Any]] = {}
     if run is not None:
         if run.plan.is_file():
-            info["Plan"] = json.loads(run.plan.read_text())
+            info["Plan"] = read_json(run.plan, "the plan")
         config = load_config(run.config).model_dump(mode="json")
         info["Config"] = {f"{part}.{key}": v for part, keys in config.items() for key, v in keys.items()}
     if model_info:

@@ -9,6 +9,9 @@ MB = 1 << 20
 CONFIG_BYTES = 1 * MB
 """Of a TOML file. The longest config of this project has 4 KB; a list of 10,000 sources has 0.5 MB."""
 
+CONFIG_FILES = 64
+"""Read for one config, with all that it extends."""
+
 CONFIG_MISTAKES = 20
 """Mistakes of one config that are told one by one; the rest are counted."""
 

@@ -8,10 +8,12 @@ import re
 import reprlib
 from typing import Any
 
-# Control characters, marks of writing direction, separators of lines, halves of surrogate pairs
-_UNSAFE = "\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff"
-_IN_A_LINE = re.compile(f"[{_UNSAFE}]")
-_IN_LINES = re.compile(f"(?![\n\t])[{_UNSAFE}]")
+# Control characters, marks of writing direction, separators of lines
+_CONTROL = "\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff"
+_BYTES = "\ud800-\udfff"  # how Python spells bytes of a name that are not UTF-8
+_KEEPING_BYTES = re.compile(f"[{_CONTROL}]")
+_IN_A_LINE = re.compile(f"[{_CONTROL}{_BYTES}]")
+_IN_LINES = re.compile(f"(?![\n\t])[{_CONTROL}{_BYTES}]")
 _SHORT = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -24,6 +26,11 @@ def shown(text: str) -> str:
 def shown_lines(text: str) -> str:
     """As `shown`, but line ends and tabs stay."""
     return _IN_LINES.sub(_escape, text)
+
+
+def escaped(text: str) -> str:
+    """As `shown`, but bytes that are not UTF-8 stay: for files in which names are spelled as they are."""
+    return _KEEPING_BYTES.sub(_escape, text)
 
 
 def csv_cell(text: str) -> str:
