@@ -148,7 +148,9 @@ class Card:
         """
         try:
             if len(text) > CARD_BYTES:
-                raise ValueError(f"its card has {len(text):,} letters, more than the {CARD_BYTES:,} that are read")
+                raise ValueError(
+                    f"its card has {len(text):,} letters, more than the {CARD_BYTES:,} that are read"
+                )
             tree = json.loads(text)
             if tree["format"] != _FORMAT:
                 raise ValueError(

@@ -35,7 +35,9 @@ class Mistake:
     def sentence(self) -> str:
         """The text, with key and value before it."""
         return (
-            self.text if self.value is _NO_VALUE else f"{dotted(self.keys[0])} = {brief(self.value)}: {self.text}"
+            self.text
+            if self.value is _NO_VALUE
+            else f"{dotted(self.keys[0])} = {brief(self.value)}: {self.text}"
         )
 
 
@@ -79,14 +81,18 @@ def _located(tree: Any, location: tuple[int | str, ...]) -> tuple[Key, Any]:
     key: list[str] = []
     value = tree
     for part in location:
-        if isinstance(value, list) and isinstance(part, int) and part < len(value):
-            value = value[part]
-        elif isinstance(value, Mapping) and part in value:
-            value = value[part]
-        else:
+        child = _child(value, part)
+        if child is _NO_VALUE:
             break
+        value = child
         key.append(str(part))
     return tuple(key), value
+
+
+def _child(value: Any, part: int | str) -> Any:
+    if isinstance(value, list):
+        return value[part] if isinstance(part, int) and part < len(value) else _NO_VALUE
+    return value[part] if isinstance(value, Mapping) and part in value else _NO_VALUE
 
 
 def _section(key: Key) -> type[BaseModel]:

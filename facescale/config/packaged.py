@@ -78,9 +78,7 @@ def _base(file: Path, name: str) -> Path:
 def _parse(file: Path) -> dict[str, Any]:
     text = read_text(file, "the config", CONFIG_BYTES)
     if _DEEP.search(text):  # tomllib takes the square of its length for such a key
-        raise ValueError(
-            f"{file} has a key of more than 32 parts; a key is section.key, such as train.seed"
-        )
+        raise ValueError(f"{file} has a key of more than 32 parts; a key is section.key, such as train.seed")
     try:
         return tomllib.loads(text)
     except (ValueError, RecursionError) as error:

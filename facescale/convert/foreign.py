@@ -115,8 +115,8 @@ def read(path: str | Path) -> Any:
     except PickleError as error:
         raise ValueError(
             f"'{path}' is not a checkpoint, or would execute code when read, which is refused"
-            f" ({reason(error)}); save the state dict alone, with torch.save(net.state_dict(), FILE), where it"
-            " was made"
+            f" ({reason(error)}); save the state dict alone, with torch.save(net.state_dict(), FILE), where"
+            " it was made"
         ) from None
     except Exception as error:  # a damaged archive raises errors of zipfile, struct, zlib, torch, ...
         raise ValueError(
@@ -200,8 +200,8 @@ def _check_finite(state: State, path: str) -> None:
     for key, value in state.items():
         if value.is_floating_point() and not torch.isfinite(value).all():
             raise ValueError(
-                f"{path} holds values that are not finite (in '{key}'): its training diverged, or it is damaged;"
-                " use an earlier checkpoint"
+                f"{path} holds values that are not finite (in '{key}'): its training diverged, or it is"
+                " damaged; use an earlier checkpoint"
             )
 
 

@@ -51,7 +51,10 @@ def check_identities(file: Path, config: Config, reader: Reader) -> None:
     Raises:
         ValueError: it has others, so the run cannot continue with it.
     """
-    number_N, before = old_numbers(file, config, reader), read_object(file, "the identities", "num_ids")["num_ids"]
+    number_N, before = (
+        old_numbers(file, config, reader),
+        read_object(file, "the identities", "num_ids")["num_ids"],
+    )
     if len(number_N) != before or not torch.equal(number_N, torch.arange(before)):
         kept = int((number_N >= 0).sum())
         raise ValueError(

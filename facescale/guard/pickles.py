@@ -16,11 +16,13 @@ _KEYS = (str, bytes, int, float, type(None))  # of dicts; the hash of a nested t
 
 # No DUP, INST, OBJ, EXT, sets or buffers: files of data have none.
 _INSTRUCTIONS = (
-    "PROTO FRAME STOP MARK POP POP_MARK NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1 FLOAT"
-    " BINFLOAT STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES"
-    " SHORT_BINBYTES BINBYTES8 BYTEARRAY8 EMPTY_LIST LIST APPEND APPENDS EMPTY_TUPLE TUPLE TUPLE1 TUPLE2"
-    " TUPLE3 EMPTY_DICT GET BINGET LONG_BINGET PUT BINPUT LONG_BINPUT MEMOIZE GLOBAL STACK_GLOBAL"
-).split()
+    "PROTO", "FRAME", "STOP", "MARK", "POP", "POP_MARK", "NONE", "NEWTRUE", "NEWFALSE", "INT",
+    "BININT", "BININT1", "BININT2", "LONG", "LONG1", "FLOAT", "BINFLOAT", "STRING", "BINSTRING",
+    "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES",
+    "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8", "EMPTY_LIST", "LIST", "APPEND", "APPENDS",
+    "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "EMPTY_DICT", "GET", "BINGET",
+    "LONG_BINGET", "PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE", "GLOBAL", "STACK_GLOBAL",
+)  # fmt: skip
 
 
 class PickleError(ValueError):
@@ -160,12 +162,12 @@ class ClosedUnpickler(pickle._Unpickler):
         self._put_item(self.stack[-1], key, value)
 
     def _set_items(self) -> None:
-        items = self.pop_mark()
+        items = self._pop_mark()
         for place in range(0, len(items) - 1, 2):
             self._put_item(self.stack[-1], items[place], items[place + 1])
 
     def _dict(self) -> None:
-        items = self.pop_mark()
+        items = self._pop_mark()
         made: dict[Any, Any] = {}
         for place in range(0, len(items) - 1, 2):
             self._put_item(made, items[place], items[place + 1])
@@ -187,7 +189,7 @@ class ClosedUnpickler(pickle._Unpickler):
         self._extend([value])
 
     def _append_all(self) -> None:
-        self._extend(self.pop_mark())
+        self._extend(self._pop_mark())
 
     def _extend(self, values: list[Any]) -> None:
         into = self.stack[-1]
@@ -196,14 +198,20 @@ class ClosedUnpickler(pickle._Unpickler):
         elif not isinstance(into, Inert):
             raise PickleError("it appends to something that is not a list")
 
+    def _pop_mark(self) -> list[Any]:
+        """What was put on the stack since the last mark."""
+        items = self.stack
+        self.stack = self.metastack.pop()
+        self.append = self.stack.append
+        return items
+
     def _reference(self) -> None:
         self.append(self.persistent_load(self.stack.pop()))
 
 
 def _table() -> dict[bytes, Callable[[ClosedUnpickler], None]]:
     table: dict[bytes, Callable[[Any], None]] = {
-        (code := getattr(pickle, name)): pickle._Unpickler.dispatch[code[0]]  # type: ignore[attr-defined]
-        for name in _INSTRUCTIONS
+        (code := getattr(pickle, name)): pickle._Unpickler.dispatch[code[0]] for name in _INSTRUCTIONS
     }
     own = ClosedUnpickler
     return table | {
@@ -223,9 +231,7 @@ def _table() -> dict[bytes, Callable[[ClosedUnpickler], None]]:
 _TABLE = _table()
 
 
-def load_closed(
-    data: bytes, callables: Mapping[tuple[str, str], Callable[..., Any]], **options: Any
-) -> Any:
+def load_closed(data: bytes, callables: Mapping[tuple[str, str], Callable[..., Any]], **options: Any) -> Any:
     """Read a pickle in memory; arguments as `ClosedUnpickler`.
 
     Raises:

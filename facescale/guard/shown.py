@@ -19,7 +19,7 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def shown(text: str) -> str:
-    """``text`` on one line: what could act on a terminal or fake a line stands as an escape such as \\x1b."""
+    """``text`` on one line: what could act on a terminal or fake a line becomes an escape."""
     return _IN_A_LINE.sub(_escape, text)
 
 

@@ -91,7 +91,9 @@ class _Reader(ClosedUnpickler):
         if not isinstance(pid, tuple) or len(pid) < 5 or pid[0] != "storage":
             raise PickleError("it refers to something other than a storage")
         kind, key, num_values = pid[1], pid[2], pid[4]
-        dtype = _STORAGES.get(kind.name) if isinstance(kind, Name) and kind.module.startswith("torch") else None
+        dtype = (
+            _STORAGES.get(kind.name) if isinstance(kind, Name) and kind.module.startswith("torch") else None
+        )
         if dtype is None or not isinstance(key, str) or not _is_count(num_values):
             raise PickleError("it describes a storage of an unknown kind")
         known = self.storages.setdefault(key, _Storage(dtype, key, num_values))
@@ -122,7 +124,7 @@ class _Place:
         self.storage, self.offset, self.size, self.stride = storage, offset, size, stride
 
     def tensor(self) -> Tensor:
-        return self.storage.values.as_strided(self.size, self.stride, self.offset)  # type: ignore[no-any-return]
+        return self.storage.values.as_strided(self.size, self.stride, self.offset)
 
 
 def _is_count(value: Any) -> bool:

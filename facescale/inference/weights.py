@@ -109,7 +109,11 @@ def check_layout(layout: Mapping[str, Tensor], state: Mapping[str, Tensor], name
     missing = [key for key in layout if key not in state]
     added = [key for key in state if key not in layout]
     other = [key for key in layout if key in state and layout[key].shape != state[key].shape]
-    problems = [f"{len(keys)} entries {what}" for keys, what in ((missing, "are missing"), (added, "too many")) if keys]
+    problems = [
+        f"{len(keys)} entries {what}"
+        for keys, what in ((missing, "are missing"), (added, "too many"))
+        if keys
+    ]
     if other:
         want, have = tuple(layout[other[0]].shape), tuple(state[other[0]].shape)
         problems.append(f"'{other[0]}' has shape {have} instead of {want}")

@@ -144,7 +144,8 @@ def _mistakes(section: _Section, make: Callable[..., nn.Module]) -> list[Mistake
         known = registry.options_of(factory_of(section.name))
     except ValueError as error:
         return [Mistake(((*key, "name"),), _meant(section) or str(error))]
-    wrong, options = [], {}
+    wrong: list[Mistake] = []
+    options: dict[str, Any] = {}
     for name, value in section.options.items():
         if len(wrong) > CONFIG_MISTAKES:  # the rest is not told
             return wrong

@@ -40,7 +40,9 @@ def option_problems(
     }
     for wrong in wrong_values(factory, options).values():
         value = options[wrong.name]
-        problems[wrong.name] = f"{wrong.name} of {kind} '{name}' is {brief(value)}; it must be {wrong.expected}"
+        problems[wrong.name] = (
+            f"{wrong.name} of {kind} '{name}' is {brief(value)}; it must be {wrong.expected}"
+        )
     return problems
 
 

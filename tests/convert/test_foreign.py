@@ -128,13 +128,18 @@ class _Trap:
 def test_a_checkpoint_that_would_run_code_is_refused(tmp_path: Path) -> None:
     mark = tmp_path / "mark"
     torch.save({"state_dict": weights("mbf_s"), "trap": _Trap(mark)}, tmp_path / "last.ckpt")
-    with pytest.raises(ValueError, match=r"would execute code when read, which is refused \(it asks to run .*mkdir.*\); save the state"):
+    with pytest.raises(
+        ValueError,
+        match=r"would execute code when read, which is refused \(it asks to run .*mkdir.*\); save the state",
+    ):
         convert(tmp_path / "last.ckpt")
     assert not mark.exists()
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"cannot read the checkpoint '.*none\.pth': No such file or directory"):
+    with pytest.raises(
+        ValueError, match=r"cannot read the checkpoint '.*none\.pth': No such file or directory"
+    ):
         convert(tmp_path / "none.pth")
 
 

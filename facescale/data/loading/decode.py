@@ -94,9 +94,9 @@ def decode_into(out: Pixels, data: bytes | Pixels, *, resize: bool = False) -> t
         try:  # the common case: the right size, decoded in place
             # simplejpeg 1.9 loses 4.4 KB of memory when the image is larger than the buffer
             fits = not resize or simplejpeg.decode_jpeg_header(data)[:2] == out.shape[:2]
-            if fits and few_scans(data, out.shape[0] * out.shape[1]):
-                if simplejpeg.decode_jpeg(data, "RGB", buffer=out).shape == out.shape:
-                    return out.shape[:2]
+            fits = fits and few_scans(data, out.shape[0] * out.shape[1])
+            if fits and simplejpeg.decode_jpeg(data, "RGB", buffer=out).shape == out.shape:
+                return out.shape[:2]
         except ValueError:
             pass  # damaged, unusual, in CMYK, or larger than the buffer: `decode` finds out
     if not resize and isinstance(data, bytes) and (stated := _stated_size(data)):
@@ -105,7 +105,7 @@ def decode_into(out: Pixels, data: bytes | Pixels, *, resize: bool = False) -> t
     size = pixels.shape[:2]
     if pixels.shape != out.shape:
         if not resize:
-            _check_wanted(*size, out)
+            _check_wanted(size[0], size[1], out)
         pixels = resized(pixels, out.shape[1], out.shape[0])
     np.copyto(out, pixels)
     return size
@@ -127,8 +127,8 @@ def encode_jpeg(pixels: Pixels, quality: int = 95) -> bytes:
 def _check_wanted(height: int, width: int, out: Pixels) -> None:
     if (height, width) != out.shape[:2]:
         raise BadRecordError(
-            f"image is {width}x{height} pixels where {out.shape[1]}x{out.shape[0]} is wanted; align the photos"
-            " first, or allow resizing"
+            f"image is {width}x{height} pixels where {out.shape[1]}x{out.shape[0]} is wanted; align the"
+            " photos first, or allow resizing"
         )
 
 

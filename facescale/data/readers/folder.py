@@ -15,7 +15,6 @@ from facescale.data.readers.pictures import is_picture, is_system_folder, kind_o
 from facescale.guard.limits import FOLDER_DEPTH, IMAGE_BYTES
 from facescale.guard.reading import reason
 
-
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 

@@ -103,7 +103,7 @@ def _images_and_labels(content: Any) -> tuple[list[bytes], BoolArray]:
     if not isinstance(images, list | tuple) or not isinstance(labels, list | tuple | np.ndarray):
         raise ValueError("its images or labels are not a list")
     done: dict[int, bytes] = {}  # an image that is named a thousand times is kept once
-    encoded = [done[id(image)] if id(image) in done else done.setdefault(id(image), _image(image)) for image in images]
+    encoded = [done.get(id(image)) or done.setdefault(id(image), _image(image)) for image in images]
     is_same = _labels(labels)
     if len(encoded) != 2 * len(is_same):
         raise ValueError(f"{len(encoded)} images do not make {len(is_same)} pairs")
@@ -118,7 +118,7 @@ def _labels(labels: Any) -> BoolArray:
         labels = np.array([value == 1 if value in (0, 1) else 2 for value in values])
     if labels.dtype.kind not in "buif" or labels.ndim != 1 or not np.isin(labels, (0, 1)).all():
         raise ValueError("its labels are not booleans, nor 0 and 1")
-    return labels.astype(bool)
+    return np.asarray(labels, dtype=bool)
 
 
 _NUMBERS = (bool, int, float, np.ndarray, np.generic)
