@@ -20,7 +20,8 @@ class RunDir:
 
     ``config.toml`` (what the user wrote), ``plan.json`` (what was derived from it), ``identities.json``
     (names of the identities), ``metrics.jsonl``, ``checkpoints/step_N/``, ``centres/`` (placed on disk),
-    ``tensorboard/``, ``eval/step_N.json``, ``report.html``, ``export/``, ``bad_records.txt``.
+    ``tensorboard/``, ``eval/step_N.json``, ``report.html``, ``features/`` (embeddings of
+    evaluated images, may be deleted), ``export/``, ``bad_records.txt``.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -35,6 +36,7 @@ class RunDir:
         self.centres = self.path / "centres"
         self.board = self.path / "tensorboard"
         self.report = self.path / "report.html"
+        self.features = self.path / "features"
         self.exports = self.path / "export"
         self.bad_records = self.path / "bad_records.txt"
         self.lock = self.path / ".lock"

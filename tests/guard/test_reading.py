@@ -94,7 +94,7 @@ def test_an_error_of_a_library_becomes_a_sentence(error: Exception, why: str) ->
 
 
 def test_a_sentence_passes_as_it_is() -> None:
-    with pytest.raises(ValueError, match="^cannot read a '/': it is a folder"), reading("w", "b"):
+    with pytest.raises(ValueError, match=r"^cannot read a '/': it is a folder"), reading("w", "b"):
         check_file("/", "a")
 
 
