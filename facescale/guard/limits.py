@@ -45,8 +45,8 @@ BIN_BYTES = 4096 * MB
 PICKLE_BYTES = 64 * MB
 """Of the pickle in a checkpoint (its tensors lie beside it). That of an AdaFace .ckpt has 0.3 MB."""
 
-PICKLE_STEPS = 4_000_000
-"""Instructions of one pickle: 3 per image in a .bin of bytes, 25 in one of arrays; 2 seconds."""
+PICKLE_STEPS = 2_000_000
+"""Instructions of one pickle: 3 per image in a .bin of bytes, 25 in one of arrays. Two seconds."""
 
 INDEX_BYTES = 8192 * MB
 """Of a .idx file: 300 million records."""

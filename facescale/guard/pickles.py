@@ -56,6 +56,7 @@ class ClosedUnpickler(pickle._Unpickler):
         file: the pickle, in memory or in a file that is read in part.
         callables: by (module, name), what a file may call.
         settable: classes of stand-ins whose state a file may set.
+        keys: classes of stand-ins that may be keys of dicts, beside numbers and texts.
         classes: other classes become `Inert` objects; else they are refused.
         what: the file is, for messages.
         steps: most instructions.
@@ -67,6 +68,7 @@ class ClosedUnpickler(pickle._Unpickler):
         callables: Mapping[tuple[str, str], Callable[..., Any]],
         *,
         settable: tuple[type, ...] = (),
+        keys: tuple[type, ...] = (),
         classes: bool = False,
         what: str = "a file of data",
         steps: int = PICKLE_STEPS,
@@ -77,6 +79,7 @@ class ClosedUnpickler(pickle._Unpickler):
         self._ids = {id(function) for function in callables.values()}
         self._settable = settable
         self._classes = classes
+        self._keys = _KEYS + keys
         self._what = what
         self._steps = steps
 
@@ -178,7 +181,7 @@ class ClosedUnpickler(pickle._Unpickler):
             return
         if type(into) is not dict:
             raise PickleError("it puts an entry into something that is not a dict")
-        if not isinstance(key, _KEYS):
+        if not isinstance(key, self._keys):
             if not self._classes:
                 raise PickleError("a dict has a key that is neither a number nor a text")
             return  # beside the weights; of no use here
