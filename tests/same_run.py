@@ -24,8 +24,8 @@ def _files(run: Path) -> set[str]:
     paths = (path for path in run.rglob("*") if path.is_file())
     names = {str(path.relative_to(run)) for path in paths}
     # TensorBoard's files are named after time and host; rows on disk are stored in the order of first use
-    # since the start, and checkpoints hold all of them.
-    return {name for name in names if not name.startswith(("tensorboard/", "centres/"))}
+    # since the start, and checkpoints hold all of them; cached features may be deleted.
+    return {name for name in names if not name.startswith(("tensorboard/", "centres/", "features/"))}
 
 
 def _content(path: Path) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from facescale.config import load_config
+from facescale.distributed import Dist
 from facescale.evaluate.embedding import Extraction
 from facescale.evaluate.feature_cache import FeatureCache
 from facescale.evaluate.figures import Result
@@ -29,6 +30,7 @@ def evaluate(
     device: str,
     cache: bool = True,
     limit: int | None = None,
+    dist: Dist | None = None,
 ) -> tuple[list[Result], Path]:
     """Measure a model and write its report.
 
@@ -41,6 +43,7 @@ def evaluate(
         device: where to compute.
         cache: keep the embeddings in the run folder, and use those that are there.
         limit: measure on a part of each protocol, at most that large; see the guide.
+        dist: this process among its peers, each of which embeds a share; the main one writes the report.
 
     Raises:
         ValueError: no model, no protocol, two of one name, or one that cannot be read.
@@ -60,11 +63,12 @@ def evaluate(
         for name, path in on
     ]
     _check_names([protocol.name for protocol in protocols])
-    extraction = Extraction(_features(run, model) if cache and run else None)
+    extraction = Extraction(_features(run, model) if cache and run else None, dist)
     results: list[Result] = [protocol.measure(model.encoder, extraction) for protocol in protocols]
     page = out or (run.report if run else model_path.with_name("report.html"))
-    history = run.read_metrics() if run else []
-    write_report(page, results, history, str(model_path), _info(run, model.info), pictures=pictures)
+    if dist is None or dist.is_main:
+        history = run.read_metrics() if run else []
+        write_report(page, results, history, str(model_path), _info(run, model.info), pictures=pictures)
     return results, page
 
 

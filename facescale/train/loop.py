@@ -85,7 +85,7 @@ def train(
     with closing(session), stop_signals() as stop_asked, closing(batches):
         if owes_evaluation(session):
             with meter.paused():
-                save(session, evaluate(session))
+                evaluate(session)
         for batch, waited in batches:
             # ---- Rate and ramps ---------------------------------------------------------------------------
             lr = session.schedule(state.step)
@@ -146,11 +146,13 @@ def train(
                     log("health", message=message)
                 state.warned = message is not None
 
-            # ---- Evaluate, checkpoint: neither is training time -------------------------------------------
+            # ---- Checkpoint, evaluate: neither is training time -------------------------------------------
             evaluating = session.protocols and not stopping and evaluates_at(plan, state.step)
             if evaluating or stopping or saves_at(plan, state.step):
                 with meter.paused():
-                    save(session, evaluate(session) if evaluating else {})
+                    save(session)
+                    if evaluating:
+                        evaluate(session)
             if stopping:  # an evaluation that is due now is made up for by the next sitting
                 break
     return Result(run, state.step, not stopping, last_figures(run) if dist.is_main else {})

@@ -1,7 +1,9 @@
 """Evaluation and checkpoint: when they are due, and what they leave in the run folder."""
 
 import json
+from collections.abc import Mapping
 
+from facescale.evaluate.embedding import Extraction
 from facescale.files import write_atomically
 from facescale.plan import Plan
 from facescale.run import RunDir
@@ -28,23 +30,24 @@ def owes_evaluation(session: Session) -> bool:
     return not session.dist.any(done)
 
 
-def evaluate(session: Session) -> dict[str, float]:
-    """Measure the protocols on the main process: thresholds for the task, the result as ``eval/step_N.json``.
+def evaluate(session: Session) -> None:
+    """Measure the protocols on all processes, and add the result to the checkpoint of this step.
 
-    Returns:
-        The figures, NAME/METRIC -> value; nothing on other processes.
+    The checkpoint is there already: whoever is stopped in a long evaluation loses nothing, and the next
+    sitting makes up for it. Thresholds go into its weights, figures to ``eval/step_N.json`` and the log.
     """
-    if not session.dist.is_main:
-        return {}
-    results = [protocol.measure(session.task.embed) for protocol in session.protocols]
-    session.task.keep_thresholds(results)
-    file = session.run.evaluations / f"step_{session.state.step:08d}.json"
-    write_atomically(file, json.dumps([result.to_dict() for result in results], indent=1))
-    return {f"{result.name}/{key}": value for result in results for key, value in result.figures()}
+    task, dist, step = session.task, session.dist, session.state.step
+    with task.statistics_of_main():
+        results = [one.measure(task.embed, Extraction(dist=dist)) for one in session.protocols]
+    task.keep_thresholds(results)
+    if dist.is_main:
+        file = session.run.evaluations / f"step_{step:08d}.json"
+        write_atomically(file, json.dumps([result.to_dict() for result in results], indent=1))
+    save(session, {f"{result.name}/{key}": value for result in results for key, value in result.figures()})
 
 
-def save(session: Session, figures: dict[str, float]) -> None:
-    """Write the checkpoint of this step with the ``figures`` of its evaluation, and delete older ones."""
+def save(session: Session, figures: Mapping[str, float] | None = None) -> None:
+    """Write the checkpoint of this step, or the ``figures`` of its evaluation to it; delete older ones."""
     run, task, plan, state = session.run, session.task, session.plan, session.state
     tensors = {
         "task": task.state(),
@@ -54,7 +57,7 @@ def save(session: Session, figures: dict[str, float]) -> None:
     state.window = session.meter.state()
     checkpoint.save(run, session.dist, state, tensors, task.write_model, task.head.save_rows)
     if session.dist.is_main:
-        run.keep_best(state.step, figures, session.config.checkpoint.best_by)
+        run.keep_best(state.step, figures or {}, session.config.checkpoint.best_by)
         # The one that this sitting began with goes first, if only a stop asked for it.
         first = session.first_step
         regular = saves_at(plan, first) or (session.protocols and evaluates_at(plan, first))

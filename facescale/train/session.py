@@ -15,6 +15,7 @@ from facescale.data import open_reader
 from facescale.data.identities import check_identities, write_identities
 from facescale.data.loading.batch import Batch
 from facescale.data.loading.train_loader import TrainLoader
+from facescale.data.notes import data_notes
 from facescale.data.readers.base import Reader, passed_over
 from facescale.data.sampling.multiview import make_sampler
 from facescale.distributed import Dist
@@ -137,6 +138,7 @@ def open_session(
         log = RunLog(run, plan, state, dist, on_log)
         singles = getattr(loader.sampler, "num_single", 0)
         started |= {"single_image_identities": singles, "passed_over": passed_over(reader)}
+        started |= {"notes": data_notes(reader) if dist.is_main else []}
         log("start", **plan.to_dict(), **started)
         undo.pop_all()
         return Session(

@@ -1,6 +1,7 @@
 """Backbone, head and the networks that follow them: turns a batch into a loss, images into embeddings."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -172,6 +173,19 @@ class RecognitionTask(nn.Module):
     def embed(self, images_BHW3: Tensor) -> Tensor:
         """Raw float32 embeddings (B, D) of uint8 images by the evaluated network, in evaluation mode."""
         return self._encoder(images_BHW3)
+
+    @contextmanager
+    def statistics_of_main(self) -> Iterator[None]:
+        """Inside: the evaluated network has the main process's batch statistics, which are those it saves."""
+        own = list(self.evaluated.buffers())
+        kept = [x.clone() for x in own]
+        for x in own:
+            self._dist.broadcast(x)
+        try:
+            yield
+        finally:
+            for x, before in zip(own, kept, strict=True):
+                x.copy_(before)
 
     def keep_thresholds(self, results: Sequence[Result]) -> None:
         """Keep the thresholds of an evaluation (of its first pair protocol), to be saved with the weights."""
