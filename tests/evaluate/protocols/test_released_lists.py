@@ -50,6 +50,15 @@ def write_sllfw(folder: Path) -> Path:
     return folder
 
 
+def write_lfw(folder: Path) -> Path:
+    write_sllfw(folder)
+    (folder / "pair_SLLFW.txt").unlink()
+    genuine = "".join(f"P{p}\t1\t2\n" for p in range(4))
+    impostor = "".join(f"P{p}\t1\tP{p + 1}\t2\n" for p in range(4))
+    (folder / "pairs.txt").write_text(f"2\t4\n{genuine}{impostor}{genuine}{impostor}")
+    return folder
+
+
 def write_agedb(folder: Path) -> Path:
     for person in range(8):
         for image in (1, 2):
@@ -114,6 +123,7 @@ def write_tinyface(folder: Path) -> Path:
 
 
 WRITERS: dict[str, Callable[[Path], Path]] = {
+    "lfw": write_lfw,
     "calfw": write_calfw,
     "cplfw": lambda folder: write_calfw(folder, "CPLFW"),
     "sllfw": write_sllfw,
