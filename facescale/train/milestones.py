@@ -50,6 +50,7 @@ def save(session: Session, figures: dict[str, float]) -> None:
         "task": task.state(),
         "optimizer": session.optimizer.state_dict(),
         "scaler": session.scaler.state_dict(),
+        "data": session.digest.text,
     }
     state.window = session.meter.state()
     checkpoint.save(run, session.dist, state, tensors, task.write_model, task.head.save_rows)
