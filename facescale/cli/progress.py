@@ -116,8 +116,9 @@ def _start_line(v: dict[str, Any], plan: Plan) -> str:
             if (known := v.get("known_identities")) is not None
             else ""
         )
-        + (f"; {length}" if (length := v.get("new_length")) else "")
         + (f"; files passed over: {listed(others)}" if (others := v.get("passed_over")) else "")
+        + (f"\nattention: {length}" if (length := v.get("new_length")) else "")
+        + "".join(f"\nattention: {note}" for note in v.get("notes", ()))
     )
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from facescale.config import Config
 from facescale.data.readers.base import People, Reader, people_of
 from facescale.data.spec import split_sources
-from facescale.files import write_atomically
+from facescale.files import read_json, write_atomically
 
 # N identities
 
@@ -84,18 +84,15 @@ def _apart(names: Sequence[str], sources: Sequence[str], named: bool = True) -> 
 
 def _read(file: Path, config: Config) -> People:
     """What ``write_identities`` wrote."""
-    instead = (
-        "set train.init to the model.safetensors of one of its checkpoints, to start from the network alone"
+    network_alone = (
+        "to start from the network alone, set train.init to the model.safetensors of one of its checkpoints"
     )
-    try:
-        found = json.loads(file.read_text("utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"{file.parent} does not name its identities (no {file.name}); {instead}") from None
-    except (OSError, ValueError, RecursionError):
-        found = None
-    people = _parsed(found, config) if isinstance(found, dict) else None
+    if not file.exists():
+        raise ValueError(f"{file.parent} does not name its identities (no {file.name}); {network_alone}")
+    then = f"put it back from a copy; or, {network_alone}"
+    people = _parsed(read_json(file, dict, then), config)
     if people is None:
-        raise ValueError(f"'{file}' is damaged; put it back from a copy, or {instead}")
+        raise ValueError(f"'{file}' is damaged (it does not list names by source); {then}")
     return people
 
 
@@ -133,8 +130,8 @@ def _texts(value: Any) -> bool:
 
 def _same_sources(old: Sequence[str], new: Sequence[str]) -> list[int]:
     """For each source of ``new`` the number of the same one in ``old``, or -1."""
-    if len(old) == len(new) == 1:
-        return [0]
+    if len(old) == len(new) == 1 or list(map(_place, old)) == list(map(_place, new)):
+        return list(range(len(new)))
     same = [-1] * len(new)
     for name_of in (str, _place, lambda text: Path(_place(text)).name):
         there = [name_of(text) if number not in same else None for number, text in enumerate(old)]

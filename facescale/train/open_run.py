@@ -85,8 +85,7 @@ def open_run(
     if run.steps() and not resume:
         raise ValueError(f"the run {path} has checkpoints already; continue it, or use another --run folder")
     if run.steps():
-        if run.config.is_file():
-            _check_config(run, config)
+        _check_config(run, config)
         _check_length(run, plan)
         check_data(run, config, reader, digest)
     dist.barrier()
@@ -165,6 +164,11 @@ def changed_length(run: RunDir, config: Config, plan: Plan) -> str | None:
 
 
 def _check_config(run: RunDir, config: Config) -> None:
+    if not run.config.is_file():
+        raise ValueError(
+            f"the run {run.path} has checkpoints but no config.toml, so it is not known what it trains; put "
+            "the config back that it was started with, or use another --run folder"
+        )
     changed = [key for key in changed_keys(load_config(run.config), config) if not key.startswith(_FREE)]
     if changed:
         raise ValueError(

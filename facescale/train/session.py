@@ -8,12 +8,15 @@ from time import monotonic
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
+from facescale.checksums import Checksums
 from facescale.config import Config
 from facescale.data import open_reader
 from facescale.data.digest import DataDigest, digest_of
 from facescale.data.loading.batch import Batch
 from facescale.data.loading.train_loader import TrainLoader
+from facescale.data.notes import data_notes
 from facescale.data.readers.base import Reader, passed_over
 from facescale.data.sampling.multiview import make_sampler
 from facescale.distributed import Dist
@@ -30,6 +33,7 @@ from facescale.train.open_run import changed_length, check_folder, keep_digest, 
 from facescale.train.optim import Schedule, make_optimizer, make_schedule
 from facescale.train.owner import Owner
 from facescale.train.run_log import OnLog, RunLog
+from facescale.train.saver import Saver
 from facescale.train.task import RecognitionTask
 
 # First factor of the loss in fp16 (from torch's own, 64 times that, most trainings lose six steps).
@@ -58,6 +62,7 @@ class Session:
         first_step: optimizer steps done before this sitting.
         owner: keeps other trainings out of the run folder.
         digest: of the images.
+        saver: writes checkpoints.
     """
 
     config: Config
@@ -77,10 +82,14 @@ class Session:
     first_step: int
     owner: Owner
     digest: DataDigest
+    saver: Saver
 
     def close(self) -> None:
-        """Release the run folder."""
-        self.owner.close()
+        """Release the run folder, when nothing is written to it any more."""
+        try:
+            self.saver.close()
+        finally:
+            self.owner.close()
 
 
 def open_session(
@@ -110,18 +119,19 @@ def open_session(
         optimizer = make_optimizer(config.optim, task.backbone, task.head)
         scaler = torch.amp.GradScaler(dist.device.type, _LOSS_SCALE, enabled=plan.precision == "fp16")
         state, saved, started = TrainState(), dict[str, Any](), dict[str, Any]()
-        if run.steps():
-            folder = run.snapshot(run.steps()[-1])
+        checksums = Checksums()
+        step, damages = checkpoint.newest_whole(run, dist, checksums)
+        if step is not None:
+            folder = run.snapshot(step)
             state, saved = checkpoint.load(folder, dist)
-            task.load_state(saved["task"], folder)
-            optimizer.load_state_dict(saved["optimizer"])
-            scaler.load_state_dict(saved["scaler"])
+            _restore(task, optimizer, scaler, saved, folder)
             started["new_length"] = lengthened
         elif config.train.init:
             started["known_identities"] = inherit(config, task, reader)
         keep_digest(run, saved.get("data"), digest, dist)
         if dist.is_main:
-            run.truncate_metrics(state.step)
+            run.set_aside(after=state.step)
+            damages += run.truncate_metrics(state.step)
         loader = make_loader(config, plan, reader, task, run)
         protocols: list[Evaluator] = [
             open_protocol(path, task.input_size, config.eval.flip, config.eval.batch_size, name=name)
@@ -133,7 +143,10 @@ def open_session(
         log = RunLog(run, plan, state, dist, on_log)
         singles = getattr(loader.sampler, "num_single", 0)
         started |= {"single_image_identities": singles, "passed_over": passed_over(reader)}
+        started |= {"notes": data_notes(reader) if dist.is_main else []}
         log("start", **plan.to_dict(), **started)
+        for damage in damages:
+            log("health", message=damage)
         undo.pop_all()
         return Session(
             *(config, plan, dist, reader, run, task, optimizer, scaler),
@@ -148,7 +161,31 @@ def open_session(
             first_step=state.step,
             owner=owner,
             digest=digest,
+            saver=Saver(run, dist, checksums, config.checkpoint.background),
         )
+
+
+def _restore(
+    task: RecognitionTask,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    saved: dict[str, Any],
+    folder: Path,
+) -> None:
+    """Take over the state of a checkpoint.
+
+    Raises:
+        ValueError: it is not that of these networks.
+    """
+    try:
+        task.load_state(saved["task"], folder)
+        optimizer.load_state_dict(saved["optimizer"])
+        scaler.load_state_dict(saved["scaler"])
+    except (RuntimeError, LookupError, TypeError, SafetensorError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"checkpoint {folder} cannot be continued ({reason}); delete its folder to use the one before"
+        ) from None
 
 
 def make_loader(

@@ -115,9 +115,8 @@ def test_a_file_of_the_first_release_is_read(tmp_path: Path) -> None:
 def test_a_damaged_list_of_identities_is_one_sentence(tmp_path: Path, text: str) -> None:
     file = tmp_path / "identities.json"
     file.write_text(text)
-    with pytest.raises(
-        ValueError, match=r"identities.json' is damaged; put it back from a copy, or set train.init"
-    ):
+    message = r"identities.json' is damaged \(it .*\); put it back from a copy; or, to start from the network"
+    with pytest.raises(ValueError, match=message):
         old_numbers(file, load_config(), People(*OLD))  # type: ignore[arg-type]
 
 
@@ -128,7 +127,9 @@ def test_people_without_names_are_their_numbers(tmp_path: Path) -> None:
 
 
 def test_a_run_that_does_not_say_who_its_people_are_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"does not name its identities \(no identities.json\); set train"):
+    with pytest.raises(
+        ValueError, match=r"does not name its identities \(no identities.json\); to start from"
+    ):
         old_numbers(tmp_path / "identities.json", load_config(), People(*OLD))  # type: ignore[arg-type]
 
 
