@@ -41,7 +41,7 @@ def compare_ranks(dist: Dist, values: Mapping[str, object]) -> None:
 
 def _difference(said: list[tuple[str, dict[str, str]]]) -> str:
     """The sentence on the first process that differs from most others."""
-    keys = sorted({key for _, texts in said for key in texts})
+    keys = list(dict.fromkeys(key for _, texts in said for key in texts))
     whole = [json.dumps(texts, sort_keys=True) for _, texts in said]
     usual = whole.index(Counter(whole).most_common(1)[0][0])
     other = next(rank for rank, text in enumerate(whole) if text != whole[usual])

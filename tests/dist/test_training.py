@@ -66,7 +66,7 @@ def test_two_processes_go_on_where_two_stopped(tmp_path: Path) -> None:
 def _differ(dist: Dist, folder: str) -> None:
     cases = [
         ("optim.lr=0.5", r"differs from rank 0 on host \S+ in optim.lr \(0.5, not 0.1\); start all processes with"),
-        ("data.train=synthetic:ids=14,images=8,size=56", r"in data.train \(\"synthetic:ids=14,"),
+        ("data.train=synthetic:ids=14,images=8,size=56", r"in the number of identities \(14, not 12\), the number of images"),
     ]
     for setting, message in cases:
         config = load_config(None, [*TINY, *([setting] if dist.rank == 1 else [])])
@@ -88,12 +88,13 @@ def _other_data(dist: Dist, folder: str) -> None:
     path = Path(folder, "run")
     if dist.rank == 1:
         patch = pytest.MonkeyPatch()  # the same path leads elsewhere on this host
-        patch.setattr(session, "open_reader", lambda *_, **__: open_reader("synthetic:ids=13,images=8,size=56"))
-    with pytest.raises(ValueError, match=r"rank 1 .* in identities of the data \(13, not 12\), images of the data"):
+        other = "synthetic:ids=12,images=8,size=56,seed=5"
+        patch.setattr(session, "open_reader", lambda *_, **__: open_reader(other))
+    with pytest.raises(ValueError, match=r"rank 1 .* differs from rank 0 .* in the digest of the images"):
         train_here(load_config(None, TINY), path, dist)
 
 
-def test_processes_with_other_people_are_refused(tmp_path: Path) -> None:
+def test_processes_with_other_images_are_refused(tmp_path: Path) -> None:
     run_processes(2, _other_data, str(tmp_path))
 
 
