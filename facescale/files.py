@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -14,16 +14,40 @@ def replacing(path: str | Path) -> Iterator[Path]:
     parent folders are made. The temporary name keeps the suffix, as some writers choose the format by it.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())  # else a crash may leave an empty file under the new name
         follow_umask(temporary)
         temporary.replace(path)
+    except OSError as error:
+        if error.filename is None or Path(error.filename) not in (temporary, path.parent):
+            raise
+        raise type(error)(error.errno, error.strerror, str(path)) from None  # the name that the user knows
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def require_writable(path: Path, advice: str) -> None:
+    """Find out before hours of work whether ``path`` can be written; what is there stays as it is.
+
+    Args:
+        path: a file, there already or not.
+        advice: what to do if not.
+
+    Raises:
+        ValueError: it cannot be written.
+    """
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()
+        temporary.unlink()
+    except OSError as error:
+        raise ValueError(f"cannot write '{path}' ({error.strerror}); {advice}") from None
 
 
 def follow_umask(path: Path) -> None:

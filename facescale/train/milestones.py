@@ -1,8 +1,7 @@
 """Evaluation and checkpoint: when they are due, and what they leave in the run folder."""
 
-import json
-
-from facescale.files import write_atomically
+from facescale.evaluate.records import MeasuredModel, Record, write_record
+from facescale.inference.model import weights_fingerprint
 from facescale.plan import Plan
 from facescale.run import RunDir
 from facescale.train import checkpoint
@@ -29,7 +28,7 @@ def owes_evaluation(session: Session) -> bool:
 
 
 def evaluate(session: Session) -> dict[str, float]:
-    """Measure the protocols on the main process: thresholds for the task, the result as ``eval/step_N.json``.
+    """Measure the protocols on the main process: thresholds for the task, a record of each.
 
     Returns:
         The figures, NAME/METRIC -> value; nothing on other processes.
@@ -38,8 +37,11 @@ def evaluate(session: Session) -> dict[str, float]:
         return {}
     results = [protocol.measure(session.task.embed) for protocol in session.protocols]
     session.task.keep_thresholds(results)
-    file = session.run.evaluations / f"step_{session.state.step:08d}.json"
-    write_atomically(file, json.dumps([result.to_dict() for result in results], indent=1))
+    task, step = session.task, session.state.step
+    fingerprint = weights_fingerprint(task.evaluated.state_dict(), task.card.contract)
+    model = MeasuredModel.of(task.card, fingerprint, session.run.snapshot(step).name, step)
+    for result in results:
+        write_record(session.run.results, Record.of(result, model))
     return {f"{result.name}/{key}": value for result in results for key, value in result.figures()}
 
 
