@@ -45,31 +45,37 @@ def evaluate(
     """Evaluate a model on verification protocols; write report.html and results.json.
 
     Without --on, a run is evaluated on the protocols of its config. Every result is kept in RUN/results; the
-    report shows all of them.
+    report shows all of them. Several processes share the images:
+    torchrun --nproc-per-node N -m -- facescale evaluate ...
     """
     from facescale.data.spec import split_name
+    from facescale.distributed.launch import start
     from facescale.evaluate.run_protocols import measure
-    from facescale.files import require_writable
+    from facescale.files import NoSpaceError, require_writable
     from facescale.inference.load import contract_note
 
     if out is not None:
         require_writable(out, "name another file")
     named = [split_name(text) for text in on or []]
-    done = measure(model, named, batch_size, device, cache, limit, contract)
+    is_graph = model.suffix == ".onnx"  # ONNX Runtime picks a device of its own
+    with start("cpu" if is_graph else device) as dist:
+        device = device if is_graph else str(dist.device)
+        done = measure(model, named, batch_size, device, cache, limit, dist, contract)
+        if not dist.is_main:
+            return
     written, refusal = None, ""
     try:
         written = done.write(out, pictures)
     except OSError as error:  # the figures are not lost with the page
-        refusal = f"cannot write '{error.filename}' ({error.strerror}); give --out FILE"
+        refusal = str(error)
+        if not isinstance(error, NoSpaceError):
+            refusal = f"cannot write '{error.filename}' ({error.strerror}); give --out FILE"
     lines = [result.summary() for result in done.results]
     notes = [note for r in done.results for note in r.notes()]
     if assumed := contract_note(done.model):
         notes.append(assumed)
-    values = {
-        "report": written and str(written),
-        "contract": assumed,
-        "results": [r.to_dict() for r in done.results],
-    }
+    results = [result.to_dict() for result in done.results]
+    values = {"report": written and str(written), "contract": assumed, "results": results}
     show(values, as_json, "\n".join([*lines, *notes, *([f"report: {written}"] if written else [])]))
     if refusal:
         sys.stdout.flush()
@@ -145,7 +151,10 @@ def embed(
     images: Annotated[str, typer.Argument(help="Folder of images, or any training data.")],
     out: Annotated[Path, typer.Option(help="File: .npz or .parquet.")] = Path("embeddings.npz"),
     batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass.")] = 128,
-    resize: Annotated[bool, typer.Option(help="Resize images that have another size.")] = False,
+    resize: Annotated[
+        bool | None,
+        typer.Option(help="Resize images that have another size; by default as the model was trained."),
+    ] = None,
     contract: ContractOption = None,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,

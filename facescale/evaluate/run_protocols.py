@@ -1,6 +1,5 @@
 """The commands ``facescale evaluate`` and ``facescale report``."""
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,12 +9,14 @@ from typing import Any
 import torch
 
 from facescale.config import load_config
+from facescale.distributed import Dist
 from facescale.evaluate.embedding import Extraction
 from facescale.evaluate.feature_cache import FeatureCache
 from facescale.evaluate.figures import Result
 from facescale.evaluate.protocols.open import open_protocol
 from facescale.evaluate.records import MeasuredModel, Record, newest_of_each, read_records, write_record
 from facescale.evaluate.report.page import write_report
+from facescale.files import read_json
 from facescale.inference.load import load
 from facescale.inference.model import Model
 from facescale.inference.torch_encoder import TorchEncoder
@@ -40,6 +41,10 @@ class Evaluation:
     measured: MeasuredModel
     results: Sequence[Result]
 
+    def page(self, out: Path | None) -> Path:
+        """Where the page goes: ``out``, else the run's, else beside the weights."""
+        return out or (self.run.report if self.run else self.path.with_name("report.html"))
+
     def write(self, out: Path | None = None, pictures: bool = True) -> Path:
         """Add the results to those that are kept, and write the page of all of them.
 
@@ -63,7 +68,7 @@ class Evaluation:
                 raise
             folder = out.parent / "results"
             _keep(folder, records)
-        page = out or (self.run.report if self.run else home / "report.html")
+        page = self.page(out)
         shown = newest_of_each(read_records(folder), self.measured.checkpoint)
         history = self.run.read_metrics() if self.run else []
         write_report(
@@ -87,14 +92,18 @@ def evaluate(
     device: str,
     cache: bool = True,
     limit: int | None = None,
+    dist: Dist | None = None,
 ) -> tuple[Sequence[Result], Path]:
     """Measure a model, keep the results and write its report: `measure`, then `Evaluation.write`.
+
+    Of several processes, the main one writes.
 
     Raises:
         ValueError: no model, no protocol, two of one name, or one that cannot be read.
     """
-    done = measure(model_path, on, batch_size, device, cache, limit)
-    return done.results, done.write(out, pictures)
+    done = measure(model_path, on, batch_size, device, cache, limit, dist)
+    page = done.page(out) if dist and not dist.is_main else done.write(out, pictures)
+    return done.results, page
 
 
 def measure(
@@ -104,6 +113,7 @@ def measure(
     device: str,
     cache: bool = True,
     limit: int | None = None,
+    dist: Dist | None = None,
     contract: str | None = None,
 ) -> Evaluation:
     """Measure a model on protocols; nothing is written but embeddings.
@@ -115,6 +125,7 @@ def measure(
         device: where to compute.
         cache: keep the embeddings in the run folder, and use those that are there.
         limit: measure on a part of each protocol, at most that large; see the guide.
+        dist: this process among its peers, each of which embeds a share.
         contract: how a file of another project wants its images; see `facescale.inference.load.load`.
 
     Raises:
@@ -135,7 +146,7 @@ def measure(
         for name, path in on
     ]
     _check_names([protocol.name for protocol in protocols])
-    extraction = Extraction(_features(run, model) if cache and run else None)
+    extraction = Extraction(_features(run, model) if cache and run else None, dist)
     results: list[Result] = [protocol.measure(model.encoder, extraction) for protocol in protocols]
     return Evaluation(model_path, run, model, _measured(model_path, run, model), results)
 
@@ -205,7 +216,7 @@ def run_info(run: RunDir | None, model_info: Mapping[str, Any]) -> dict[str, dic
     info: dict[str, dict[str, Any]] = {}
     if run is not None:
         if run.plan.is_file():
-            info["Plan"] = json.loads(run.plan.read_text())
+            info["Plan"] = read_json(run.plan, dict, "delete it: the report does without")
         config = load_config(run.config).model_dump(mode="json")
         info["Config"] = {f"{part}.{key}": v for part, keys in config.items() for key, v in keys.items()}
     if model_info:

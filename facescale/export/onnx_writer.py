@@ -1,6 +1,7 @@
 """Write a network as an ONNX file that says how to use it (needs the extra ``export``)."""
 
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,24 @@ _OPSETS = range(13, 21)
 
 
 def write_onnx(
-    graph: nn.Module, example: Tensor, card: Card, path: Path, opset: int = 17, half_weights: bool = False
+    graph: nn.Module,
+    example: Tensor,
+    free_axes: Mapping[int, str],
+    card: Card,
+    path: Path,
+    opset: int = 17,
+    half_weights: bool = False,
 ) -> str:
     """Write ``graph``, which maps a batch like ``example`` to embeddings, with the card in its metadata.
+
+    Args:
+        graph: the network.
+        example: a batch of inputs.
+        free_axes: axes of the input whose length stays open, with their names.
+        card: goes into the metadata.
+        path: the file.
+        opset: version of the operator set.
+        half_weights: store the weights as fp16.
 
     Returns:
         Which exporter wrote it, and the operator set.
@@ -51,7 +67,7 @@ def write_onnx(
                 opset_version=opset,
                 input_names=["images"],
                 output_names=["embedding"],
-                dynamic_axes={"images": {0: "batch"}, "embedding": {0: "batch"}},
+                dynamic_axes={"images": dict(free_axes), "embedding": {0: "batch"}},
             )
         except Exception:
             exporter = "dynamo"
@@ -63,7 +79,7 @@ def write_onnx(
                 opset_version=max(opset, 18),  # the lowest that it writes
                 input_names=["images"],
                 output_names=["embedding"],
-                dynamic_shapes=({0: "batch"},),
+                dynamic_shapes=(dict(free_axes),),
                 external_data=False,
                 verbose=False,
             )
@@ -82,11 +98,15 @@ def describe(card: Card) -> str:
     contract, graph = card.contract, card.graph or Graph()
     side = contract.size
     takes = f"uint8 RGB pixels (batch, {side}, {side}, 3)"
+    if graph.uint8_input and contract.resize == "area":
+        takes = f"uint8 RGB pixels (batch, height, width, 3), which it scales to {side} x {side}"
     if not graph.uint8_input:
         takes = (
             f"float32 (batch, 3, {side}, {side}), channels {contract.colour}, "
             f"(v - {contract.mean:g}) / {contract.std:g} of pixel values 0..255"
         )
+        if contract.resize == "area":
+            takes += "; pictures of another size scaled by area average (bicubic to enlarge)"
     gives = "embedding of that one view, not normalised"
     if contract.flip and not graph.unit_output:
         gives += "; add that of the mirrored image and divide by the length before comparing by cosine"

@@ -111,10 +111,12 @@ def export(
     with replacing(out) as temporary:
         if out.suffix == ".onnx":
             wrapped = ExportGraph(module, card)
-            writer = write_onnx(wrapped, wrapped.example(), card, temporary, opset, half_weights)
+            axes = wrapped.free_axes
+            writer = write_onnx(wrapped, wrapped.example(), axes, card, temporary, opset, half_weights)
             written = load_onnx(temporary, "cpu")
         elif out.suffix == ".pt2":
-            writer = write_program(ExportGraph(module, card), card, temporary)
+            wrapped = ExportGraph(module, card)
+            writer = write_program(wrapped, wrapped.free_axes, card, temporary)
             encoder = ProgramEncoder(temporary, network.embedding_size)
             written = Model(encoder, encoder.card)
         else:

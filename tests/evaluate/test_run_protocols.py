@@ -15,6 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from facescale import backbones
+from facescale.checksums import Checksums, write_manifest
 from facescale.config import Config
 from facescale.evaluate.records import read_records
 from facescale.evaluate.run_protocols import evaluate, report
@@ -99,6 +100,8 @@ def test_a_run_keeps_embeddings_and_uses_them_for_any_batch_size_and_protocol(
     for path in (run / "checkpoints").rglob("model.safetensors"):
         with safe_open(path, "pt") as file:
             save_file({k: v * 1.5 for k, v in weights.items()}, path, file.metadata())  # same card
+        Checksums().write_part(path.parent, [path], 0)
+        write_manifest(path.parent, 1)
     assert measured()[0] > 0
 
 
