@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from facescale.arrays import FloatArray, IntArray
+from facescale.guard.reading import check_file, reading
 
 KEY = "features"
 
@@ -20,16 +21,11 @@ def read_array(path: Path, num_listed: int, rows: IntArray) -> FloatArray:
     Raises:
         ValueError: not such a file, or one of another number of images.
     """
-    try:
+    check_file(path, "the features")
+    with reading(path, "the features", "give a .npy, or a .npz with the entry 'features'"):
         array = np.load(path, mmap_mode="r", allow_pickle=False)
         if isinstance(array, np.lib.npyio.NpzFile):
-            if KEY not in array:
-                raise ValueError(f"its entries are {', '.join(array)}, one must be '{KEY}'")
             array = array[KEY]
-    except OSError as error:
-        raise ValueError(f"cannot read the features '{path}': {error.strerror or error}") from None
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"'{path}' is not a .npy or .npz of features: {error}") from None
     if array.dtype.kind != "f" or array.ndim not in (2, 3) or len(array) != num_listed:
         raise ValueError(
             f"'{path}' holds {array.dtype} {array.shape}; the list needs floats, ({num_listed}, D) or "

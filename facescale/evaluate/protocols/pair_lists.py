@@ -9,6 +9,9 @@ import numpy as np
 from facescale.evaluate.protocols.file_images import file_pairs, locate
 from facescale.evaluate.protocols.pairs import Pairs
 from facescale.files import replacing
+from facescale.guard.limits import LIST_BYTES
+from facescale.guard.reading import read_text, reading
+from facescale.guard.shown import csv_cell, from_csv_cell
 
 _TRUTH = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
@@ -17,9 +20,9 @@ def read_rows(list_file: Path) -> list[list[str]]:
     """Words of each line of a list; a tab separates words that may hold blanks.
 
     Raises:
-        ValueError: as `read_text`.
+        ValueError: as `list_text`.
     """
-    lines = [line.rstrip("\r") for line in read_text(list_file).split("\n") if line.strip()]
+    lines = [line.rstrip("\r") for line in list_text(list_file).split("\n") if line.strip()]
     return [line.split("\t") if "\t" in line else line.split() for line in lines]
 
 
@@ -70,8 +73,10 @@ def read_csv(list_file: Path, root: Path | None = None) -> Pairs:
         ValueError: a column or value is missing or of another form, images are missing or not below ``root``.
     """
     # As one text: a quoted name may hold line ends. Blanks after a comma belong to a quoted name only.
-    lines = csv.DictReader(io.StringIO(read_text(list_file), newline=""), skipinitialspace=True, restval="")
-    rows = [row for row in lines if any(isinstance(value, str) and value.strip() for value in row.values())]
+    text = io.StringIO(list_text(list_file), newline="")
+    with reading(list_file, "the pair list", "save it as a CSV of the columns a,b,same"):
+        lines = csv.DictReader(text, skipinitialspace=True, restval="")
+        rows = [row for row in lines if any(isinstance(x, str) and x.strip() for x in row.values())]
     columns = rows[0].keys() if rows else ()
     if not {"a", "b", "same"} <= set(columns):
         raise ValueError(
@@ -86,7 +91,7 @@ def read_csv(list_file: Path, root: Path | None = None) -> Pairs:
             )
     is_same = np.array([_TRUTH[row["same"].strip().lower()] for row in rows], dtype=bool)
     fold = np.unique([row["fold"] for row in rows], return_inverse=True)[1] if "fold" in columns else None
-    paths = [path for row in rows for path in (row["a"], row["b"])]
+    paths = [from_csv_cell(path) for row in rows for path in (row["a"], row["b"])]
     return file_pairs(list_file, root or list_file.parent, paths, is_same, fold)
 
 
@@ -99,19 +104,17 @@ def write_csv(path: str | Path, pairs: Pairs) -> None:
         writer = csv.writer(file, quoting=csv.QUOTE_NONNUMERIC)
         writer.writerow(["a", "b", "same", "fold"])
         for a, b, same, fold in zip(pairs.a, pairs.b, pairs.is_same, pairs.fold, strict=True):
-            writer.writerow([pairs.images.key(int(a)), pairs.images.key(int(b)), int(same), int(fold)])
+            keys = [csv_cell(pairs.images.key(int(index))) for index in (a, b)]
+            writer.writerow([*keys, int(same), int(fold)])
 
 
-def read_text(path: Path) -> str:
+def list_text(path: Path) -> str:
     """The text of a list; bytes that are not UTF-8 stand for themselves, as in names of files.
 
     Raises:
         ValueError: it cannot be read, is empty, or is not a text.
     """
-    try:
-        text = path.read_bytes().decode("utf-8-sig", "surrogateescape")
-    except OSError as error:
-        raise ValueError(f"cannot read the pair list '{path}': {error.strerror or error}") from error
+    text = read_text(path, "the pair list", LIST_BYTES, "surrogateescape")
     if "\0" in text:
         raise ValueError(f"cannot read the pair list '{path}': it holds zero bytes; save it as UTF-8 text")
     if not text.strip():

@@ -17,7 +17,7 @@ from facescale.arrays import IntArray
 from facescale.data.readers.pictures import is_picture
 from facescale.evaluate.embedding import Extraction, embed_set
 from facescale.evaluate.protocols.file_images import FileImages
-from facescale.evaluate.protocols.pair_lists import read_text
+from facescale.evaluate.protocols.pair_lists import list_text
 from facescale.evaluate.protocols.pairs import Pairs
 from facescale.evaluate.rows import unit_rows
 from facescale.evaluate.verification import DEFAULT_RULE, VerificationResult, verified
@@ -62,7 +62,7 @@ def read_ytf(folder: Path, root: Path | None = None) -> Videos:
         ValueError: the list is missing or damaged, or a video has no frame.
     """
     list_file = folder / "splits.txt"
-    rows = [[word.strip() for word in line.split(",")] for line in read_text(list_file).splitlines()]
+    rows = [[word.strip() for word in line.split(",")] for line in list_text(list_file).splitlines()]
     rows = [row for row in rows if row[0].isdecimal()]  # without the header
     if not rows or any(len(row) < 4 or row[-1] not in ("0", "1") for row in rows):
         raise ValueError(

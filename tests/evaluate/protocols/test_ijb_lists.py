@@ -251,12 +251,12 @@ def test_where_every_subject_is_enrolled_there_is_no_tpir(tmp_path: Path) -> Non
         ("rule=exact", "rule=exact is not known; choose one of: insightface, all_points, ffc"),
         ("one_to_n=open", "one_to_n=open is not known; choose one of: ijb_evals, ijb_1n"),
         ("features={0}/no.npy", "cannot read the features '.*no.npy'"),
-        ("features={0}/text.npy", "is not a .npy or .npz of features"),
+        ("features={0}/text.npy", "cannot read the features '.*text.npy'.*; give a .npy, or a .npz with"),
         (
             "features={0}/few.npy",
             r"holds float64 \(3, 5\); the list needs floats, \(4, D\) or \(4, views, D\)",
         ),
-        ("features={0}/other.npz", "its entries are x, one must be 'features'"),
+        ("features={0}/other.npz", "cannot read the features '.*other.npz'.*the entry 'features'"),
     ],
 )
 def test_options_that_do_not_fit_are_one_sentence(tmp_path: Path, options: str, message: str) -> None:
