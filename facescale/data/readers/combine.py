@@ -8,6 +8,7 @@ import numpy as np
 
 from facescale.arrays import IntArray, Pixels
 from facescale.data.readers.base import Reader, identity_names, passed_over, repeated_sources
+from facescale.data.readers.info_file import data_info
 
 
 class ConcatReader:
@@ -41,6 +42,15 @@ class ConcatReader:
     def passed_over(self) -> Counter[str]:
         """Files that the sources did not take."""
         return sum((passed_over(reader) for reader in self._readers), Counter[str]())
+
+    @property
+    def info(self) -> dict[str, str]:
+        """What the sources tell of themselves, each text behind the label of its source."""
+        found: dict[str, str] = {}
+        for label, reader in zip(self._labels, self._readers, strict=True):
+            for key, text in data_info(reader).items():
+                found[key] = f"{found[key]}; {label}: {text}" if key in found else f"{label}: {text}"
+        return found
 
     @property
     def repeated(self) -> Sequence[str]:
@@ -90,6 +100,11 @@ class SubsetReader:
     def passed_over(self) -> Counter[str]:
         """Files that the source did not take."""
         return passed_over(self._reader)
+
+    @property
+    def info(self) -> dict[str, str]:
+        """What the source tells of itself."""
+        return data_info(self._reader)
 
     @property
     def repeated(self) -> Sequence[str]:

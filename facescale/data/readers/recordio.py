@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from facescale.data.readers.base import BadRecordError
+from facescale.data.readers.info_file import read_info
+from facescale.data.readers.labels_file import original_names
 from facescale.data.readers.recordio_format import (
     FRAME,
     HEADER,
@@ -82,6 +84,11 @@ class RecordReader:
         """Label that the file gives each identity."""
         return [str(label) for label in self._labels.tolist()]
 
+    @property
+    def info(self) -> dict[str, str]:
+        """Licence, source and the like, from dataset.json."""
+        return read_info(self.path.parent)
+
     def __len__(self) -> int:
         return len(self._keys)
 
@@ -102,6 +109,11 @@ class RecordReader:
     def key(self, index: int) -> str:
         """File and record key of image ``index``."""
         return f"{self.path.name}#{self._keys[index]}"
+
+    @property
+    def original_names(self) -> Sequence[str]:
+        """Names of the identities: those that labels.json beside the file keeps, else their labels."""
+        return original_names(self.path.parent, self.names)
 
     def _payload(self, offset: int) -> bytes:
         """The payload that starts at byte ``offset``, its parts joined."""

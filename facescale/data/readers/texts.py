@@ -1,0 +1,30 @@
+"""Many short strings in little memory."""
+
+import os
+from array import array
+from collections.abc import Iterable
+
+
+class Texts:
+    """Many short strings in one block of bytes: tens of millions of ``str`` objects would fill the memory."""
+
+    def __init__(self, texts: Iterable[str] = ()) -> None:
+        self._bytes = bytearray()
+        self._ends = array("q", [0])
+        self.add(texts)
+
+    def add(self, texts: Iterable[str]) -> None:
+        """Append strings; bytes of a file's name that are not UTF-8 stay what they are."""
+        for text in texts:
+            self._bytes += os.fsencode(text)
+            self._ends.append(len(self._bytes))
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def raw(self, index: int) -> bytes:
+        """The bytes of string ``index``."""
+        return bytes(self._bytes[self._ends[index] : self._ends[index + 1]])
+
+    def __getitem__(self, index: int) -> str:
+        return os.fsdecode(self.raw(index))
