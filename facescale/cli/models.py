@@ -34,13 +34,20 @@ def evaluate(
 ) -> None:
     """Evaluate a model on verification protocols; write report.html and results.json.
 
-    Without --on, a run is evaluated on the protocols of its config.
+    Without --on, a run is evaluated on the protocols of its config. Several processes share the images:
+    torchrun --nproc-per-node N -m -- facescale evaluate ...
     """
     from facescale.data.spec import split_name
+    from facescale.distributed.launch import start
     from facescale.evaluate.run_protocols import evaluate as run_evaluation
 
     named = [split_name(text) for text in on or []]
-    results, report = run_evaluation(model, named, out, pictures, batch_size, device, cache, limit)
+    is_graph = model.suffix == ".onnx"  # ONNX Runtime picks a device of its own
+    with start("cpu" if is_graph else device) as dist:
+        device = device if is_graph else str(dist.device)
+        results, report = run_evaluation(model, named, out, pictures, batch_size, device, cache, limit, dist)
+        if not dist.is_main:
+            return
     lines = [result.summary() for result in results]
     notes = [note for r in results for note in r.notes()]
     values = {"report": str(report), "results": [r.to_dict() for r in results]}

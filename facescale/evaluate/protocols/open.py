@@ -6,10 +6,13 @@ from pathlib import Path
 
 from facescale.data import open_reader
 from facescale.data.images import ReaderImages
-from facescale.data.spec import parse_options, split_root
+from facescale.data.spec import parse_options, split_options
 from facescale.data.synthetic.faces import synthetic_pairs
+from facescale.evaluate.fold_rules import PAIR_RULES
 from facescale.evaluate.protocols.data_set import DataSet, EveryPair, Identification
 from facescale.evaluate.protocols.ijb_lists import Ijb, read_ijb
+from facescale.evaluate.protocols.megaface import NOISES, RULES, MegaFace, read_megaface
+from facescale.evaluate.protocols.options import chosen
 from facescale.evaluate.protocols.pair_bin import read_bin
 from facescale.evaluate.protocols.pair_lists import read_csv, read_lfw
 from facescale.evaluate.protocols.pairs import Pairs
@@ -18,6 +21,7 @@ from facescale.prepare.align import align
 
 _DRAWN = "synthetic:"
 _OPTIONS = {"pairs": int, "seed": int, "folds": int, "nuisance": float}
+Opened = Verification | DataSet | Ijb | MegaFace
 
 
 def open_protocol(
@@ -27,11 +31,11 @@ def open_protocol(
     batch_size: int = 128,
     name: str = "",
     limit: int | None = None,
-) -> Verification | DataSet | Ijb:
+) -> Opened:
     """Open a protocol: ``KIND:PATH`` of a kind in ``KINDS``, or pairs (see ``open_verification``).
 
     Args:
-        path: as above; a path that exists is taken as it is.
+        path: as above; a path that exists is taken as it is. Options follow as ``?key=value&key=value``.
         size: side of the images that the network takes, in pixels.
         flip: add the embedding of the mirrored image.
         batch_size: images in one forward pass.
@@ -59,18 +63,20 @@ def open_verification(
     """Verification of pairs: LFW folder or list, CSV, insightface .bin, ``synthetic:pairs=2000``.
 
     ``path`` is a folder with LFW's pairs.txt and images, such a .txt, a .csv of pairs, an insightface .bin,
-    or ``synthetic:pairs=2000,seed=0,folds=10,nuisance=1``. For lists of images that lie elsewhere:
-    PATH?root=FOLDER, both as the file system spells them (nothing is decoded).
+    or ``synthetic:pairs=2000,seed=0,folds=10,nuisance=1``. Options: ``root=FOLDER`` for lists of images that
+    lie elsewhere (as the file system spells it, nothing is decoded), ``rule=`` one of
+    `facescale.evaluate.fold_rules.PAIR_RULES`.
 
     Raises:
         ValueError: nothing there, not a protocol of pairs, or damaged.
     """
-    if path.startswith(_DRAWN) and not os.path.exists(path):
-        drawn = _open_synthetic(path, size)
-        return Verification(name or "synthetic", drawn.limited(limit), size, flip, batch_size)
-    place, root = split_root(path)
-    pairs = _open_files(Path(place), root)
-    return Verification(name or Path(place).stem, pairs.limited(limit), size, flip, batch_size)
+    place, options = split_options(path, ("root", "rule"))
+    rule = chosen(options, "rule", list(PAIR_RULES))
+    if place.startswith(_DRAWN) and not os.path.exists(place):
+        pairs, default_name = _open_synthetic(place, size), "synthetic"
+    else:
+        pairs, default_name = _open_files(Path(place), options.get("root")), Path(place).stem
+    return Verification(name or default_name, pairs.limited(limit), size, flip, batch_size, rule=rule)
 
 
 def open_identification(
@@ -121,11 +127,44 @@ def open_ijb(
     return Ijb(name or Path(path).name, read_ijb(Path(path)).limited(limit), align, size, flip, batch_size)
 
 
-KINDS: dict[str, Callable[..., Verification | DataSet | Ijb]] = {
+def open_megaface(
+    path: str,
+    size: int = 112,
+    flip: bool = True,
+    batch_size: int = 128,
+    name: str = "",
+    limit: int | None = None,
+) -> MegaFace:
+    """MegaFace challenge 1, rank 1 and TAR among a million distractors: ``megaface:FOLDER``.
+
+    Options: ``features=FOLDER`` reads the devkit's feature files in place of images, ``write=FOLDER`` writes
+    them; ``rule=devkit`` or ``ffc``, ``noise=centre`` or ``remove``.
+
+    Raises:
+        ValueError: a list is missing or damaged, features both read and written, an unknown option.
+    """
+    folder, options = split_options(path, ("features", "write", "rule", "noise"))
+    if {"features", "write"} <= options.keys():
+        raise ValueError(f"'{path}' reads features and writes them; give one of features= and write=")
+    places = {key: Path(options[key]) for key in ("features", "write") if key in options}
+    return MegaFace(
+        name or "megaface",
+        read_megaface(Path(folder)).limited(limit),
+        size,
+        flip,
+        batch_size,
+        chosen(options, "rule", RULES),
+        chosen(options, "noise", NOISES),
+        **places,
+    )
+
+
+KINDS: dict[str, Callable[..., Opened]] = {
     "verification": open_verification,
     "identification": open_identification,
     "all_pairs": open_all_pairs,
     "ijb": open_ijb,
+    "megaface": open_megaface,
 }
 
 
