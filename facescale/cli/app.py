@@ -45,7 +45,11 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def key_value(text: str) -> tuple[str, str]:
-    """Key and value of ``--info KEY=VALUE``."""
+    """Key and value of ``--info KEY=VALUE``.
+
+    Raises:
+        ValueError: there is no "=".
+    """
     key, equals, value = text.partition("=")
     if not equals:
         raise ValueError(f"--info {text} is not of the form KEY=VALUE, for example licence=CC-BY-4.0")

@@ -84,28 +84,6 @@ def split_options(text: str, keys: Iterable[str]) -> tuple[str, dict[str, str]]:
     return path, values
 
 
-def split_options(
-    text: str, kinds: Mapping[str, Callable[[str], Any]], example: str
-) -> tuple[str, dict[str, Any]]:
-    """Path and options of ``PATH?key=value&key=value``; no options where the text is a path alone.
-
-    Args:
-        text: of the source, without its scheme.
-        kinds: what turns the text of each allowed key into its value; may raise ValueError.
-        example: how to write it right, for messages.
-
-    Raises:
-        ValueError: an unknown or repeated key, or a value of another type.
-    """
-    path, found, rest = text.partition("?")
-    if os.path.exists(text) or not found:
-        return text, {}
-    while found and not os.path.exists(path) and "?" in rest:  # a "?" of the path itself
-        more, found, rest = rest.partition("?")
-        path = f"{path}?{more}"
-    return path, parse_options(rest, kinds, spec=text, example=example, separator="&")
-
-
 def key_values(text: str, separator: str = ",") -> Iterator[tuple[str, str]]:
     """(key, value) of each item of ``key=value,key=value``; a value is empty where "=" is missing."""
     for item in filter(None, text.split(separator)):
@@ -114,7 +92,7 @@ def key_values(text: str, separator: str = ",") -> Iterator[tuple[str, str]]:
 
 
 def parse_options(
-    text: str, kinds: Mapping[str, Callable[[str], Any]], *, spec: str, example: str, separator: str = ","
+    text: str, kinds: Mapping[str, Callable[[str], Any]], *, spec: str, example: str
 ) -> dict[str, Any]:
     """Values of ``key=value,key=value``, each in its own type.
 
@@ -123,13 +101,12 @@ def parse_options(
         kinds: what turns the text of each allowed key into its value; may raise ValueError.
         spec: the whole text that holds the options, for messages.
         example: how to write it right, for messages.
-        separator: of the options.
 
     Raises:
         ValueError: an unknown or repeated key, or a value of another type.
     """
     values: dict[str, Any] = {}
-    for key, value in key_values(text, separator):
+    for key, value in key_values(text):
         if key not in kinds:
             raise ValueError(
                 f"'{spec}' has no key '{key}'{nearest(key, kinds)}; the keys are: {', '.join(kinds)}"

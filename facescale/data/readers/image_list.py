@@ -6,7 +6,7 @@ from pathlib import Path
 from facescale.data.readers.folder import read_file
 from facescale.data.readers.key_lists import check_inside, read_list
 from facescale.data.readers.labelled import Labelled
-from facescale.data.spec import split_root
+from facescale.data.spec import split_options
 
 
 class ListReader(Labelled):
@@ -20,8 +20,8 @@ class ListReader(Labelled):
     """
 
     def __init__(self, spec: str | Path) -> None:
-        path, root = split_root(str(spec))
-        self.root = Path(root) if root is not None else Path(path).parent
+        path, options = split_options(str(spec), ["root"])
+        self.root = Path(options["root"]) if "root" in options else Path(path).parent
         if not self.root.is_dir():
             raise ValueError(f"'{self.root}' is not a folder; name the one where the paths of '{path}' start")
         self._files, labels = read_list(Path(path))

@@ -21,7 +21,7 @@ class LmdbReader(Labelled):
     """
 
     def __init__(self, spec: str | Path) -> None:
-        path_text, options = split_options(str(spec), {"keys": str}, "lmdb:faces_lmdb?keys=faces_kv.txt")
+        path_text, options = split_options(str(spec), ["keys"])
         path = Path(path_text)
         if not path.exists():
             raise ValueError(f"'{path}' does not exist; give the folder of an LMDB database")

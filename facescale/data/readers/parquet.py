@@ -39,8 +39,7 @@ class ParquetReader:
     """
 
     def __init__(self, spec: str | Path) -> None:
-        kinds = {"image": str, "label": str}
-        text, options = split_options(str(spec), kinds, "parquet:faces.parquet?image=img&label=person")
+        text, options = split_options(str(spec), ["image", "label"])
         path = Path(text)
         _need_pyarrow()
         self._paths = sorted(path.glob("*.parquet")) if path.is_dir() else [path]

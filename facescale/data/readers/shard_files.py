@@ -61,7 +61,11 @@ def _expanded(text: str) -> list[str]:
 
 
 class LocalFiles:
-    """Files of this machine; threads and forked processes share the descriptors (``pread``)."""
+    """Files of this machine; threads and forked processes share the descriptors (``pread``).
+
+    Raises:
+        ValueError: one is missing.
+    """
 
     def __init__(self, names: list[str]) -> None:
         self.names = names
@@ -117,7 +121,11 @@ def _close(fds: dict[int, int]) -> None:
 
 
 class RemoteFiles:
-    """Files behind a URL; the connection is made anew in each process."""
+    """Files behind a URL; the connection is made anew in each process.
+
+    Raises:
+        ValueError: one cannot be reached or does not tell its size, or the package fsspec is missing.
+    """
 
     def __init__(self, names: list[str]) -> None:
         self.names = names

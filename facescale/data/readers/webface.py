@@ -9,7 +9,7 @@ from facescale.data.readers.combine import SubsetReader
 from facescale.data.readers.folder import FolderReader
 from facescale.data.spec import split_options
 
-_ROOTS = range(10)
+_ROOTS = tuple("0123456789")
 
 
 def open_webface(spec: str | Path) -> FolderReader | SubsetReader:
@@ -18,21 +18,22 @@ def open_webface(spec: str | Path) -> FolderReader | SubsetReader:
     Raises:
         ValueError: no such folder or roots.
     """
-    path, options = split_options(str(spec), {"roots": _roots}, "webface:WebFace42M?roots=0-2")
+    path, options = split_options(str(spec), ["roots"])
     reader = FolderReader(path)
     if "roots" not in options:
         return reader
-    wanted = {str(root) for root in options["roots"]}
+    wanted = _roots(options["roots"])
     chosen = np.array([name.split("/")[0] in wanted for name in reader.names])
     if not chosen.any():
         there = ", ".join(sorted(os.listdir(path))[:12])
-        raise ValueError(f"'{path}' has no roots {min(wanted)} to {max(wanted)}; it has: {there}")
+        raise ValueError(f"'{path}' has no roots {options['roots']}; it has: {there}")
     return SubsetReader(reader, np.flatnonzero(chosen[reader.ids]))
 
 
-def _roots(text: str) -> range:
-    first, _, last = text.partition("-")
-    found = range(int(first), int(last or first) + 1)
-    if not found or found[0] not in _ROOTS or found[-1] not in _ROOTS:
-        raise ValueError
-    return found
+def _roots(text: str) -> set[str]:
+    """The roots of "3" or "0-2"."""
+    first, dash, last = text.partition("-")
+    last = last if dash else first
+    if not (first in _ROOTS and last in _ROOTS and first <= last):
+        raise ValueError(f"roots = '{text}' must be a digit or a range of digits, for example 0-2")
+    return {root for root in _ROOTS if first <= root <= last}

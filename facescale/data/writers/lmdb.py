@@ -15,12 +15,20 @@ _FIRST_SIZE = 1 << 26  # bytes of the map; doubled whenever the database is full
 
 
 def write_lmdb(reader: Reader, folder: Path) -> Written:
-    """Values are protobuf ``Datum`` messages, keys "train_LABEL_NUMBER"; train_kv.txt lists "key label"."""
+    """Values are protobuf ``Datum`` messages, keys "train_LABEL_NUMBER"; train_kv.txt lists "key label".
+
+    Raises:
+        ValueError: the package lmdb is missing.
+    """
     return _write(reader, folder, as_datum=True)
 
 
 def write_lmdb_jpeg(reader: Reader, folder: Path) -> Written:
-    """As "lmdb", but each value is the image file itself."""
+    """As "lmdb", but each value is the image file itself.
+
+    Raises:
+        ValueError: the package lmdb is missing.
+    """
     return _write(reader, folder, as_datum=False)
 
 

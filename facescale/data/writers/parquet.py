@@ -15,7 +15,11 @@ _FILE = 64_000  # rows of a file
 
 
 def write_parquet(reader: Reader, folder: Path) -> Written:
-    """Files train-00000.parquet, ...: columns image (bytes, path) and label, names as those of ClassLabel."""
+    """Files train-00000.parquet, ...: columns image (bytes, path) and label, names as those of ClassLabel.
+
+    Raises:
+        ValueError: pyarrow is missing.
+    """
     try:
         import pyarrow
         from pyarrow import parquet

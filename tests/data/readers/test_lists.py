@@ -88,7 +88,7 @@ def test_roots_of_webface_are_chosen(make_folder, tmp_path, monkeypatch):
     part = open_reader(f"webface:{folder}?roots=1-2")
     assert list(part.names) == ["1/1_0_0000001", "2/2_0_0000002"]
     assert [part[i] for i in range(4)] == [(source[i][0], source[i][1] - 1) for i in range(2, 6)]
-    with pytest.raises(ValueError, match="has no roots 5 to 5; it has: 0, 1, 2"):
+    with pytest.raises(ValueError, match="has no roots 5; it has: 0, 1, 2"):
         open_reader(f"webface:{folder}?roots=5")
-    with pytest.raises(ValueError, match=r"'roots' of '.*' is '3-1'; it must be a value, for example"):
+    with pytest.raises(ValueError, match="roots = '3-1' must be a digit or a range of digits"):
         open_reader(f"webface:{folder}?roots=3-1")

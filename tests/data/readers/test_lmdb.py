@@ -128,7 +128,7 @@ def test_what_is_no_database_is_refused(packed, tmp_path):
         open_reader(packed)
     with pytest.raises(ValueError, match="'/no/db' does not exist; give the folder of an LMDB database"):
         open_reader("lmdb:/no/db")
-    with pytest.raises(ValueError, match=r"has no key 'kyes' \(did you mean 'keys'\?\)"):
+    with pytest.raises(ValueError, match=r"has no option 'kyes' \(did you mean 'keys'\?\)"):
         open_reader(f"lmdb:{packed}?kyes=x")
 
 
