@@ -1,4 +1,4 @@
-"""Open a data set from a few words: ``open_reader("DIR")``, ``"train.rec"``, ``"lmdb:DIR"``, ``"shards:URL"``."""
+"""Open a data set from a few words: ``open_reader("DIR")``, ``"train.rec"``, ``"lmdb:DIR"``, and so on."""
 
 import os
 import re

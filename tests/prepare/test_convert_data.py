@@ -50,11 +50,19 @@ def test_joined_sources_keep_what_each_tells_of_itself(make_folder, tmp_path):
     assert joined.num_ids == 4 and joined[9] == (source[4][0], 3)
 
 
-@pytest.mark.parametrize("text", ["[]", '{"licence": 3}', "{", "{}" + " " * (1 << 20)])
-def test_a_damaged_table_of_facts_is_named(make_folder, text: str):
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("[]", "is not a JSON table of texts; correct it, or remove it"),
+        ('{"licence": 3}', "is not a JSON table of texts; correct it, or remove it"),
+        ("{", "cannot read the facts"),
+        ("{}" + " " * (1 << 20), "has 1,048,578 bytes, and 1,048,576 are the most"),
+    ],
+)
+def test_a_damaged_table_of_facts_is_named(make_folder, text: str, sentence: str):
     folder = make_folder()
     (folder / "dataset.json").write_text(text)
-    with pytest.raises(ValueError, match=r"dataset.json' is not a JSON table of texts of up to 1 MB"):
+    with pytest.raises(ValueError, match=sentence):
         data_info(open_reader(folder))
 
 

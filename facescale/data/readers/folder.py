@@ -1,6 +1,7 @@
 """Read a folder with one sub-folder of image files for each identity, and single image files."""
 
 import os
+import stat
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,19 +14,32 @@ from facescale.data.readers.info_file import INFO, read_info
 from facescale.data.readers.labels_file import LABELS, original_names
 from facescale.data.readers.pictures import is_picture, is_system_folder, kind_of, listed
 from facescale.data.readers.texts import Texts
+from facescale.guard.limits import FOLDER_DEPTH, IMAGE_BYTES
+from facescale.guard.reading import reason
+
+_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
 def read_file(path: str | Path) -> bytes:
     """The bytes of one image file.
 
     Raises:
-        BadRecordError: the file cannot be read.
+        BadRecordError: the file cannot be read, is no regular file, or is larger than any image.
     """
     try:
-        with open(path, "rb", buffering=0) as file:
+        # Without O_NONBLOCK, opening a pipe would wait for its writer.
+        with open(os.open(path, _FLAGS), "rb", buffering=0) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise BadRecordError(f"cannot read '{path}': it is a pipe, socket, device or folder")
+            if status.st_size > IMAGE_BYTES:
+                raise BadRecordError(
+                    f"cannot read '{path}': it has {status.st_size:,} bytes, more than the {IMAGE_BYTES:,} of"
+                    " the largest image that is read"
+                )
             return file.read()
     except OSError as error:
-        raise BadRecordError(f"cannot read '{path}': {error.strerror or error}") from error
+        raise BadRecordError(f"cannot read '{path}': {reason(error)}") from error
 
 
 class FolderReader:
@@ -102,6 +116,11 @@ class FolderReader:
 def _identities(root: Path, below: str, passed_over: Counter[str]) -> Iterator[tuple[str, list[str]]]:
     """Yield (path below ``root``, sorted image names) of every folder that holds images, in sorted order."""
     folders, images = [], []
+    if below.count("/") >= FOLDER_DEPTH:
+        raise ValueError(
+            f"'{root}' has more than {FOLDER_DEPTH} folders within folders, such as '{below[:80]}...'; move"
+            " the identities up"
+        )
     with os.scandir(root / below) as entries:
         for entry in entries:
             if entry.name.startswith(".") or is_system_folder(entry.name):

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from facescale.data.readers.base import Reader
+from facescale.guard.reading import parse_json, read_text
 
 INFO = "dataset.json"
 _MOST = 1 << 20  # bytes; a licence in full has 40 KB
@@ -19,12 +20,9 @@ def read_info(folder: Path) -> dict[str, str]:
     file = folder / INFO
     if not file.is_file():
         return {}
-    try:
-        found = json.loads(file.read_text("utf-8")) if file.stat().st_size <= _MOST else None
-    except (OSError, ValueError, RecursionError):
-        found = None
+    found = parse_json(read_text(file, "the facts", _MOST), file, "the facts")
     if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
-        raise ValueError(f"'{file}' is not a JSON table of texts of up to 1 MB; correct it, or remove it")
+        raise ValueError(f"'{file}' is not a JSON table of texts; correct it, or remove it")
     return found
 
 

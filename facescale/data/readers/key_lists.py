@@ -9,6 +9,7 @@ import numpy as np
 from facescale.arrays import IntArray
 from facescale.data.readers.labelled import whole_label
 from facescale.data.readers.texts import Texts
+from facescale.guard.reading import check_file
 
 _LONGEST = 1 << 16  # characters of a line
 
@@ -25,6 +26,7 @@ def read_list(path: Path) -> tuple[Texts, IntArray]:
     Raises:
         ValueError: the file cannot be read, or a line is none of these.
     """
+    check_file(path, "the list")
     images, labels = Texts(), []
     for number, line in enumerate(_lines(path), 1):
         where = f"line {number} of '{path}'"

@@ -8,6 +8,7 @@ from threading import Lock
 from typing import Any, ClassVar
 
 from facescale.data.readers.base import BadRecordError
+from facescale.guard.reading import check_file, reading
 
 _META = struct.Struct("<IIQQ")  # magic, version, address, size of the map
 _MAGIC, _VERSION = 0xBEEFC0DE, 1
@@ -99,12 +100,9 @@ def check_whole(path: Path) -> None:
     Raises:
         ValueError: it is not.
     """
-    try:
-        with path.open("rb", buffering=0) as file:
-            first = file.read(1 << 16)
-            size = os.fstat(file.fileno()).st_size
-    except OSError as error:
-        raise ValueError(f"cannot read the database '{path}': {error.strerror or error}") from None
+    size = check_file(path, "the database")
+    with reading(path, "the database"), path.open("rb", buffering=0) as file:
+        first = file.read(1 << 16)
     page = _page_size(first)
     if not page or page + _META_BYTES > len(first):
         raise ValueError(f"'{path}' is not an LMDB database; give its folder, or the file data.mdb")

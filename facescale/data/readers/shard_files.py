@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from facescale.data.readers.base import BadRecordError
+from facescale.guard.reading import check_file
 
 _MOST_OPEN = 256  # descriptors kept open; files beyond are opened for each read
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
@@ -69,12 +70,8 @@ class LocalFiles:
 
     def __init__(self, names: list[str]) -> None:
         self.names = names
-        try:
-            found = [os.stat(name) for name in names]
-        except OSError as error:
-            raise ValueError(f"cannot read '{error.filename}': {error.strerror}; give a .tar file") from None
-        self.sizes = [status.st_size for status in found]
-        self.stamps = [str(status.st_mtime_ns) for status in found]
+        self.sizes = [check_file(name, "the shard") for name in names]
+        self.stamps = [str(os.stat(name).st_mtime_ns) for name in names]
         self._fds: dict[int, int] = {}
         weakref.finalize(self, _close, self._fds)
 

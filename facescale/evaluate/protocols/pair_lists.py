@@ -13,6 +13,9 @@ from facescale.data.readers.folder import read_file
 from facescale.data.readers.pictures import is_picture
 from facescale.evaluate.protocols.pairs import Pairs, stratified_folds
 from facescale.files import replacing
+from facescale.guard.limits import LIST_BYTES
+from facescale.guard.reading import read_text, reading
+from facescale.guard.shown import csv_cell, from_csv_cell
 
 _TRUTH = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
@@ -102,8 +105,10 @@ def read_csv(list_file: Path, root: Path | None = None) -> Pairs:
         ValueError: a column or value is missing or of another form, images are missing or not below ``root``.
     """
     # As one text: a quoted name may hold line ends. Blanks after a comma belong to a quoted name only.
-    lines = csv.DictReader(io.StringIO(_text(list_file), newline=""), skipinitialspace=True, restval="")
-    rows = [row for row in lines if any(isinstance(value, str) and value.strip() for value in row.values())]
+    text = io.StringIO(_text(list_file), newline="")
+    with reading(list_file, "the pair list", "save it as a CSV of the columns a,b,same"):
+        lines = csv.DictReader(text, skipinitialspace=True, restval="")
+        rows = [row for row in lines if any(isinstance(x, str) and x.strip() for x in row.values())]
     columns = rows[0].keys() if rows else ()
     if not {"a", "b", "same"} <= set(columns):
         raise ValueError(
@@ -118,7 +123,7 @@ def read_csv(list_file: Path, root: Path | None = None) -> Pairs:
             )
     is_same = np.array([_TRUTH[row["same"].strip().lower()] for row in rows], dtype=bool)
     fold = np.unique([row["fold"] for row in rows], return_inverse=True)[1] if "fold" in columns else None
-    paths = [path for row in rows for path in (row["a"], row["b"])]
+    paths = [from_csv_cell(path) for row in rows for path in (row["a"], row["b"])]
     return _file_pairs(list_file, root or list_file.parent, paths, is_same, fold)
 
 
@@ -131,15 +136,13 @@ def write_csv(path: str | Path, pairs: Pairs) -> None:
         writer = csv.writer(file, quoting=csv.QUOTE_NONNUMERIC)
         writer.writerow(["a", "b", "same", "fold"])
         for a, b, same, fold in zip(pairs.a, pairs.b, pairs.is_same, pairs.fold, strict=True):
-            writer.writerow([pairs.images.key(int(a)), pairs.images.key(int(b)), int(same), int(fold)])
+            keys = [csv_cell(pairs.images.key(int(index))) for index in (a, b)]
+            writer.writerow([*keys, int(same), int(fold)])
 
 
 def _text(path: Path) -> str:
     """The text of a list; bytes that are not UTF-8 stand for themselves, as in names of files."""
-    try:
-        text = path.read_bytes().decode("utf-8-sig", "surrogateescape")
-    except OSError as error:
-        raise ValueError(f"cannot read the pair list '{path}': {error.strerror or error}") from error
+    text = read_text(path, "the pair list", LIST_BYTES, "surrogateescape")
     if "\0" in text:
         raise ValueError(f"cannot read the pair list '{path}': it holds zero bytes; save it as UTF-8 text")
     if not text.strip():

@@ -204,7 +204,7 @@ def test_names_of_shards_that_cannot_be_are_refused(tmp_path, monkeypatch):
     for spec, sentence in (
         (f"shards:{tmp_path}/empty", "holds no .tar file; give the folder of the shards"),
         (f"shards:{tmp_path}/t-{{5..1}}.tar", r"has the range \{5..1\}; write \{first..last\}"),
-        (f"shards:{tmp_path}/no.tar", "cannot read '.*no.tar': No such file or directory; give a .tar file"),
+        (f"shards:{tmp_path}/no.tar", "cannot read the shard '.*no.tar': No such file or directory"),
     ):
         with pytest.raises(ValueError, match=sentence):
             open_reader(spec)
