@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from facescale.cli.app import DeviceOption, JsonOption, app, show
+from facescale.cli.app import DeviceOption, JsonOption, app, key_value, show
 
 OnOption = Annotated[
     list[str] | None,
@@ -128,7 +128,7 @@ def export(
         uint8_input=uint8_input,
         unit_output=unit_output,
         half_weights=half_weights,
-        info=dict(_key_value(text) for text in info or []),
+        info=dict(key_value(text) for text in info or []),
         opset=opset,
     )
     text = (
@@ -136,13 +136,6 @@ def export(
         f"largest difference {done.max_relative_difference:.1e}, lowest cosine {done.min_cosine:.6f}"
     )
     show(asdict(done), as_json, text)
-
-
-def _key_value(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not equals:
-        raise ValueError(f"--info {text} is not of the form KEY=VALUE, for example licence=CC-BY-4.0")
-    return key, value
 
 
 @app.command()
