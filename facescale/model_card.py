@@ -170,7 +170,12 @@ class Graph:
         uint8_input: takes uint8 RGB (B, S, S, 3); else the contract's normalised float32 (B, 3, S, S).
         unit_output: gives the final unit embedding, mirrored view included where the contract has it; else
             the raw embedding of the one view it was given.
+        input_size: side of the images that it takes and scales itself to what the network wants; 0: the
+            network's own. The card's contract then names this side.
+        precision: "fp32", "fp16" or "int8": what the network computes in.
     """
 
     uint8_input: bool = False
     unit_output: bool = False
+    input_size: int = 0
+    precision: str = "fp32"

@@ -4,7 +4,7 @@ import io
 import os
 import sys
 
-from facescale.cli import bench, data, models, people, prepare, training  # noqa: F401  (they register their commands)
+from facescale.cli import bench, data, exporting, models, people, prepare, training  # noqa: F401  (they register their commands)
 from facescale.cli.app import app
 from facescale.machine import tune
 
