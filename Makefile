@@ -1,6 +1,6 @@
 # Commands for development; CONTRIBUTING.md explains them. They run in the active virtual environment.
 
-.PHONY: fix check test slow dist cov min bench
+.PHONY: fix check test slow dist cov min bench docs
 
 export OMP_NUM_THREADS ?= 1  # two torch threads on a busy two-core machine can collapse
 PYTHON ?= python3
@@ -39,3 +39,7 @@ bench:
 	python benchmarks/pools.py
 	python benchmarks/synthetic.py
 	python benchmarks/tables.py
+
+docs:
+	pip install -q -c constraints.txt -e '.[docs]'
+	mkdocs build --strict --site-dir site

@@ -125,7 +125,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config", type=Path, default=Path("configs/synthetic_large.toml"))
+    parser.add_argument("--config", type=Path, default=Path("synthetic_large"))
     parser.add_argument("--ids", type=int, default=100_000)
     parser.add_argument("--images-per-id", type=int, default=3)
     parser.add_argument("--images", type=int, default=38_400, help="of a training, see --count")

@@ -34,7 +34,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config", type=Path, default=Path("configs/small_faces.toml"))
+    parser.add_argument("--config", type=Path, default=Path("small_faces"))
     parser.add_argument("--train", type=Path, nargs="+", required=True)
     parser.add_argument("--lfw", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])

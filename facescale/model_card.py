@@ -25,6 +25,8 @@ class Contract:
         mean: subtracted from the 0..255 values.
         std: what the result is divided by.
         flip: the embedding is the sum of those of the image and of its mirror image, then normalised.
+        resize: what happens to an image of another size: "none" refuses it, as faces must be aligned; "area"
+            scales it as the training did (area average to shrink, bicubic to enlarge).
 
     Raises:
         ValueError: a value out of range.
@@ -35,6 +37,7 @@ class Contract:
     mean: float = 127.5
     std: float = 127.5
     flip: bool = True
+    resize: Literal["none", "area"] = "none"
 
     def __post_init__(self) -> None:
         size_is_whole = isinstance(self.size, int) and not isinstance(self.size, bool)
@@ -49,14 +52,19 @@ class Contract:
                 raise ValueError(f"contract: {name} = {value!r} must be {allowed}, on the 0 to 255 scale")
         if not isinstance(self.flip, bool):
             raise ValueError(f"contract: flip = {self.flip!r} must be true or false")
+        if self.resize not in ("none", "area"):
+            raise ValueError(f"contract: resize = {self.resize!r} must be 'none' or 'area'")
 
     def normalise(self, images_BHW3: Tensor) -> Tensor:
         """Turn uint8 RGB images (B, H, W, 3) into the network's float32 input (B, 3, H, W), channels last."""
         return normalise(images_BHW3.flip(-1) if self.colour == "BGR" else images_BHW3, self.mean, self.std)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return asdict(self)
+        """Plain values, for JSON; one that refuses other sizes says nothing of resizing, as older ones."""
+        values = asdict(self)
+        if self.resize == "none":
+            del values["resize"]
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Contract":
@@ -71,7 +79,7 @@ class Contract:
                 raise ValueError(
                     f"contract: unknown key '{key}'{nearest(key, names)}; it has: {', '.join(names)}"
                 )
-        missing = [name for name in names if name not in values]
+        missing = [name for name in names if name not in values and name != "resize"]
         if missing:
             raise ValueError(f"contract: {', '.join(missing)} not stated; all of {', '.join(names)} must be")
         return cls(**values)
@@ -170,12 +178,9 @@ class Graph:
         uint8_input: takes uint8 RGB (B, S, S, 3); else the contract's normalised float32 (B, 3, S, S).
         unit_output: gives the final unit embedding, mirrored view included where the contract has it; else
             the raw embedding of the one view it was given.
-        input_size: side of the images that it takes and scales itself to what the network wants; 0: the
-            network's own. The card's contract then names this side.
         precision: "fp32", "fp16" or "int8": what the network computes in.
     """
 
     uint8_input: bool = False
     unit_output: bool = False
-    input_size: int = 0
     precision: str = "fp32"

@@ -24,13 +24,15 @@ def _files(run: Path) -> set[str]:
     paths = (path for path in run.rglob("*") if path.is_file())
     names = {str(path.relative_to(run)) for path in paths}
     # TensorBoard's files are named after time and host; rows on disk are stored in the order of first use
-    # since the start, and checkpoints hold all of them.
-    return {name for name in names if not name.startswith(("tensorboard/", "centres/"))}
+    # since the start, and checkpoints hold all of them; cached features may be deleted.
+    return {name for name in names if not name.startswith(("tensorboard/", "centres/", "features/"))}
 
 
 def _content(path: Path) -> Any:
     if path.suffix == ".pt":
         return torch.load(path, weights_only=True)
+    if path.name == "manifest.json":  # checksums, of files with times too
+        return list(json.loads(path.read_text())["files"])
     if path.suffix == ".json":
         return json.loads(path.read_text())
     if path.suffix == ".jsonl":  # a second sitting writes a start line of its own

@@ -24,7 +24,7 @@ def test_a_bgr_contract_swaps_the_colours():
 
 
 def test_a_contract_survives_the_way_through_a_dict():
-    contract = Contract(size=224, colour="BGR", mean=0.0, std=255.0, flip=False)
+    contract = Contract(size=224, colour="BGR", mean=0.0, std=255.0, flip=False, resize="area")
     assert Contract.from_dict(contract.to_dict()) == contract
 
 
@@ -39,6 +39,7 @@ def test_a_contract_survives_the_way_through_a_dict():
         ({"mean": math.nan}, "mean = nan must be a number"),
         ({"std": 0}, "std = 0 must be a number above 0"),
         ({"flip": 1}, "flip = 1 must be true or false"),
+        ({"resize": "linear"}, "resize = 'linear' must be 'none' or 'area'"),
     ],
 )
 def test_a_contract_out_of_range_is_refused(values, message):
@@ -50,6 +51,12 @@ def test_an_unknown_key_of_a_contract_is_answered_with_the_nearest_name():
     values = Contract().to_dict() | {"color": "RGB"}
     with pytest.raises(ValueError, match=r"unknown key 'color' \(did you mean 'colour'\?\)"):
         Contract.from_dict(values)
+
+
+def test_a_contract_written_before_there_was_a_resize_rule_refuses_other_sizes():
+    values = Contract().to_dict()
+    assert "resize" not in values
+    assert Contract.from_dict(values).resize == "none"
 
 
 def test_a_contract_with_a_key_missing_is_refused():

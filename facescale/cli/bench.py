@@ -1,4 +1,4 @@
-"""Commands that measure on this machine: bench heads."""
+"""Commands that measure on this machine: bench heads, train, loader, evaluate, published."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from facescale.cli.app import DeviceOption, JsonOption, app
+from facescale.cli.app import DeviceOption, JsonOption, app, show, table
 
 bench = typer.Typer(help="Measure on this machine.", no_args_is_help=True)
 app.add_typer(bench, name="bench")
@@ -68,3 +68,105 @@ def heads(
             print(f"{start}{speed}{gb(one.planned_bytes):>10}{peak:>10}", flush=True)
     if plot:
         plot_heads(measured, plot)
+
+
+BackbonesOption = Annotated[str, typer.Option(help="Networks, comma-separated.")]
+BatchesOption = Annotated[str, typer.Option(help="Batch sizes, comma-separated.")]
+StepsOption = Annotated[int, typer.Option(min=1, help="Timed steps; a quarter as many come before.")]
+RoundsOption = Annotated[int, typer.Option(min=1, help="Repetitions of all ways in turn; medians count.")]
+ThreadsOption = Annotated[int, typer.Option(min=0, help="CPU threads; 0: as the machine was set up.")]
+WorkersOption = Annotated[int, typer.Option(min=0, help="Decoding threads; processes of the plain way.")]
+DataOption = Annotated[str, typer.Option(help="Images to read; drawn ones are packed as JPEGs first.")]
+_DRAWN = "synthetic:ids=500,images=4"
+
+
+@bench.command()
+def train(
+    backbones: BackbonesOption = "mbf_s,mbf",
+    batches: BatchesOption = "64",
+    data: DataOption = _DRAWN,
+    workers: WorkersOption = 2,
+    steps: StepsOption = 8,
+    rounds: RoundsOption = 3,
+    threads: ThreadsOption = 0,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Measure whole trainings, data included, against a plain PyTorch training of the same network.
+
+    Plain is: Pillow and torch's DataLoader, torch's layers in float32, CosFace over a dense matrix, SGD.
+    """
+    from facescale.bench.run import packed
+
+    with packed(data) as images:
+        rest = (images, workers, steps, _device(device), threads)
+        _compare("train", backbones, batches, rest, rounds, as_json)
+
+
+@bench.command()
+def loader(
+    data: DataOption = _DRAWN,
+    batches: BatchesOption = "128",
+    workers: WorkersOption = 2,
+    steps: StepsOption = 40,
+    rounds: RoundsOption = 3,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure loading, decoding and augmenting, against Pillow with torch's DataLoader.
+
+    "decoder alone" reads and decodes on one thread: what a loader can reach on one core.
+    """
+    from facescale.bench.run import packed
+
+    with packed(data) as images:
+        _compare("loader", "", batches, (images, workers, steps, "cpu", 1), rounds, as_json)
+
+
+@bench.command()
+def evaluate(
+    backbones: BackbonesOption = "mbf_s,mbf",
+    batches: BatchesOption = "128",
+    steps: StepsOption = 8,
+    rounds: RoundsOption = 3,
+    threads: ThreadsOption = 0,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Measure embedding of images that are in memory, against torch's layers in float32."""
+    _compare("evaluate", backbones, batches, ("", 0, steps, _device(device), threads), rounds, as_json)
+
+
+@bench.command()
+def published(as_json: JsonOption = False) -> None:
+    """Print the published table of Partial FC over identities, beside what each head here would need.
+
+    Published: images a second and memory of each GPU on 8 V100. Planned: memory of each GPU for the same
+    network, batch and precision; nothing is measured, and no GPU is needed.
+    """
+    from facescale.bench.published import rows
+
+    found = list(rows())
+    show(found, as_json, table(found))
+
+
+def _device(name: str) -> str:
+    from facescale.distributed import pick_device
+
+    return str(pick_device(name))
+
+
+def _compare(
+    kind: str, backbones: str, batches: str, rest: tuple[str, int, int, str, int], rounds: int, as_json: bool
+) -> None:
+    from facescale.backbones import factory
+    from facescale.bench.run import bench_stages
+    from facescale.bench.stages import Stage
+    from facescale.plan.units import parse_counts
+
+    names = [name.strip() for name in backbones.split(",")]
+    for name in filter(None, names):
+        factory(name)  # an unknown one, before the first measurement
+    stages = [Stage(kind, "", name, size, *rest) for name in names for size in parse_counts(batches)]
+    for number, found in enumerate(bench_stages(stages, rounds)):
+        lines = [json.dumps(found.to_dict())] if as_json else table([found.row()]).splitlines()
+        print("\n".join(lines if number == 0 or as_json else lines[1:]), flush=True)

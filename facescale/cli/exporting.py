@@ -50,10 +50,6 @@ def export(
     uint8_input: Annotated[
         bool, typer.Option(help="Put the normalisation into the graph; its input is uint8 RGB.")
     ] = False,
-    input_size: Annotated[
-        int | None,
-        typer.Option(help="Side of the images that the graph takes and scales to what the network wants."),
-    ] = None,
     unit_output: Annotated[
         bool, typer.Option(help="Put flip fusion and L2 normalisation into the graph.")
     ] = False,
@@ -74,11 +70,11 @@ def export(
     if layout != "file":
         if out is None:
             raise ValueError(f"layout {layout} is a folder; name it with --out FOLDER")
-        others = uint8_input or unit_output or half_weights or input_size or calibrate_on
+        others = uint8_input or unit_output or half_weights or calibrate_on
         if others or precision != "fp32" or opset != 17:
             raise ValueError(
-                f"layout {layout} decides the graph itself; remove --precision, --opset, --input-size, "
-                "--calibrate-on, --uint8-input, --unit-output and --half-weights"
+                f"layout {layout} decides the graph itself; remove --precision, --opset, --calibrate-on, "
+                "--uint8-input, --unit-output and --half-weights"
             )
         if layout == "mfr":
             _mfr(model, out, measured, max_drop, images, told, as_json)
@@ -93,7 +89,6 @@ def export(
         images=images,
         uint8_input=uint8_input,
         unit_output=unit_output,
-        input_size=input_size,
         precision=precision,
         half_weights=half_weights,
         opset=opset,

@@ -24,18 +24,30 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="Report (.html); by default in the run folder.")] = None,
     pictures: Annotated[bool, typer.Option(help="Include images of the hardest pairs.")] = True,
     batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass.")] = 128,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=2, help="Use a fixed part of each protocol: so many pairs, images or templates."),
+    ] = None,
+    cache: Annotated[bool, typer.Option(help="Keep embeddings in the run folder, and use them.")] = True,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Evaluate a model on verification protocols; write report.html and results.json.
 
-    Without --on, a run is evaluated on the protocols of its config.
+    Without --on, a run is evaluated on the protocols of its config. Several processes share the images:
+    torchrun --nproc-per-node N -m -- facescale evaluate ...
     """
     from facescale.data.spec import split_name
+    from facescale.distributed.launch import start
     from facescale.evaluate.run_protocols import evaluate as run_evaluation
 
     named = [split_name(text) for text in on or []]
-    results, report = run_evaluation(model, named, out, pictures, batch_size, device)
+    is_graph = model.suffix == ".onnx"  # ONNX Runtime picks a device of its own
+    with start("cpu" if is_graph else device) as dist:
+        device = device if is_graph else str(dist.device)
+        results, report = run_evaluation(model, named, out, pictures, batch_size, device, cache, limit, dist)
+        if not dist.is_main:
+            return
     lines = [result.summary() for result in results]
     notes = [note for r in results for note in r.notes()]
     values = {"report": str(report), "results": [r.to_dict() for r in results]}
@@ -59,7 +71,10 @@ def embed(
     images: Annotated[str, typer.Argument(help="Folder of images, or any training data.")],
     out: Annotated[Path, typer.Option(help="File: .npz or .parquet.")] = Path("embeddings.npz"),
     batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass.")] = 128,
-    resize: Annotated[bool, typer.Option(help="Resize images that have another size.")] = False,
+    resize: Annotated[
+        bool | None,
+        typer.Option(help="Resize images that have another size; by default as the model was trained."),
+    ] = None,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:

@@ -116,6 +116,7 @@ def _start_line(v: dict[str, Any], plan: Plan) -> str:
             else ""
         )
         + (f"; files passed over: {listed(others)}" if (others := v.get("passed_over")) else "")
+        + "".join(f"\nattention: {note}" for note in v.get("notes", ()))
     )
 
 

@@ -11,7 +11,7 @@ from facescale.cli.app import DeviceOption, JsonOption, SetOption, app, show, ta
 
 @app.command()
 def train(
-    config: Annotated[Path | None, typer.Argument(help="TOML file; defaults if omitted.")] = None,
+    config: Annotated[Path | None, typer.Argument(help="TOML file or recipe; defaults if omitted.")] = None,
     run: Annotated[Path, typer.Option(help="Run folder, new or to resume.")] = Path("runs/default"),
     settings: SetOption = None,
     device: DeviceOption = "auto",
@@ -108,10 +108,12 @@ def list_components(
 
 @app.command()
 def plan(
-    config: Annotated[Path | None, typer.Argument(help="TOML file; defaults if omitted.")] = None,
+    config: Annotated[Path | None, typer.Argument(help="TOML file or recipe; defaults if omitted.")] = None,
     settings: SetOption = None,
     processes: Annotated[int, typer.Option(min=1, help="Number of training processes.")] = 1,
     device_memory: Annotated[str | None, typer.Option(help="Memory per device, e.g. 24GB.")] = None,
+    ids: Annotated[int, typer.Option(min=0, help="Identities of data that is not here.")] = 0,
+    images: Annotated[int, typer.Option(min=0, help="Images of data that is not here.")] = 0,
     calibrate: Annotated[bool, typer.Option(help="Time the backbone for two seconds.")] = True,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
@@ -124,10 +126,13 @@ def plan(
     from facescale.distributed import pick_device
     from facescale.plan.advice import advice_for
     from facescale.plan.check import read_config
+    from facescale.plan.plan import Counts
     from facescale.plan.units import parse_memory
 
+    if bool(ids) != bool(images):
+        raise ValueError("--ids and --images go together: give both, or none to count the data of the config")
+    counts = Counts(ids, images) if ids else None
     memory = parse_memory(device_memory) if device_memory else None
-    made = advice_for(
-        read_config(config, settings or ()), processes, pick_device(device), memory, timed=calibrate
-    )
+    settled = read_config(config, settings or ())
+    made = advice_for(settled, processes, pick_device(device), memory, calibrate, counts)
     show(made.to_dict(), as_json, made.text(table))

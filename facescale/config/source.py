@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from facescale.config.mistakes import Key, Mistake
+from facescale.config.packaged import read_tables
 
 
 @dataclass
@@ -59,19 +60,15 @@ class Source:
 
 
 def read_source(path: str | Path | None, settings: Sequence[str]) -> Source:
-    """Read a TOML file (or start from nothing) and apply ``section.key=value`` settings.
+    """Read a TOML file or a recipe by name (or start from nothing) and apply ``section.key=value`` settings.
 
     Raises:
         ValueError: the file cannot be read, or is not TOML.
     """
     source = Source(path)
     if path is not None:
-        try:
-            source.tree = tomllib.loads(Path(path).read_text())
-        except OSError as error:
-            raise ValueError(f"cannot read the config {path}: {error.strerror}") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is not valid TOML: {error}") from None
+        source.tree = read_tables(path)
+        source.tree.pop("recipe", None)  # what is said of a recipe is no setting of the run
     for setting in settings:
         source.apply(setting)
     return source

@@ -1,17 +1,18 @@
-"""The few words that name data: ``A + B``, ``scheme:key=value,...``, ``NAME=PATH``, ``PATH?root=FOLDER``.
+"""The few words that name data: ``A + B``, ``scheme:key=value,...``, ``NAME=PATH``, ``PATH?key=value&...``.
 
 One rule for all of them: a path that exists is taken as it is, whatever is in its name.
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from facescale.registry import nearest
 
 _JOINED = " + "
-_ROOT = "?root="
+_WITH_KIND = re.compile(r"(?:([^=]+)=)?([a-z_]+:[^=]*\?[a-z_0-9]+=.*)", re.DOTALL)  # NAME=KIND:PATH?key=value
 _DRAWN = "synthetic:"  # the scheme that needs no file
 
 
@@ -37,30 +38,50 @@ def split_sources(spec: str | Path | Sequence[str | Path]) -> list[str]:
 def split_name(text: str) -> tuple[str, str]:
     """Name and path of ``NAME=PATH``; the name is empty where the text is a path alone.
 
-    The name ends at the first "=" behind which something exists, so it may hold one itself.
+    The name ends at the first "=" behind which something exists, so it may hold one itself; else at the first
+    "=", unless a ":" or "?" comes before, as in ``KIND:PATH?key=value``.
     """
     if _exists(text):
         return "", text
+    if with_kind := _WITH_KIND.fullmatch(text):  # its options may name something that exists
+        return with_kind[1] or "", with_kind[2]
     cuts = [place for place, letter in enumerate(text) if letter == "=" and place]
     for cut in cuts:
         if _exists(text[cut + 1 :]):
             return text[:cut], text[cut + 1 :]
-    if not cuts or text[: cuts[0] + 1].endswith(_ROOT):
+    if not cuts or set(text[: cuts[0]]) & {"?", ":"}:  # KIND:PATH?key=value: the "=" is of an option
         return "", text
     return text[: cuts[0]], text[cuts[0] + 1 :]
 
 
-def split_root(text: str) -> tuple[str, str | None]:
-    """Path and folder of ``PATH?root=FOLDER``; None where the text is a path alone."""
-    if os.path.exists(text):
-        return text, None
-    start = 0
-    while (cut := text.find(_ROOT, start)) >= 0:
-        if os.path.exists(text[:cut]):
-            return text[:cut], text[cut + len(_ROOT) :]
-        start = cut + 1
-    path, found, root = text.partition(_ROOT)
-    return path, root if found else None
+def split_options(text: str, keys: Iterable[str]) -> tuple[str, dict[str, str]]:
+    """Path and options of ``PATH?key=value&key=value``; no options where the text is a path alone.
+
+    A value ends at an "&" that one of the ``keys`` and "=" follow, so it may hold others.
+
+    Args:
+        text: as above.
+        keys: the allowed keys.
+
+    Raises:
+        ValueError: an unknown or repeated key.
+    """
+    allowed = list(keys)
+    path, options = _cut_options(text)
+    if not options:
+        return path, {}
+    values: dict[str, str] = {}
+    for item in re.split(rf"&(?=(?:{'|'.join(map(re.escape, allowed))})=)", options):
+        key, equals, value = item.partition("=")
+        if key not in allowed or not equals:
+            raise ValueError(
+                f"'{text}' has no option '{key}'{nearest(key, allowed)}; after '?' may stand: "
+                f"{', '.join(f'{name}=' for name in allowed)} joined by '&'"
+            )
+        if key in values:
+            raise ValueError(f"'{text}' has '{key}' twice; keep one of them")
+        values[key] = value
+    return path, values
 
 
 def key_values(text: str, separator: str = ",") -> Iterator[tuple[str, str]]:
@@ -104,5 +125,15 @@ def parse_options(
     return values
 
 
+def _cut_options(text: str) -> tuple[str, str]:
+    """Path, and what comes after the "?" that begins its options."""
+    if os.path.exists(text):
+        return text, ""
+    starts = [match.start() for match in re.finditer(r"\?(?=[a-z_0-9]+=)", text)]
+    for start in [start for start in starts if os.path.exists(text[:start])] or starts[:1]:
+        return text[:start], text[start + 1 :]
+    return text, ""
+
+
 def _exists(text: str) -> bool:
-    return text.startswith(_DRAWN) or os.path.exists(split_root(text)[0])
+    return text.startswith(_DRAWN) or os.path.exists(_cut_options(text)[0])

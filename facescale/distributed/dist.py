@@ -1,11 +1,16 @@
 """Processes and everything they say to each other: the one place that talks to torch.distributed."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.distributed as td
 from torch import Tensor
+
+_PIECE = 1 << 24  # values of one process that are gathered at once: memory on the device
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,34 @@ class Dist:
         out = x.new_empty((self.world_size * x.shape[0], *x.shape[1:]))
         td.all_gather_into_tensor(out, x.contiguous())
         return out
+
+    def broadcast(self, x: Tensor) -> Tensor:
+        """Give ``x`` the values of the main process, in place, and return it. No gradient."""
+        if self.world_size > 1:
+            td.broadcast(x, 0)
+        return x
+
+    def gather_rows(self, rows: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
+        """Arrays of all processes in rank order; they may differ in their number of rows, in nothing else."""
+        if self.world_size == 1:
+            return [rows]
+        width = math.prod(rows.shape[1:])
+        own = torch.from_numpy(np.array(rows).reshape(len(rows), width)).to(self.device)
+        counts = self.all_gather(torch.tensor([len(own)], device=self.device)).tolist()
+        parts: list[list[Tensor]] = [[] for _ in counts]
+        step = max(1, _PIECE // max(1, width))
+        for start in range(0, max(counts), step):
+            piece = own.new_zeros(min(step, max(counts) - start), width)  # as long on every process
+            mine = own[start : start + step]
+            piece[: len(mine)] = mine
+            for part, one, count in zip(parts, self.all_gather(piece).split(len(piece)), counts, strict=True):
+                part.append(one[: max(0, count - start)].cpu())
+        return [torch.cat([own[:0].cpu(), *part]).numpy().reshape(-1, *rows.shape[1:]) for part in parts]
+
+    def gather_text(self, text: str) -> list[str]:
+        """A text of each process, in rank order."""
+        rows = np.frombuffer(text.encode(), np.uint8)
+        return [part.tobytes().decode() for part in self.gather_rows(rows)]
 
     def gather_with_grad(self, x_BD: Tensor) -> Tensor:
         """Concatenate embeddings of all processes; backward sums the peers' gradients for the own rows.

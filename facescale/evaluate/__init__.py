@@ -7,7 +7,7 @@ from facescale.evaluate.figures import Result
 from facescale.evaluate.protocols.open import KINDS, open_protocol
 
 if TYPE_CHECKING:
-    from facescale.evaluate.embedding import Embed
+    from facescale.evaluate.embedding import Embed, Extraction
 
 
 class Evaluator(Protocol):
@@ -18,7 +18,7 @@ class Evaluator(Protocol):
         """What its results are called."""
         ...
 
-    def measure(self, embed: "Embed") -> Result:
+    def measure(self, embed: "Embed", extraction: "Extraction | None" = None) -> Result:
         """All that ``embed`` achieves."""
         ...
 

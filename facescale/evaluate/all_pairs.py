@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from facescale.arrays import FloatArray, IntArray
+from facescale.evaluate.highest import Highest
 from facescale.evaluate.roc import MIN_FALSE_ACCEPTS, ROUND_UP
 
 # N images, D embedding size
@@ -57,7 +58,7 @@ def verify_all_pairs(unit_ND: FloatArray, ids: IntArray, fars: Sequence[float]) 
         )
     allowed = {far: int(far * num_impostor * ROUND_UP) for far in fars}
     supported = {far: n for far, n in allowed.items() if MIN_FALSE_ACCEPTS <= n <= MOST_KEPT}
-    highest = _Highest(max(supported.values(), default=0) + 1)
+    highest = Highest(max(supported.values(), default=0) + 1)
     genuine = []
     order = np.argsort(ids, kind="stable")
     x_ND, id_N = unit_ND[order].astype(np.float32, copy=False), ids[order]
@@ -83,37 +84,3 @@ def verify_all_pairs(unit_ND: FloatArray, ids: IntArray, fars: Sequence[float]) 
         thresholds=thresholds,
         unsupported=tuple(far for far in fars if far not in supported),
     )
-
-
-class _Highest:
-    """The ``size`` highest of many scores, which come in pieces.
-
-    Attributes:
-        bound: scores up to here cannot be among them.
-    """
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._pieces: list[FloatArray] = []
-        self._count = 0
-        self.bound = np.float32(-2)
-
-    def add(self, scores: FloatArray) -> None:
-        """Take scores above ``bound``."""
-        self._pieces.append(scores)
-        self._count += len(scores)
-        if self._count > 2 * self._size + (1 << 20):
-            self._cut()
-
-    def ranked(self) -> FloatArray:
-        """The highest scores, descending."""
-        self._cut()
-        return np.sort(self._pieces[0])[::-1]
-
-    def _cut(self) -> None:
-        scores = np.concatenate([*self._pieces, np.empty(0, np.float32)])
-        if len(scores) > self._size:
-            scores = np.partition(scores, len(scores) - self._size)[-self._size :]
-            # Equal scores at the bound may go: enough of them are kept.
-            self.bound = scores.min()
-        self._pieces, self._count = [scores], len(scores)

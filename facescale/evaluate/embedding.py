@@ -15,14 +15,22 @@ import numpy.typing as npt
 from facescale.arrays import Pixels
 from facescale.data.images import Images
 from facescale.data.loading.iterate import iter_images
+from facescale.evaluate.feature_cache import CachedFeatures, FeatureCache, Features, digests_of, merged
 from facescale.evaluate.metrics import require_finite, unit_rows
+from facescale.evaluate.shares import Rows, computed_in_shares, is_main, rows_of_main
 
 if TYPE_CHECKING:  # torch takes seconds to import, and reading protocols does not need it
     from torch import Tensor
 
+    from facescale.distributed import Dist
+
     # uint8 RGB (B, H, W, 3) -> raw embeddings (B, D), of any float type, on any device
     Embed = Callable[[Tensor], Tensor]
 
+CHUNK = 1 << 15  # images whose features are looked up, computed and kept at once
+SCALING = (
+    "area average or bicubic, in whole numbers"  # of images that have another size; names cached features
+)
 MAX_BATCH_CHANGE = 0.1  # fraction of the longest embedding; half precision changes it far less
 
 
@@ -40,6 +48,99 @@ class Embedded:
     unit_ND: npt.NDArray[np.float32]
     norm_N: npt.NDArray[np.float32]
     sum_norm_N: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """How embeddings are obtained, apart from the network; nothing here changes a figure.
+
+    Attributes:
+        cache: embeddings that were computed before.
+        dist: the processes that share the work, each with the same network; None: this one alone.
+    """
+
+    cache: FeatureCache | None = None
+    dist: "Dist | None" = None
+
+
+def embed_set(
+    embed: "Embed",
+    images: Images,
+    indices: Sequence[int],
+    *,
+    size: int,
+    flip: bool,
+    batch_size: int,
+    extraction: Extraction | None = None,
+    sizes: Counter[str] | None = None,
+) -> Embedded:
+    """Embed the images at ``indices``, in order; what the cache knows is not computed again.
+
+    Several processes compute a share each, and all get all rows.
+
+    Args:
+        embed: the network; called without gradient.
+        images: where they are.
+        indices: which of them, N.
+        size: side that the network takes, pixels; images of another size are resized.
+        flip: add the mirrored view.
+        batch_size: images in one forward pass; no embedding depends on it.
+        extraction: the cache and the processes.
+        sizes: receives the number of images by "WIDTHxHEIGHT", as they were before scaling.
+
+    Raises:
+        ValueError: no image, one that cannot be read, or what `embed_images` refuses.
+    """
+    how = extraction or Extraction()
+    cached = how.cache.under(size=size, flip=flip, scaling=SCALING) if how.cache else None
+
+    def compute(part: Sequence[int]) -> Rows:
+        found: dict[int, tuple[int, int]] = {}
+        embedded = embed_images(embed, decoded_batches(images, part, size, batch_size, sizes=found), flip)
+        size_N2 = np.array([found[index] for index in part], np.int32)
+        return embedded.unit_ND, embedded.norm_N, embedded.sum_norm_N, size_N2
+
+    def computed(part: Sequence[int]) -> Features:
+        return Features(*computed_in_shares(how.dist, part, batch_size, compute))
+
+    rows: Embedded | None = None
+    for start in range(0, max(len(indices), 1), CHUNK):
+        part = indices[start : start + CHUNK]
+        features = _known_or(computed, cached, images, part, how.dist) if cached else computed(part)
+        if rows is None:  # as large as all: a list of chunks would be in memory twice
+            shape = len(indices), features.unit_ND.shape[1]
+            rows = Embedded(*(np.empty(shape[:axes], np.float32) for axes in (2, 1, 1)))
+        here = slice(start, start + len(part))
+        rows.unit_ND[here], rows.norm_N[here] = features.unit_ND, features.norm_N
+        rows.sum_norm_N[here] = features.sum_norm_N
+        if sizes is not None:
+            sizes.update(f"{width}x{height}" for width, height in features.size_N2)
+    assert rows is not None
+    return rows
+
+
+def _known_or(
+    compute: Callable[[Sequence[int]], Features],
+    cached: CachedFeatures,
+    images: Images,
+    part: Sequence[int],
+    dist: "Dist | None",
+) -> Features:
+    """Features of some images: those that the cache has, and the others computed and kept.
+
+    The main process alone reads and writes the cache: others may see another state of it, or none.
+    """
+    digests_N2 = digests_of(images, part) if is_main(dist) else np.empty((0, 2), np.uint64)
+    known_N, found = cached.find(digests_N2)
+    (known_N,) = rows_of_main(dist, [known_N])
+    if known_N.any():
+        found = Features(*rows_of_main(dist, list(vars(found).values()) if found else []))
+        if known_N.all():
+            return found
+    new = compute([index for index, is_known in zip(part, known_N, strict=True) if not is_known])
+    if is_main(dist):
+        cached.keep(digests_N2[~known_N], new)
+    return new if found is None else merged(known_N, found, new)
 
 
 def embed_images(embed: "Embed", batches: Iterable[Pixels], flip: bool = True) -> Embedded:
@@ -95,11 +196,11 @@ def decoded_batches(
     size: int,
     batch_size: int,
     workers: int = 2,
-    sizes: Counter[str] | None = None,
+    sizes: dict[int, tuple[int, int]] | None = None,
 ) -> Iterator[Pixels]:
     """Yield uint8 (B, size, size, 3) batches of the images at ``indices``, decoded ahead by threads.
 
-    Images of another size are resized; ``sizes`` receives the number of images by "WIDTHxHEIGHT".
+    Images of another size are resized; ``sizes`` receives index -> (width, height).
 
     Raises:
         ValueError: an image cannot be read, with its key.

@@ -132,6 +132,67 @@ def exhaustive_folds(cosine_FN: FloatArray, is_same: BoolArray, fold_of_N: IntAr
     return _cosine_folds(choose, cosine_FN, is_same, fold_of_N)
 
 
+def facex_folds(cosine_FN: FloatArray, is_same: BoolArray, fold_of_N: IntArray) -> PairResult:
+    """FaceX-Zoo's rule: the first of 1,000 thresholds over the training scores with the best ``TAR - FAR``.
+
+    A pair is genuine strictly above the threshold and an impostor strictly below; one on it counts as wrong.
+    """
+    folds, thresholds = [], []
+    for cosine_N, test in zip(cosine_FN, _fold_masks(fold_of_N), strict=True):
+        train, same = cosine_N[~test], is_same[~test]
+        low, high = train.min(), train.max()
+        grid = low + (high - low) / 1000 * np.arange(1, 1001)
+        genuine, impostor = np.sort(train[same]), np.sort(train[~same])
+        gap = [np.searchsorted(part, grid, side="right") / max(len(part), 1) for part in (impostor, genuine)]
+        threshold = grid[np.argmax(gap[0] - gap[1])]
+        right = np.where(is_same[test], cosine_N[test] > threshold, cosine_N[test] < threshold)
+        folds.append(np.mean(right))
+        thresholds.append(threshold)
+    return PairResult(np.array(folds), np.array(thresholds))
+
+
+@dataclass(frozen=True)
+class PairRule:
+    """How a fold takes its threshold from the others.
+
+    Attributes:
+        folds: what (F, N), genuine (N,), fold (N,) -> result.
+        meaning: one sentence for people.
+        deviation: what the origin of the rule prints behind the accuracy.
+        is_distance: whether pairs are measured by squared distance, not by cosine.
+    """
+
+    folds: Callable[[FloatArray, BoolArray, IntArray], PairResult]
+    meaning: str
+    deviation: Callable[[PairResult], float]
+    is_distance: bool = False
+
+
+PAIR_RULES: dict[str, PairRule] = {
+    "insightface": PairRule(
+        insightface_folds,
+        "squared distance, thresholds 0, 0.01, ..., 3.99, best training accuracy; population deviation",
+        lambda result: result.std,
+        is_distance=True,
+    ),
+    "facex": PairRule(
+        facex_folds,
+        "cosine, 1,000 thresholds over the training scores, best TAR - FAR; standard error (n - 1)",
+        lambda result: float(result.folds.std(ddof=1) / np.sqrt(len(result.folds))),
+    ),
+    "ffc": PairRule(
+        balanced_histogram_folds,
+        "cosine, 1,000 histogram bins, best balanced training accuracy; standard error",
+        lambda result: result.standard_error,
+    ),
+    "ffc_video": PairRule(
+        exhaustive_folds,
+        "cosine, every training score as threshold, best training accuracy; standard error",
+        lambda result: result.standard_error,
+    ),
+}
+
+
 def _cosine_folds(
     choose: Callable[[FloatArray, BoolArray], float],
     cosine_FN: FloatArray,

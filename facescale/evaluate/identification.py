@@ -1,7 +1,8 @@
 """One-to-many identification: search probes in a gallery; some probes have no mate in it.
 
 Shapes: Q probes, G gallery entries, D embedding width, M mated probes (their person is in the gallery),
-U the others. Features are rows of length 1; a similarity is their dot product.
+U the others, q and g a block of probes and of the gallery. Features are rows of length 1; a similarity is
+their dot product. No array has the size Q x G.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,9 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from facescale.arrays import FloatArray, IntArray
+from facescale.evaluate.blocks import products
+from facescale.evaluate.highest import Highest
 from facescale.evaluate.histogram import HistogramRoc
 
-CHUNK = 1024  # probes compared at once: with a million gallery entries, 4 GB of similarities
+PROBES, GALLERY = 1024, 4096  # compared at once: 16 MB of similarities, whatever the gallery's size
+PAIRS = 20_000  # mates compared at once
 
 
 @dataclass(frozen=True)
@@ -72,18 +76,59 @@ def search(
             f"none of the {len(probe_ids)} probes is of a person in the gallery; "
             "check that both use the same identity numbers"
         )
-    rank, mate, best = [], [], []
-    for rows, sim_qG in _similarities(probe_QD, gallery_GD):
-        is_mate_qG = probe_ids[rows, None] == gallery_ids
-        mate_q = np.where(is_mate_qG, sim_qG, -np.inf).max(axis=1)
-        rank.append(1 + np.sum((sim_qG >= mate_q[:, None]) & ~is_mate_qG, axis=1))
-        mate.append(mate_q)
-        best.append(sim_qG.max(axis=1))
+    mate_Q = _best_mates(gallery_GD, gallery_ids, probe_QD, probe_ids)
+    # A product of matrices rounds by its shape, so an equal entry may seem a little lower than the mate.
+    slack = 4 * np.finfo(probe_QD.dtype).eps * np.sqrt(probe_QD.shape[1])
+    high_Q, low_Q = ((mate_Q + sign * slack).astype(probe_QD.dtype) for sign in (1, -1))
+    best_Q = np.full(len(probe_QD), -np.inf, probe_QD.dtype)
+    num_above_Q = np.zeros(len(probe_QD), np.int64)
+    near_probe, near_entry = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    for rows, columns, sim_qg in _similarities(probe_QD, gallery_GD):
+        best_q = sim_qg.max(axis=1)
+        np.maximum(best_Q[rows], best_q, out=best_Q[rows])
+        open_ = np.flatnonzero(is_mated[rows] & (best_q > low_Q[rows]))
+        probe = rows.start + open_
+        sim_qg = sim_qg[open_]
+        above_qg, from_low_qg = sim_qg > high_Q[probe, None], sim_qg > low_Q[probe, None]
+        num_above_q = np.count_nonzero(above_qg, axis=1)
+        num_above_Q[probe] += num_above_q
+        unsure = np.flatnonzero(np.count_nonzero(from_low_qg, axis=1) > num_above_q)
+        place, entry = np.nonzero(from_low_qg[unsure] & ~above_qg[unsure])
+        near_probe.append(probe[unsure][place])
+        near_entry.append(columns.start + entry)
+    probe, entry = np.concatenate(near_probe), np.concatenate(near_entry)
+    other = probe_ids[probe] != gallery_ids[entry]
+    probe, entry = probe[other], entry[other]
+    ahead = _dot(probe_QD, probe, gallery_GD, entry) >= mate_Q[probe]
+    num_above_Q += np.bincount(probe[ahead], minlength=len(probe_QD))
     return Identification(
-        rank_M=np.concatenate(rank)[is_mated],
-        mate_M=np.concatenate(mate)[is_mated],
-        other_U=np.concatenate(best)[~is_mated],
+        rank_M=1 + num_above_Q[is_mated], mate_M=mate_Q[is_mated], other_U=best_Q[~is_mated]
     )
+
+
+def _best_mates(
+    gallery_GD: FloatArray, gallery_ids: IntArray, probe_QD: FloatArray, probe_ids: IntArray
+) -> FloatArray:
+    """Highest similarity of each probe to an entry of its person, float64 (Q,); infinity without one."""
+    best_Q = np.full(len(probe_QD), np.inf)
+    order = np.argsort(gallery_ids, kind="stable")
+    first = np.searchsorted(gallery_ids, probe_ids, "left", sorter=order)
+    count = np.searchsorted(gallery_ids, probe_ids, "right", sorter=order) - first
+    mated = np.flatnonzero(count)
+    starts = np.cumsum(count[mated]) - count[mated]
+    probe = np.repeat(mated, count[mated])
+    entry = order[np.arange(len(probe)) + np.repeat(first[mated] - starts, count[mated])]
+    best_Q[mated] = np.maximum.reduceat(_dot(probe_QD, probe, gallery_GD, entry), starts)
+    return best_Q
+
+
+def _dot(a_ND: FloatArray, a: IntArray, b_ND: FloatArray, b: IntArray) -> FloatArray:
+    """Dot product of row a[i] of one array with row b[i] of the other, float64, of any order the same."""
+    parts = [
+        np.einsum("pd,pd->p", a_ND[a[i : i + PAIRS]], b_ND[b[i : i + PAIRS]], dtype=np.float64)
+        for i in range(0, len(a), PAIRS)
+    ]
+    return np.concatenate([np.empty(0), *parts])
 
 
 @dataclass(frozen=True)
@@ -115,36 +160,13 @@ def pooled_recall(
     of `Identification.tpir_at`, and must not be compared with it.
     """
     num_kept = int(np.ceil(rate * len(probe_ids)))
-    mates, highest = [], np.empty(0)
-    for rows, sim_qG in _similarities(probe_QD, gallery_GD):
-        is_mate_qG = probe_ids[rows, None] == gallery_ids
-        mates.append(sim_qG[is_mate_qG])
-        pool = np.concatenate([highest, sim_qG[~is_mate_qG]])
-        highest = np.partition(pool, max(len(pool) - num_kept, 0))[-num_kept:]
-    threshold = float(highest.min())
+    mates, highest = [], Highest(num_kept)
+    for rows, columns, sim_qg in _similarities(probe_QD, gallery_GD):
+        is_mate_qg = probe_ids[rows, None] == gallery_ids[columns]
+        mates.append(sim_qg[is_mate_qg])
+        highest.add(sim_qg[~is_mate_qg & (sim_qg > highest.bound)])
+    threshold = float(highest.ranked()[-1])
     return float(np.mean(np.concatenate(mates) > threshold)), threshold
-
-
-def distractor_rank1(probe_QD: FloatArray, probe_ids: IntArray, distractor_GD: FloatArray) -> float:
-    """MegaFace's rank-1: share of ordered pairs of one person that score above all distractors of the first.
-
-    Each other image of the probe's person is added alone to the distractors.
-
-    Raises:
-        ValueError: no person has two images.
-    """
-    num_hits, num_pairs = 0, 0
-    for rows, sim_qG in _similarities(probe_QD, distractor_GD):
-        bar_q1 = sim_qG.max(axis=1, keepdims=True)
-        own_qQ = probe_QD[rows] @ probe_QD.T
-        is_pair_qQ = (probe_ids[rows, None] == probe_ids) & (rows[:, None] != np.arange(len(probe_ids)))
-        num_hits += int(np.sum(is_pair_qQ & (own_qQ > bar_q1)))
-        num_pairs += int(is_pair_qQ.sum())
-    if not num_pairs:
-        raise ValueError(
-            f"each of the {len(probe_ids)} probes has a different identity; add a second image of some"
-        )
-    return num_hits / num_pairs
 
 
 def search_histogram(
@@ -168,19 +190,17 @@ def search_histogram(
     """
     span = np.float32(2 + 1e-5)
     counts = np.zeros((2, num_bins), np.int64)
-    for rows, sim_qG in _similarities(probe_QD, gallery_GD):
-        is_mate_qG = probe_ids[rows, None] == gallery_ids
+    for rows, columns, sim_qg in _similarities(probe_QD, gallery_GD):
         # In float32 and in this order, as torch.histc does: scores on an edge fall where they fall there.
-        bin_qG = ((sim_qG.astype(np.float32) + 1) * num_bins / span).astype(np.int64).clip(0, num_bins - 1)
-        for kind in (0, 1):
-            counts[kind] += np.bincount(bin_qG[is_mate_qG == kind], minlength=num_bins)
+        bin_qg = ((sim_qg.astype(np.float32) + 1) * num_bins / span).astype(np.int64).clip(0, num_bins - 1)
+        is_mate_qg = probe_ids[rows, None] == gallery_ids[columns]
+        mates = np.bincount(bin_qg[is_mate_qg], minlength=num_bins)
+        counts += np.bincount(bin_qg.ravel(), minlength=num_bins) - mates, mates
     counts[1, -1] -= self_matches
     share = np.cumsum(counts[:, ::-1], axis=1)[:, ::-1] / counts.sum(axis=1, keepdims=True)
     return HistogramRoc(far=share[0], tar=share[1], thresholds=np.arange(num_bins) / num_bins * span - 1)
 
 
-def _similarities(probe_QD: FloatArray, gallery_GD: FloatArray) -> Iterator[tuple[IntArray, FloatArray]]:
-    """Yield (row numbers q, similarities (q, G)) of stretches of probes."""
-    for start in range(0, len(probe_QD), CHUNK):
-        rows = np.arange(start, min(start + CHUNK, len(probe_QD)))
-        yield rows, probe_QD[rows] @ gallery_GD.T
+def _similarities(probe_QD: FloatArray, gallery_GD: FloatArray) -> Iterator[tuple[slice, slice, FloatArray]]:
+    """Yield (rows q, columns g, similarities (q, g)) of blocks; the array is overwritten by the next one."""
+    return products(probe_QD, gallery_GD, PROBES, GALLERY)

@@ -6,13 +6,7 @@ Shapes: N pairs, D embedding width, F folds.
 import numpy as np
 
 from facescale.arrays import BoolArray, FloatArray, IntArray
-from facescale.evaluate.fold_rules import (
-    PairResult,
-    balanced_histogram_folds,
-    contiguous_folds,
-    exhaustive_folds,
-    insightface_folds,
-)
+from facescale.evaluate.fold_rules import PAIR_RULES, PairResult, PairRule, contiguous_folds
 from facescale.evaluate.operating_point import OperatingPoint, operating_point, threshold_at_far
 from facescale.evaluate.roc import FAR_RULES, MIN_FALSE_ACCEPTS, ROUND_UP, Roc, roc, tar_at_far
 from facescale.evaluate.rows import require_finite, unit_rows
@@ -25,6 +19,7 @@ __all__ = [
     "ROUND_UP",
     "OperatingPoint",
     "PairResult",
+    "PairRule",
     "Roc",
     "operating_point",
     "pair_accuracy",
@@ -34,12 +29,6 @@ __all__ = [
     "threshold_at_far",
     "unit_rows",
 ]
-
-PAIR_RULES = {
-    "insightface": insightface_folds,
-    "ffc": balanced_histogram_folds,
-    "ffc_video": exhaustive_folds,
-}
 
 
 def pair_accuracy(
@@ -55,9 +44,7 @@ def pair_accuracy(
     Args:
         embeddings: (2N, D) rows 2i and 2i+1 are pair i; they are normalised here, in float64.
         is_same: (N,) True where both images show one person.
-        rule: how a fold takes its threshold from the others. "insightface": squared distance on a grid, best
-            accuracy. "ffc": cosine, histogram, best balanced accuracy (F2C on LFW, CFP). "ffc_video": cosine,
-            every training score, best accuracy (F2C on YTF).
+        rule: how a fold takes its threshold from the others: a key of `PAIR_RULES`, which explains each.
         num_folds: number of folds, cut in the order of the pairs.
         pca: project onto this many principal components of each fold's training pairs, then normalise again.
         fold_ids: (N,) fold of each pair, in place of ``num_folds`` equal parts.
@@ -65,7 +52,7 @@ def pair_accuracy(
     Raises:
         ValueError: shapes that do not fit, values that are not finite, an unknown rule, impossible folds.
     """
-    folds_of = lookup("rule", PAIR_RULES, rule)
+    by = lookup("rule", PAIR_RULES, rule)
     is_same = np.asarray(is_same, dtype=bool)
     if np.ndim(embeddings) != 2 or len(embeddings) != 2 * len(is_same):
         raise ValueError(
@@ -82,17 +69,17 @@ def pair_accuracy(
         )
     x_ND = unit_rows(embeddings)
     if pca is None:
-        measured_FN = np.broadcast_to(_measure(x_ND, rule), (len(folds), len(is_same)))
+        measured_FN = np.broadcast_to(_measure(x_ND, by), (len(folds), len(is_same)))
     else:
         measured_FN = np.stack(
-            [_measure(_project(x_ND, np.repeat(fold_of_N != fold, 2), pca), rule) for fold in folds]
+            [_measure(_project(x_ND, np.repeat(fold_of_N != fold, 2), pca), by) for fold in folds]
         )
-    return folds_of(measured_FN, is_same, fold_of_N)
+    return by.folds(measured_FN, is_same, fold_of_N)
 
 
-def _measure(x_ND: FloatArray, rule: str) -> FloatArray:
+def _measure(x_ND: FloatArray, rule: PairRule) -> FloatArray:
     a_ND, b_ND = x_ND[0::2], x_ND[1::2]
-    measured_N: FloatArray = (np.square(a_ND - b_ND) if rule == "insightface" else a_ND * b_ND).sum(axis=1)
+    measured_N: FloatArray = (np.square(a_ND - b_ND) if rule.is_distance else a_ND * b_ND).sum(axis=1)
     return measured_N
 
 

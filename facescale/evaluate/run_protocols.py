@@ -1,6 +1,5 @@
 """The commands ``facescale evaluate`` and ``facescale report``."""
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,10 +8,16 @@ from typing import Any
 import torch
 
 from facescale.config import load_config
+from facescale.distributed import Dist
+from facescale.evaluate.embedding import Extraction
+from facescale.evaluate.feature_cache import FeatureCache
 from facescale.evaluate.figures import Result
 from facescale.evaluate.protocols.open import open_protocol
 from facescale.evaluate.report.page import write_report
+from facescale.files import read_json
 from facescale.inference.load import load
+from facescale.inference.model import Model
+from facescale.inference.torch_encoder import TorchEncoder
 from facescale.run import RunDir
 
 
@@ -23,6 +28,9 @@ def evaluate(
     pictures: bool,
     batch_size: int,
     device: str,
+    cache: bool = True,
+    limit: int | None = None,
+    dist: Dist | None = None,
 ) -> tuple[list[Result], Path]:
     """Measure a model and write its report.
 
@@ -33,6 +41,9 @@ def evaluate(
         pictures: show the hardest pairs.
         batch_size: images per forward pass.
         device: where to compute.
+        cache: keep the embeddings in the run folder, and use those that are there.
+        limit: measure on a part of each protocol, at most that large; see the guide.
+        dist: this process among its peers, each of which embeds a share; the main one writes the report.
 
     Raises:
         ValueError: no model, no protocol, two of one name, or one that cannot be read.
@@ -48,14 +59,23 @@ def evaluate(
         on = list(load_config(run.config).eval.sets.items())
     model = load(model_path, device)
     protocols = [
-        open_protocol(path, model.contract.size, model.needs_flip, batch_size, name=name) for name, path in on
+        open_protocol(path, model.contract.size, model.needs_flip, batch_size, name=name, limit=limit)
+        for name, path in on
     ]
     _check_names([protocol.name for protocol in protocols])
-    results: list[Result] = [protocol.measure(model.encoder) for protocol in protocols]
+    extraction = Extraction(_features(run, model) if cache and run else None, dist)
+    results: list[Result] = [protocol.measure(model.encoder, extraction) for protocol in protocols]
     page = out or (run.report if run else model_path.with_name("report.html"))
-    history = run.read_metrics() if run else []
-    write_report(page, results, history, str(model_path), _info(run, model.info), pictures=pictures)
+    if dist is None or dist.is_main:
+        history = run.read_metrics() if run else []
+        write_report(page, results, history, str(model_path), _info(run, model.info), pictures=pictures)
     return results, page
+
+
+def _features(run: RunDir, model: Model) -> FeatureCache | None:
+    if not isinstance(model.encoder, TorchEncoder):
+        return None
+    return FeatureCache(run.features, {"weights": model.weights_digest(), "computed": model.encoder.setting})
 
 
 def _check_names(names: Sequence[str]) -> None:
@@ -76,7 +96,7 @@ def _info(run: RunDir | None, model_info: Any) -> dict[str, dict[str, Any]]:
     info: dict[str, dict[str, Any]] = {}
     if run is not None:
         if run.plan.is_file():
-            info["Plan"] = json.loads(run.plan.read_text())
+            info["Plan"] = read_json(run.plan, dict, "delete it: the report does without")
         config = load_config(run.config).model_dump(mode="json")
         info["Config"] = {f"{part}.{key}": v for part, keys in config.items() for key, v in keys.items()}
     if model_info:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from facescale.arrays import FloatArray
-from facescale.evaluate.embedding import decoded_batches, embed_images
-from facescale.evaluate.fold_rules import PairResult, one_sided_folds
+from facescale.evaluate.embedding import Extraction, embed_set
+from facescale.evaluate.fold_rules import PAIR_RULES, PairResult, one_sided_folds
 from facescale.evaluate.metrics import (
     MIN_FALSE_ACCEPTS,
     OperatingPoint,
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from facescale.evaluate.embedding import Embed
 
 FARS = (1e-1, 1e-2, 1e-3, 1e-4)
+DEFAULT_RULE = "insightface"
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ class VerificationResult:
         name: of the protocol.
         pairs: the protocol.
         scores: (N,) cosine of each pair.
-        accuracy: accuracy by folds, by insightface's rule.
+        accuracy: accuracy by folds.
+        rule: how a fold took its threshold from the others: a key of `PAIR_RULES`.
         curve: the exact ROC.
         points: threshold and TAR at each requested false-accept rate.
         mean_norm: mean length of the raw embeddings (insightface prints it as XNorm).
@@ -49,6 +51,7 @@ class VerificationResult:
     pairs: Pairs
     scores: FloatArray
     accuracy: PairResult
+    rule: str
     curve: Roc
     points: tuple[OperatingPoint, ...]
     mean_norm: float
@@ -57,10 +60,15 @@ class VerificationResult:
     size: int
     scaled: Mapping[str, int]
 
+    @property
+    def deviation(self) -> float:
+        """Spread of the accuracy over the folds, as the rule defines it."""
+        return PAIR_RULES[self.rule].deviation(self.accuracy)
+
     def figures(self) -> Iterator[tuple[str, float]]:
         """Yield (name, value) of every scalar, without rates that the set is too small for."""
         yield "accuracy", self.accuracy.mean
-        yield "accuracy_std", self.accuracy.std
+        yield "accuracy_std", self.deviation
         yield "auc", self.curve.auc
         yield "eer", self.curve.eer
         for point in self.points:
@@ -73,14 +81,22 @@ class VerificationResult:
     def summary(self) -> str:
         """One line of figures in percent."""
         points = "".join(f", TAR@FAR={p.far:g} {p.tar:.2%}" for p in self.points if p.supported)
+        rule = "" if self.rule == DEFAULT_RULE else f" (rule {self.rule})"
         return (
-            f"{self.name}: accuracy {self.accuracy.mean:.2%} +- {self.accuracy.std:.2%}, "
+            f"{self.name}: accuracy{rule} {self.accuracy.mean:.2%} +- {self.deviation:.2%}, "
             f"AUC {self.curve.auc:.4f}, EER {self.curve.eer:.2%}{points}"
         )
 
+    @property
+    def _thresholds_are(self) -> str:
+        return "squared_distance_thresholds" if PAIR_RULES[self.rule].is_distance else "cosine_thresholds"
+
     def notes(self) -> list[str]:
         """A sentence for each thing that makes a figure less than it seems, or leaves it out."""
-        notes = [
+        notes = [f"{self.name}: {remark}" for remark in self.pairs.remarks]
+        if self.rule != DEFAULT_RULE:
+            notes.append(f"{self.name}: accuracy by rule {self.rule}: {PAIR_RULES[self.rule].meaning}")
+        notes += [
             f"{self.name}: {count:,} images are {size} and were scaled to {self.size}x{self.size}; the "
             "network wants faces aligned to that size"
             for size, count in self.scaled.items()
@@ -109,9 +125,11 @@ class VerificationResult:
             "flip": self.flip,
             "accuracy": {
                 "mean": self.accuracy.mean,
-                "std": self.accuracy.std,
+                "rule": self.rule,
+                "rule_meaning": PAIR_RULES[self.rule].meaning,
+                "std": self.deviation,
                 "folds": self.accuracy.folds.tolist(),
-                "squared_distance_thresholds": self.accuracy.thresholds.tolist(),
+                self._thresholds_are: self.accuracy.thresholds.tolist(),
                 "val": self.accuracy.val,
                 "val_std": self.accuracy.val_std,
                 "val_far": self.accuracy.far,
@@ -138,6 +156,7 @@ class Verification:
         flip: add the embedding of the mirrored image.
         batch_size: images in one forward pass.
         fars: false-accept rates at which thresholds are computed.
+        rule: how a fold takes its threshold from the others: a key of `PAIR_RULES`.
     """
 
     name: str
@@ -146,16 +165,18 @@ class Verification:
     flip: bool = True
     batch_size: int = 128
     fars: tuple[float, ...] = FARS
+    rule: str = DEFAULT_RULE
 
     def run(self, embed: "Embed") -> Iterator[tuple[str, float]]:
         """Yield (name, value) of every scalar; see `measure`."""
         return self.measure(embed).figures()
 
-    def measure(self, embed: "Embed") -> VerificationResult:
+    def measure(self, embed: "Embed", extraction: Extraction | None = None) -> VerificationResult:
         """Embed every image of the protocol once and score its pairs.
 
         Args:
             embed: uint8 RGB tensor (B, size, size, 3) -> raw embeddings (B, D).
+            extraction: where known embeddings are.
 
         Raises:
             ValueError: an image cannot be read, embeddings are not finite, the network is in training mode.
@@ -163,8 +184,16 @@ class Verification:
         pairs = self.pairs
         used, row = np.unique(np.concatenate([pairs.a, pairs.b]), return_inverse=True)
         sizes: Counter[str] = Counter()
-        batches = decoded_batches(pairs.images, used.tolist(), self.size, self.batch_size, sizes=sizes)
-        embedded = embed_images(embed, batches, self.flip)
+        embedded = embed_set(
+            embed,
+            pairs.images,
+            used.tolist(),
+            size=self.size,
+            flip=self.flip,
+            batch_size=self.batch_size,
+            extraction=extraction,
+            sizes=sizes,
+        )
         in_pair_order_2ND = embedded.unit_ND[row.reshape(2, -1).T.ravel()].astype(np.float64)
         scores = np.einsum("nd,nd->n", in_pair_order_2ND[0::2], in_pair_order_2ND[1::2])
         curve = roc(scores, pairs.is_same)
@@ -172,7 +201,8 @@ class Verification:
             name=self.name,
             pairs=pairs,
             scores=scores,
-            accuracy=pair_accuracy(in_pair_order_2ND, pairs.is_same, fold_ids=pairs.fold),
+            accuracy=pair_accuracy(in_pair_order_2ND, pairs.is_same, self.rule, fold_ids=pairs.fold),
+            rule=self.rule,
             curve=curve,
             points=tuple(operating_point(curve, far) for far in self.fars),
             mean_norm=float(embedded.norm_N.mean()),

@@ -47,7 +47,7 @@ class Checks:
         faces_are: the same in words.
         protocols: (name, path) of those that accuracy is measured on.
         max_drop: how much the figure of a protocol may fall.
-        half_weights: the weights were rounded to fp16.
+        coarse: weights were rounded to fp16, or pixels to grey levels on a second way.
         thresholds: from the caller; None: measured where the file's precision changes the scores.
     """
 
@@ -55,7 +55,7 @@ class Checks:
     faces_are: str
     protocols: Sequence[tuple[str, str]] = ()
     max_drop: float = MAX_DROP
-    half_weights: bool = False
+    coarse: bool = False
     thresholds: Mapping[float, Threshold] | None = None
 
 
@@ -84,7 +84,7 @@ def write_checked(form: Form, out: Path, network: Model, card: Card, checks: Che
         AccuracyError: the file is less accurate.
     """
     precision = card.graph.precision if card.graph else "fp32"
-    allowed = _HALF_TOLERANCE if checks.half_weights else PRECISIONS[precision]
+    allowed = _HALF_TOLERANCE if checks.coarse else PRECISIONS[precision]
     with replacing(out) as temporary:
         form.save(temporary, card)
         written = form.open(temporary)

@@ -81,7 +81,7 @@ def _captured(graph: ExportGraph, opset: int, onnx: Any) -> tuple[Any, str]:
                     path,
                     dynamo=False,
                     opset_version=opset,
-                    dynamic_axes={"images": {0: "batch"}, "embedding": {0: "batch"}},
+                    dynamic_axes={"images": graph.free_axes, "embedding": {0: "batch"}},
                     **names,
                 )
                 return onnx.load(path), "tracing"
@@ -91,7 +91,7 @@ def _captured(graph: ExportGraph, opset: int, onnx: Any) -> tuple[Any, str]:
                 (graph.example(),),
                 dynamo=True,
                 opset_version=max(opset, 18),  # the lowest that it writes
-                dynamic_shapes=({0: "batch"},),
+                dynamic_shapes=(graph.free_axes,),
                 verbose=False,
                 **names,
             )
@@ -104,13 +104,15 @@ def describe(card: Card) -> str:
     contract, graph = card.contract, card.graph or Graph()
     side = contract.size
     takes = f"uint8 RGB pixels (batch, {side}, {side}, 3)"
+    if graph.uint8_input and contract.resize == "area":
+        takes = f"uint8 RGB pixels (batch, height, width, 3), which it scales to {side} x {side}"
     if not graph.uint8_input:
         takes = (
             f"float32 (batch, 3, {side}, {side}), channels {contract.colour}, "
             f"(v - {contract.mean:g}) / {contract.std:g} of pixel values 0..255"
         )
-    if graph.input_size:
-        takes += ", which the graph scales to what the network wants"
+        if contract.resize == "area":
+            takes += "; pictures of another size scaled by area average (bicubic to enlarge)"
     gives = "embedding of that one view, not normalised"
     if contract.flip and not graph.unit_output:
         gives += "; add that of the mirrored image and divide by the length before comparing by cosine"

@@ -78,8 +78,9 @@ class CompiledPackage:
 
 
 def _captured(graph: ExportGraph) -> torch.export.ExportedProgram:
+    axes = dict.fromkeys(graph.free_axes, torch.export.Dim.DYNAMIC)
     with torch.no_grad():
-        return torch.export.export(graph, (graph.example(),), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+        return torch.export.export(graph, (graph.example(),), dynamic_shapes=(axes,))
 
 
 class GraphEncoder:

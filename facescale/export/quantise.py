@@ -88,12 +88,20 @@ def quantise(file: OnnxFile, card: Card, faces_NHW3: Pixels) -> str:
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax,
-            nodes_to_exclude=[node.name for node in file.model.graph.node if "/resize/" in node.name],
+            nodes_to_exclude=_around_the_network(file.model),
         )
         file.model = onnx.load(quantised)
     file.writer = f"{file.writer}, static int8"
     weights = b"".join(one.SerializeToString() for one in file.model.graph.initializer)
     return hashlib.sha256(f"{card.fingerprint}".encode() + weights).hexdigest()[:32]
+
+
+def _around_the_network(model: Any) -> list[str]:
+    """Names of the nodes that prepare pixels or scale the embedding, which stay as they are."""
+    inside = [node.name.startswith("/network/") for node in model.graph.node]
+    if not any(inside):  # the dynamo exporter names nodes otherwise
+        return []
+    return [node.name for node, within in zip(model.graph.node, inside, strict=True) if not within]
 
 
 def _reader(faces_NHW3: Pixels, card: Card) -> Any:

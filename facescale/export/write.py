@@ -13,7 +13,7 @@ from torch import nn
 from facescale.arrays import Pixels
 from facescale.export.accuracy import Accuracy, protocols_of
 from facescale.export.checked import MAX_DROP, PRECISIONS, Checks, Form, write_checked
-from facescale.export.graph import ExportGraph, seen_from_outside
+from facescale.export.graph import ExportGraph
 from facescale.export.onnx_writer import OnnxFile
 from facescale.export.parity import pick_faces
 from facescale.export.program import CompiledPackage, Program
@@ -64,7 +64,6 @@ def export(
     images: str | Path | Pixels | None = None,
     uint8_input: bool = False,
     unit_output: bool = False,
-    input_size: int | None = None,
     precision: str = "fp32",
     half_weights: bool = False,
     opset: int = 17,
@@ -86,12 +85,11 @@ def export(
         out: the file; by default ``export/model.onnx`` of the run.
         images: faces for the comparison: uint8 RGB (N, S, S, 3), or what `facescale.data.open_reader`
             takes; by default those of the run's evaluation set, or synthetic ones.
-        uint8_input: the graph takes uint8 RGB (B, S, S, 3) and prepares it itself; else it takes what the
-            contract makes of that, float32 (B, 3, S, S).
+        uint8_input: the graph takes uint8 RGB (B, S, S, 3) and prepares it itself (where the contract has a
+            resize rule, (B, H, W, 3) of any size); else it takes what the contract makes of that, float32
+            (B, 3, S, S).
         unit_output: the graph returns the final unit embedding (with flip fusion where the contract says
             so), which the thresholds are for; else the raw embedding of one view.
-        input_size: S of the graph's input, which the graph then scales to what the network wants by the
-            loader's rule; by default the network's own.
         precision: "fp32"; "fp16" (the network computes in half precision); "int8" (ONNX, static, weights by
             channel; for convolutional networks).
         half_weights: ONNX: store the weights as fp16, half the file size; they are computed with as fp32.
@@ -112,7 +110,7 @@ def export(
     """
     start = time.perf_counter()
     out = _default_path(model) if out is None else Path(out)
-    graph = Graph(uint8_input, unit_output, input_size or 0, precision)
+    graph = Graph(uint8_input, unit_output, precision)
     _check_options(out, graph, half_weights)
     run = None
     if not isinstance(model, Model):
@@ -122,7 +120,6 @@ def export(
         raise ValueError("int8 costs accuracy and none was measured; name a protocol with --check NAME=PATH")
     network, card = prepared(model, graph, thresholds, info)
     form = _form(out, network.module, card, opset, half_weights)
-    card = replace(card, contract=seen_from_outside(card))
     calibrated_on = ""
     if precision == "int8" and isinstance(form, OnnxFile):
         calibration, calibrated_on = calibration_faces(calibrate_on, run, card.contract.size)
@@ -211,9 +208,5 @@ def _check_options(out: Path, graph: Graph, half_weights: bool) -> None:
     if out.suffix == ".safetensors" and graph != Graph():
         raise ValueError(
             f"'{out}' contains weights but no graph; uint8_input and unit_output are for .onnx and .pt2, "
-            "and so are input_size and precision"
-        )
-    if graph.input_size and not 16 <= graph.input_size <= 1024:
-        raise ValueError(
-            f"input_size = {graph.input_size} must be 16 to 1024 pixels, for aligned faces {SIZE}"
+            "and so is precision"
         )

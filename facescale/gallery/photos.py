@@ -60,6 +60,16 @@ def aligned_only(photo_HW3: Pixels, size: int) -> FoundFace:
     return FoundFace(photo_HW3 if width == size else resized(photo_HW3, size, size))
 
 
+def aligned_of_any_size(photo_HW3: Pixels, size: int) -> FoundFace:
+    """Take a square photo for an aligned face of any size, for a model that was trained on resized ones.
+
+    Raises:
+        ValueError: it is not square.
+    """
+    height, width = photo_HW3.shape[:2]
+    return aligned_only(resized(photo_HW3, size, size) if height == width else photo_HW3, size)
+
+
 def find_face(detector: Detector) -> FindFace:
     """Find the face of a photo with ``detector``; a photo that is an aligned face is taken as it is.
 
@@ -108,6 +118,8 @@ def embed_photos(
     faces: list[Face] = []
     left_out: dict[str, str] = {}
     size = model.contract.size
+    if find is aligned_only and model.contract.resize == "area":
+        find = aligned_of_any_size
     for start in range(0, len(paths), _BATCH):
         found: list[tuple[str, FoundFace]] = []
         for path in paths[start : start + _BATCH]:

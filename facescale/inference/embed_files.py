@@ -49,7 +49,7 @@ def embed_to_file(
     *,
     batch_size: int = 128,
     workers: int = 2,
-    resize: bool = False,
+    resize: bool | None = None,
 ) -> EmbedReport:
     """Write the unit embeddings of every image of ``source`` to ``out``, atomically.
 
@@ -65,7 +65,8 @@ def embed_to_file(
         out: the file.
         batch_size: images per forward pass.
         workers: decoding threads.
-        resize: scale images of another size than the model's instead of leaving them out.
+        resize: scale images of another size than the model's, or leave them out; None: as the model's
+            contract says.
 
     Raises:
         ValueError: another suffix, pyarrow missing, no readable image, embeddings that are not finite.
@@ -83,7 +84,7 @@ def embed_to_file(
         batch_size=batch_size,
         size=model.contract.size,
         workers=workers,
-        resize=resize,
+        resize=model.contract.resize == "area" if resize is None else resize,
         bad=bad,
     )
     for images, index in batches:

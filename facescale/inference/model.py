@@ -8,10 +8,10 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor, nn
 
 from facescale.distributed import pick_device
+from facescale.inference.batches import as_batch
 from facescale.inference.torch_encoder import TorchEncoder
 from facescale.model_card import Card, Contract, Threshold
 from facescale.ops import embed_views, fuse_views, unit
@@ -131,10 +131,19 @@ class Model:
         """32 hex digits; embeddings of equal ones can be compared. An export keeps those of its source."""
         return self.card.fingerprint or _fingerprint(self.module.state_dict(), self.contract)
 
+    def weights_digest(self) -> str:
+        """32 hex digits of the weights in memory and the contract, whatever the file says of itself.
+
+        Raises:
+            ValueError: the model is an exported graph.
+        """
+        return _fingerprint(self.module.state_dict(), self.contract)
+
     def embed(self, images_BHW3: npt.ArrayLike | Tensor, batch_size: int = 128) -> Embeddings:
         """Unit embeddings, float32 (B, d), of aligned faces, uint8 RGB (B, S, S, 3).
 
-        With the contract's ``flip``, the raw embeddings of image and mirror image are added first.
+        With the contract's ``flip``, the raw embeddings of image and mirror image are added first. With its
+        ``resize``, images of another size are scaled as in training; a list may mix sizes.
 
         Raises:
             ValueError: images of another type, shape or size.
@@ -160,38 +169,18 @@ class Model:
     def _in_batches(self, encode: Any, images: npt.ArrayLike | Tensor, batch_size: int) -> Embeddings:
         if batch_size < 1:
             raise ValueError(f"batch_size = {batch_size} must be at least 1")
-        batch = self._checked(images)
+        batch = as_batch(images, self.contract)
         out = np.empty((len(batch), self.embedding_size), np.float32)
         for start in range(0, len(batch), batch_size):
             out[start : start + batch_size] = encode(batch[start : start + batch_size]).cpu().numpy()
         return out
 
-    def _checked(self, images: npt.ArrayLike | Tensor) -> Tensor:
-        array = images if isinstance(images, Tensor) else np.asarray(images)
-        side = self.contract.size
-        kind, shape = str(array.dtype).removeprefix("torch."), tuple(array.shape)
-        if kind != "uint8":
-            raise ValueError(
-                f"images are {kind}, not uint8; pass decoded RGB pixels 0..255, the model normalises them"
-            )
-        if len(shape) != 4 or shape[3] != 3:
-            raise ValueError(
-                f"images have shape {shape}, not (B, {side}, {side}, 3); pass a batch, channels last"
-            )
-        if shape[1:3] != (side, side):
-            raise ValueError(
-                f"images are {shape[2]}x{shape[1]} pixels, the model takes {side}x{side}; align the faces"
-                " to that size first"
-            )
-        if isinstance(array, Tensor):
-            return array
-        # Writable too: torch warns about read-only arrays, and decoded pixels often are read-only.
-        return torch.from_numpy(np.require(array, requirements=("C", "W")))
-
 
 def _fingerprint(state: Mapping[str, Tensor], contract: Contract) -> str:
     """Hash of everything that an embedding depends on (so not of BatchNorm's integer step counters)."""
-    digest = hashlib.sha256(repr(sorted(contract.to_dict().items())).encode())
+    rules = contract.to_dict()
+    rules.pop("resize", None)  # tells which pixels come in; the same pixels have the same embedding
+    digest = hashlib.sha256(repr(sorted(rules.items())).encode())
     for name in sorted(state):
         tensor = state[name].detach()
         if tensor.is_floating_point():

@@ -13,6 +13,11 @@ class TorchEncoder:
 
     unit_output = False
 
+    @property
+    def setting(self) -> str:
+        """Where and how the network computes: other devices and precisions round otherwise."""
+        return f"{self._device.type} {self._precision}"
+
     def __init__(self, module: nn.Module, contract: Contract, device: torch.device, precision: str) -> None:
         self.module = module
         self.embedding_size = int(module.embedding_size)  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ from facescale.data import open_reader
 from facescale.distributed import Dist
 from facescale.heads import Bytes
 from facescale.plan.memory import BackboneBytes, backbone_bytes, skeleton_of
-from facescale.plan.plan import Plan, make_plan
+from facescale.plan.plan import Counts, Plan, make_plan
 from facescale.plan.timing import backbone_seconds, head_seconds
 from facescale.plan.units import gb
 
@@ -76,17 +76,18 @@ def compare(config: Config, plan: Plan, backbone: BackboneBytes, memory: int | N
     Raises:
         ValueError: the head of the config cannot be made.
     """
-    found = [_candidate(config, plan, backbone, memory)]
+    found = [candidate(config, plan, backbone, memory)]
     refusing = margins.build(config.head.margin.name, **config.head.margin.options).refuses
     for name, options in CANDIDATES:
         if name not in refusing and (name, options) != (found[0].head, found[0].options):
             head = HeadConfig(name=name, margin=config.head.margin, **options)
             other = config.model_copy(update={"head": head})
-            found.append(_candidate(other, plan, backbone, memory))
+            found.append(candidate(other, plan, backbone, memory))
     return found
 
 
-def _candidate(config: Config, plan: Plan, backbone: BackboneBytes, memory: int | None) -> Candidate:
+def candidate(config: Config, plan: Plan, backbone: BackboneBytes, memory: int | None) -> Candidate:
+    """What the head of the config needs, alone and with the backbone; arguments as in ``compare``."""
     head = skeleton_of(config, plan)
     needed = head.bytes_needed(plan.part_batch)
     total = backbone.total(head.needs) + needed.device + needed.transient
@@ -184,7 +185,12 @@ class Advice:
 
 
 def advice_for(
-    config: Config, processes: int, device: torch.device, memory: int | None, timed: bool = False
+    config: Config,
+    processes: int,
+    device: torch.device,
+    memory: int | None,
+    timed: bool = False,
+    counts: Counts | None = None,
 ) -> Advice:
     """Plan a run without starting it, and compare what heads would need.
 
@@ -194,11 +200,12 @@ def advice_for(
         device: of each.
         memory: of one device, bytes; None says nothing of what fits.
         timed: also estimate the time of a step, from a few seconds of the real network and head.
+        counts: of the data, which is then not opened.
 
     Raises:
         ValueError: data or config cannot be used.
     """
-    reader = open_reader(config.data.train, min_images=config.data.min_images)
+    reader = counts or open_reader(config.data.train, min_images=config.data.min_images)
     plan = make_plan(config, Dist(0, processes, device), reader)
     backbone = backbone_bytes(config, plan)
     found = compare(config, plan, backbone, memory)

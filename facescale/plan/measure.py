@@ -86,13 +86,13 @@ def measure_head(case: Case) -> tuple[float, int | None]:
     first = heads.build("full", 500, case.embedding_size, case.margin, dist)
     _step(first, 2, 0)  # loads libraries; a larger batch would leave memory that hides a part of the peak
     del first
-    before = _peak_memory(dist.device)
+    before = peak_memory(dist.device)
     head = heads.build(case.name, case.num_ids, case.embedding_size, case.margin, dist, **case.options)
     head.fill()  # in an empty container there is nothing to compare with
     times: list[float] = []
     while len(times) <= _UNTIMED or sum(times[_UNTIMED:]) < case.seconds:
         times.append(_step(head, case.batch_size, len(times)))
-    after = _peak_memory(dist.device)
+    after = peak_memory(dist.device)
     if before is None or after is None:
         return median(times[_UNTIMED:]), None
     return median(times[_UNTIMED:]), max(0, after - before)  # it may fit into what the first head has left
@@ -131,8 +131,12 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _peak_memory(device: torch.device) -> int | None:
-    """Most memory that this process has taken so far, where the system tells (Linux): of the GPU, or all."""
+def peak_memory(device: torch.device) -> int | None:
+    """Most memory that this process has taken so far in bytes, where the system tells (Linux).
+
+    Args:
+        device: whose memory; a CPU's is all memory of the process.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return _kernel_figure("/proc/self/status", "VmHWM")

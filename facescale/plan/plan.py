@@ -2,13 +2,12 @@
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
 from facescale import heads
 from facescale.config import Config, duration_steps
-from facescale.data.readers.base import Reader
 from facescale.data.sampling.base import num_items
 from facescale.distributed import Dist
 from facescale.plan.check import check_components
@@ -53,6 +52,36 @@ class Plan:
         return asdict(self)
 
 
+class Counted(Protocol):
+    """What a plan needs to know of the data: a reader has it."""
+
+    @property
+    def num_ids(self) -> int:
+        """Number of identities."""
+        ...
+
+    def __len__(self) -> int:
+        """Number of images."""
+        ...
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Data that is not at hand, by its numbers.
+
+    Attributes:
+        num_ids: identities.
+        num_images: images.
+    """
+
+    num_ids: int
+    num_images: int
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return self.num_images
+
+
 def pick_precision(name: str, device: torch.device) -> str:
     """Resolve ``auto``: bf16 where the device multiplies in it, else fp32.
 
@@ -69,7 +98,7 @@ def pick_precision(name: str, device: torch.device) -> str:
     return "bf16" if device.type == "cpu" and torch.cpu._is_avx512_bf16_supported() else "fp32"
 
 
-def make_plan(config: Config, dist: Dist, reader: Reader) -> Plan:
+def make_plan(config: Config, dist: Dist, reader: Counted) -> Plan:
     """Derive the plan of a run.
 
     Raises:

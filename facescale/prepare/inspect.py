@@ -12,6 +12,7 @@ import numpy as np
 from facescale.arrays import IntArray
 from facescale.data.loading.decode import decode_noting
 from facescale.data.loading.prefetch import in_order
+from facescale.data.notes import alignment_notes, source_notes
 from facescale.data.readers.base import BadRecordError, Reader, passed_over
 from facescale.data.readers.pictures import listed
 from facescale.data.sampling.counter_rng import ORDER, permuted
@@ -197,7 +198,7 @@ def _report(reader: Reader, found: _Findings) -> DataReport:
         conflicts=names(conflicts),
         passed_over=dict(passed_over(reader).most_common()),
         unusual=dict(found.unusual.most_common()),
-        hints=list(_hints(counts, found, mean, len(repeated), len(conflicts))),
+        hints=[*_hints(counts, found, mean, len(repeated), len(conflicts)), *_notes(reader, found)],
     )
 
 
@@ -234,6 +235,16 @@ def _repeats(reader: Reader, images: list[_Image]) -> tuple[list[tuple[int, int]
     return same, different
 
 
+def _differ_in_size(found: _Findings) -> bool:
+    return len({side for image in found.images for side in (image.width, image.height)}) > 1
+
+
+def _notes(reader: Reader, found: _Findings) -> list[str]:
+    if _differ_in_size(found):
+        return source_notes(reader)
+    return [*source_notes(reader), *alignment_notes(reader, len(found.images) + len(found.bad))]
+
+
 def _hints(
     counts: IntArray,
     found: _Findings,
@@ -244,7 +255,7 @@ def _hints(
     singles = int((counts == 1).sum())
     if singles:
         yield f"{singles:,} identities have only one image; data.min_images = 2 excludes them"
-    if len({side for image in found.images for side in (image.width, image.height)}) > 1:
+    if _differ_in_size(found):
         yield "images differ in size or are not square; align the photos first (facescale prepare)"
     if mean[2] > mean[0] + 4:  # skin is redder than it is blue under nearly all light
         yield "blue is stronger than red, which is unusual for faces; were the images written as BGR?"

@@ -1,11 +1,11 @@
 """The whole pipeline on synthetic faces: train, evaluate, export."""
 
 from collections.abc import Callable
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from facescale.config import Config
+from facescale.config.packaged import FOLDER
 from facescale.distributed import Dist
 from facescale.evaluate.run_protocols import evaluate
 from facescale.export.write import ExportReport, export
@@ -16,8 +16,7 @@ from facescale.train import Result, train
 
 def demo_config(settings: list[str]) -> Config:
     """The config of the demo, with ``settings`` on top."""
-    with resources.as_file(resources.files("facescale.recipes") / "demo.toml") as path:
-        return read_config(path, settings)
+    return read_config(FOLDER / "demo.toml", settings)
 
 
 def demo(

@@ -44,7 +44,11 @@ def build_task(config: Config, plan: Plan, dist: Dist, centres: Path) -> Recogni
     average = Twin(backbone, momentum=train.ema, schedule="warmup", buffers="copy") if train.ema else None
     twin = _build_twin(config, backbone, dist) if head.needs.key_views else None
     torch.manual_seed(train.seed + 1 + dist.rank)  # dropout differs between processes
-    contract = Contract(size=int(backbone.input_size), flip=config.eval.flip)  # type: ignore[arg-type]
+    contract = Contract(
+        size=int(backbone.input_size),  # type: ignore[arg-type]
+        flip=config.eval.flip,
+        resize="area" if config.data.resize else "none",
+    )
     info = {"data": config.data.train, "num_ids": plan.num_ids, "num_images": plan.num_images}
     return RecognitionTask(
         backbone,

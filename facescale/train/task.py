@@ -1,6 +1,7 @@
 """Backbone, head and the networks that follow them: turns a batch into a loss, images into embeddings."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from facescale.inference.torch_encoder import TorchEncoder
 from facescale.inference.weights import read_card, save_model
 from facescale.model_card import Card
 from facescale.ops import autocast, unit
+from facescale.train.tensors import copied
 from facescale.train.twin import Twin
 
 # V views, B batch of this process, H W height and width, D embedding size
@@ -173,6 +175,19 @@ class RecognitionTask(nn.Module):
         """Raw float32 embeddings (B, D) of uint8 images by the evaluated network, in evaluation mode."""
         return self._encoder(images_BHW3)
 
+    @contextmanager
+    def statistics_of_main(self) -> Iterator[None]:
+        """Inside: the evaluated network has the main process's batch statistics, which are those it saves."""
+        own = list(self.evaluated.buffers())
+        kept = [x.clone() for x in own]
+        for x in own:
+            self._dist.broadcast(x)
+        try:
+            yield
+        finally:
+            for x, before in zip(own, kept, strict=True):
+                x.copy_(before)
+
     def keep_thresholds(self, results: Sequence[Result]) -> None:
         """Keep the thresholds of an evaluation (of its first pair protocol), to be saved with the weights."""
         thresholds = thresholds_of(results)
@@ -182,7 +197,7 @@ class RecognitionTask(nn.Module):
     # ---- state --------------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint needs beside the evaluated network (``write_model``) and the head's rows."""
+        """What a checkpoint needs beside the evaluated network (``model_to_save``) and the head's rows."""
         return {
             "head": self.head.state_dict(),
             "trained_backbone": None if self.average is None else self.backbone.state_dict(),
@@ -190,15 +205,15 @@ class RecognitionTask(nn.Module):
             "twin": None if self.twin is None else self.twin.state_dict(),
         }
 
-    def write_model(self, path: Path) -> None:
-        """Save the evaluated network with its card."""
-        card = self.card
-        save_model(
-            path, self.evaluated.state_dict(), card.backbone or {}, card.contract, card.thresholds, card.info
-        )
+    def model_to_save(self, copy: bool) -> Callable[[Path], None]:
+        """What saves the evaluated network with its card; with a ``copy``, as they are now."""
+        card, weights = self.card, self.evaluated.state_dict()
+        spec = (card.backbone or {}, card.contract, card.thresholds, card.info)
+        weights = copied(weights) if copy else weights
+        return lambda path: save_model(path, weights, *spec)
 
     def load_state(self, state: dict[str, Any], folder: Path) -> None:
-        """Restore what ``state``, ``write_model`` and the head's ``save_rows`` wrote to ``folder``."""
+        """Restore what ``state``, ``model_to_save`` and the head's ``rows_to_save`` wrote to ``folder``."""
         model = folder / "model.safetensors"
         self.card = replace(self.card, thresholds=read_card(model).thresholds)
         self.evaluated.load_state_dict(load_file(model))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from facescale.data.spec import key_values, parse_options, split_name, split_root, split_sources
+from facescale.data.spec import key_values, parse_options, split_name, split_options, split_sources
 
 KINDS = {"pairs": int, "share": float, "split": str}
 
@@ -40,8 +40,9 @@ def test_an_existing_path_wins_over_a_name(tmp_path: Path, monkeypatch: pytest.M
     assert split_name("t=lfw=a.csv") == ("t", "lfw=a.csv")
     assert split_name("a.csv?root=x=y") == ("", "a.csv?root=x=y")
     assert split_name("n=a.csv?root=x=y") == ("n", "a.csv?root=x=y")
-    assert split_root("b?root=c.csv") == ("b?root=c.csv", None)
-    assert split_root("b?root=c.csv?root=d") == ("b?root=c.csv", "d")
+    assert split_options("b?root=c.csv", ["root"]) == ("b?root=c.csv", {})
+    assert split_options("b?root=c.csv?root=d", ["root"]) == ("b?root=c.csv", {"root": "d"})
+    assert split_name("lfw=a.csv?rule=ffc") == ("", "lfw=a.csv?rule=ffc")
 
 
 def test_what_does_not_exist_is_split_at_the_first_sign() -> None:
@@ -49,7 +50,25 @@ def test_what_does_not_exist_is_split_at_the_first_sign() -> None:
     assert split_name("nowhere") == ("", "nowhere")
     assert split_name("nowhere.csv?root=x") == ("", "nowhere.csv?root=x")
     assert split_name("=nowhere") == ("", "=nowhere")
-    assert split_root("nowhere.csv?root=C++ a&b 50%25") == ("nowhere.csv", "C++ a&b 50%25")
+    root = split_options("nowhere.csv?root=C++ a&b 50%25", ["root"])
+    assert root == ("nowhere.csv", {"root": "C++ a&b 50%25"})
+    assert split_name("ijb:nowhere?rule=ffc") == ("", "ijb:nowhere?rule=ffc")
+    assert split_name("x=ijb:nowhere?rule=ffc") == ("x", "ijb:nowhere?rule=ffc")
+    assert split_name("x=ijb:nowhere?features=/") == ("x", "ijb:nowhere?features=/")
+    assert split_name("ijb:nowhere?features=/") == ("", "ijb:nowhere?features=/")
+
+
+def test_options_follow_a_path() -> None:
+    text = "ijb/IJBC?features=a&b=c.npy&rule=ffc"
+    values = {"features": "a&b=c.npy", "rule": "ffc"}
+    assert split_options(text, ["rule", "features"]) == ("ijb/IJBC", values)
+    assert split_options("a?b", ["rule"]) == ("a?b", {})
+    with pytest.raises(
+        ValueError, match=r"has no option 'rul' \(did you mean 'rule'\?\); after '\?' may stand"
+    ):
+        split_options("x?rul=ffc", ["rule"])
+    with pytest.raises(ValueError, match="has 'rule' twice"):
+        split_options("x?rule=ffc&rule=facex", ["rule"])
 
 
 def test_options_have_the_types_of_their_keys() -> None:

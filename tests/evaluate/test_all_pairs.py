@@ -37,16 +37,6 @@ def test_tar_is_that_of_the_exact_roc(people: int, images: int, noise: float, se
         assert np.mean(scores[~same] > found.thresholds[far] + 1e-6) <= far
 
 
-def test_only_the_highest_impostor_scores_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    highest = all_pairs._Highest(5)
-    rng = np.random.default_rng(0)
-    scores = rng.standard_normal(3_000_000).astype(np.float32)
-    for part in np.array_split(scores, 7):
-        highest.add(part[part > highest.bound])
-    assert highest.ranked().tolist() == np.sort(scores)[::-1][:5].tolist()
-    assert highest.bound == highest.ranked()[-1]
-
-
 def test_rates_that_the_set_does_not_support_are_named() -> None:
     found = verify_all_pairs(*embeddings(10, 4, 0.5, 0), (0.1, 1e-6))
     assert found.unsupported == (1e-6,) and list(found.tar) == [0.1]

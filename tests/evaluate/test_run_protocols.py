@@ -1,14 +1,18 @@
 """What ``facescale evaluate`` does: protocols by name, results that keep the names."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from facescale import backbones
 from facescale.config import Config
 from facescale.evaluate.run_protocols import evaluate
+from facescale.inference.torch_encoder import TorchEncoder
 from facescale.train import train
 
 NAMES = ["my set", "a=b?root=c", "../Ünïcode ✓"]
@@ -51,3 +55,40 @@ def test_a_set_of_any_name_is_trained_on_and_evaluated_again(tiny_config: Config
     again, _ = evaluate(result.run.path, [], tmp_path / "page.html", False, 16, "cpu")
     assert [one.name for one in again] == NAMES
     assert dict(again[0].figures())["accuracy"] == result.metrics["my set/accuracy"]
+
+
+def test_a_run_keeps_embeddings_and_uses_them_for_any_batch_size_and_protocol(
+    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run, run, ignore=shutil.ignore_patterns("features"))
+    embedded: list[int] = []
+    original = TorchEncoder.__call__
+
+    def counting(self: TorchEncoder, images: torch.Tensor) -> torch.Tensor:
+        embedded.append(len(images))
+        return original(self, images)
+
+    monkeypatch.setattr(TorchEncoder, "__call__", counting)
+
+    def measured(batch_size: int = 16, cache: bool = True) -> tuple[int, list[float]]:
+        embedded.clear()
+        results, _ = evaluate(run, [("x", DRAWN)], tmp_path / "x.html", False, batch_size, "cpu", cache)
+        return sum(embedded), results[0].scores.tolist()
+
+    asked, first = measured()
+    assert asked > 0 and (run / "features").is_dir()
+    assert measured(batch_size=3) == (0, first)
+    asked_again, computed = measured(batch_size=3, cache=False)
+    assert asked_again > 0 and computed == pytest.approx(first, abs=1e-5)
+    model = next(path for path in (run / "checkpoints").rglob("model.safetensors"))
+    weights = load_file(model)
+    for path in (run / "checkpoints").rglob("model.safetensors"):
+        with safe_open(path, "pt") as file:
+            save_file({k: v * 1.5 for k, v in weights.items()}, path, file.metadata())  # same card
+    assert measured()[0] > 0
+
+
+def test_a_weights_file_of_its_own_keeps_no_embeddings(weights: Path, tmp_path: Path) -> None:
+    evaluate(weights, [("x", DRAWN)], None, False, 16, "cpu", limit=4)
+    assert not [path for path in tmp_path.rglob("*.npy")]

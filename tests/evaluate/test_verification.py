@@ -13,6 +13,7 @@ from PIL import Image
 from facescale.data.images import IndexedImages
 from facescale.evaluate import EVALS
 from facescale.evaluate.embedding import decoded_batches, embed_images
+from facescale.evaluate.fold_rules import PAIR_RULES
 from facescale.evaluate.protocols.open import open_protocol
 from facescale.evaluate.protocols.pairs import Pairs, stratified_folds
 from facescale.evaluate.verification import Verification
@@ -62,6 +63,21 @@ def test_rates_without_enough_impostors_are_said_not_shown() -> None:
     points = {point["far"]: point for point in result.to_dict()["operating_points"]}
     assert [points[far]["supported"] for far in (0.1, 0.01, 0.001, 0.0001)] == [True, False, False, False]
     assert points[0.1]["threshold_low"] <= points[0.1]["threshold"] <= points[0.1]["threshold_high"]
+
+
+@pytest.mark.parametrize("rule", PAIR_RULES)
+def test_a_rule_is_chosen_by_name_and_shown(rule: str) -> None:
+    protocol = open_protocol(f"synthetic:pairs=40,folds=2?rule={rule}", 32)
+    result = protocol.measure(pixels_as_embedding)
+    accuracy = result.to_dict()["accuracy"]
+    assert accuracy["rule"] == rule and accuracy["rule_meaning"] == PAIR_RULES[rule].meaning
+    shown = [note for note in result.notes() if f"accuracy by rule {rule}: " in note]
+    is_default = rule == "insightface"
+    assert bool(shown) != is_default and (f"accuracy (rule {rule})" in result.summary()) != is_default
+    assert accuracy["std"] == dict(result.figures())["accuracy_std"] == result.deviation
+    folds = np.array(accuracy["folds"])
+    expected = {"insightface": folds.std(), "facex": folds.std(ddof=1) / 2**0.5}
+    assert result.deviation == pytest.approx(expected.get(rule, folds.std() / 2**0.5))
 
 
 def test_result_does_not_depend_on_the_batch_size() -> None:
@@ -132,7 +148,7 @@ def test_a_bad_image_is_named() -> None:
 
 
 def test_every_listed_evaluator_opens_a_protocol() -> None:
-    assert list(EVALS) == ["verification", "identification", "all_pairs", "ijb"]
+    assert list(EVALS) == ["verification", "identification", "all_pairs", "ijb", "megaface"]
     for kind in ("identification", "all_pairs"):
         assert EVALS[kind]("synthetic:ids=4,images=2", name="x").name == "x"
     with pytest.raises(ValueError, match="name the folder of IJB-B or IJB-C"):
@@ -165,7 +181,14 @@ def test_protocols_are_opened_by_what_they_are(tmp_path: Path) -> None:
         ("{tmp}", "has no pairs.txt; sample pairs .*'facescale pairs"),
         ("{tmp}/x.json", r"'.*x.json' is not a pair protocol; give a .txt"),
         ("{tmp}/x.json?root=y", r"'.*x.json' with \?root=y is not a pair protocol; give a .txt"),
-        ("{tmp}/x.json?roots=y", r"'.*x.json\?roots=y' does not exist; name .* with \?root=FOLDER"),
+        (
+            "{tmp}/x.json?roots=y",
+            r"has no option 'roots' \(did you mean 'root'\?\); after '\?' may stand: root=",
+        ),
+        (
+            "{tmp}/x.json?rule=fft",
+            r"rule=fft is not known \(did you mean 'ffc'\?\); choose one of: insightface",
+        ),
         ("synthetic:pair=9", r"has no key 'pair' \(did you mean 'pairs'\?\); the keys are: pairs, seed"),
         ("synthetic:pairs=many", "'pairs' of 'synthetic:pairs=many' is 'many'; it must be a whole number"),
         ("synthetic:pairs=7", "7 pairs do not make 10"),

@@ -14,11 +14,13 @@ from torch import nn
 
 import facescale
 from facescale import backbones
+from facescale.data.loading.decode import resized
 from facescale.data.synthetic.faces import SyntheticFaces
 from facescale.evaluate.run_protocols import evaluate
 from facescale.export.parity import ParityError
+from facescale.export.resize import area_resize
 from facescale.export.write import export
-from facescale.inference.load import load_onnx
+from facescale.inference.load import load, load_onnx
 from facescale.inference.model import Model
 from facescale.inference.weights import load_model, save_model
 from facescale.model_card import KEY, Card, Contract, Graph, Threshold
@@ -61,6 +63,31 @@ class Tiny(nn.Module):
 def tiny() -> Model:
     torch.manual_seed(0)
     return Model.of(Tiny().eval(), Card(Contract(size=32), SPEC), "cpu")
+
+
+def test_a_graph_that_takes_pixels_resizes_as_the_contract_says(tmp_path):
+    torch.manual_seed(0)
+    contract = Contract(size=32, resize="area", flip=False)
+    model = Model.of(Tiny().eval(), Card(contract, SPEC), "cpu")
+    for suffix in (".onnx", ".pt2"):
+        export(model, tmp_path / f"m{suffix}", uint8_input=True)
+    session = onnxruntime.InferenceSession(tmp_path / "m.onnx")
+    program = torch.export.load(tmp_path / "m.pt2").module()
+    for height, width in ((64, 50), (20, 24), (32, 32)):
+        images = np.random.default_rng(0).integers(0, 256, (2, height, width, 3), dtype=np.uint8)
+        expected = model.embed_raw(images)
+        same(session.run(None, {"images": images})[0], expected)
+        same(program(torch.from_numpy(images)).detach().numpy(), expected)
+    same(load(tmp_path / "m.onnx", device="cpu").embed_raw(images), expected)
+    assert "height, width, 3), which it scales to 32 x 32" in onnx.load(tmp_path / "m.onnx").doc_string
+
+
+def test_the_area_filter_is_that_of_the_loader_up_to_one_grey_level():
+    for height, width in ((250, 250), (113, 200), (112, 112), (60, 75)):
+        pixels = np.random.default_rng(1).integers(0, 256, (height, width, 3), dtype=np.uint8)
+        found = area_resize(torch.from_numpy(pixels)[None], 112)[0].numpy().astype(int)
+        difference = np.abs(found - resized(pixels, 112, 112))
+        assert difference.max() <= 1 and (difference > 0).mean() < 0.2
 
 
 def same(a: np.ndarray, b: np.ndarray) -> None:
@@ -147,7 +174,6 @@ def test_the_metadata_is_readable_json_and_the_doc_string_says_what_goes_in(tiny
     assert tree["graph"] == {
         "uint8_input": False,
         "unit_output": False,
-        "input_size": 0,
         "precision": "fp32",
     }
     assert "float32 (batch, 3, 32, 32), channels RGB, (v - 127.5) / 127.5" in file.doc_string

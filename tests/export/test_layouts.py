@@ -17,7 +17,7 @@ from facescale.export.huggingface import write_hub
 from facescale.export.mfr import check_submission, write_submission
 from facescale.export.onnx_writer import OnnxFile
 from facescale.inference.model import Model
-from facescale.model_card import Card, Contract, Graph
+from facescale.model_card import Card, Contract
 
 SPEC = {"name": "mbf_s", "embedding_size": 32, "options": {"input_size": 56}}
 
@@ -84,8 +84,8 @@ def test_what_the_server_refuses_is_refused(
     model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def file(half: bool = False, side: int = 112) -> onnx.ModelProto:
-        card = Card(model.contract, SPEC, graph=Graph(input_size=side))
-        return OnnxFile(ExportGraph(model.module, card), 13, half).model
+        graph = ExportGraph(model.module, Card(model.contract, SPEC), Contract(size=side))
+        return OnnxFile(graph, 13, half).model
 
     check_submission(file())
     with pytest.raises(ValueError, match=r"weights is 16 bits or fewer in .* and must be fp32"):

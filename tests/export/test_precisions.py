@@ -98,18 +98,6 @@ def test_fp16_halves_the_weights_and_keeps_the_embeddings(model: Model, tmp_path
     assert next(model.module.parameters()).dtype is torch.float32, "the model itself is left as it was"
 
 
-def test_a_graph_with_scaling_takes_aligned_faces_and_says_so(model: Model, tmp_path: Path) -> None:
-    export(model, tmp_path / "m.onnx", uint8_input=True, unit_output=True, input_size=112)
-    loaded = facescale.load(tmp_path / "m.onnx", "cpu")
-    assert loaded.contract.size == 112
-    large = np.random.default_rng(1).integers(0, 256, (3, 112, 112, 3), np.uint8)
-    from facescale.export.graph import same_faces
-
-    np.testing.assert_allclose(loaded.embed(large), model.embed(same_faces(large, 56)), atol=2e-3)
-    text = onnx.load(tmp_path / "m.onnx").doc_string
-    assert "uint8 RGB pixels (batch, 112, 112, 3), which the graph scales" in text
-
-
 def test_accuracy_before_and_after_stands_in_report_and_file(model: Model, tmp_path: Path) -> None:
     report = export(model, tmp_path / "m.safetensors", check=[PAIRS])
     (one,) = report.accuracy
@@ -188,7 +176,6 @@ def test_calibration_uses_training_images_of_a_run_unless_told(tmp_path: Path) -
             "half_weights does not go with precision 'fp16'",
         ),
         ("m.safetensors", {"precision": "fp16"}, "contains weights but no graph"),
-        ("m.onnx", {"input_size": 8}, "input_size = 8 must be 16 to 1024 pixels"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(

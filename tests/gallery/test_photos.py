@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from facescale.gallery import photos
-from facescale.gallery.photos import aligned_only, face_finder, find_face
+from facescale.gallery.photos import aligned_of_any_size, aligned_only, face_finder, find_face
 from facescale.prepare.align import TEMPLATE
 from facescale.prepare.detect import Face
 
@@ -47,6 +47,12 @@ def test_an_aligned_face_is_taken_as_it_is(side: int) -> None:
     aligned = np.full((side, side, 3), 77, np.uint8)
     found = find_face(at())(aligned, 56)
     assert (found.pixels == 77).all() and found.quality == 1
+
+
+def test_a_square_photo_is_an_aligned_face_for_a_model_that_resizes() -> None:
+    assert aligned_of_any_size(np.full((250, 250, 3), 9, np.uint8), 112).pixels.shape == (112, 112, 3)
+    with pytest.raises(ValueError, match="it is 410x330 pixels and not an aligned face"):
+        aligned_of_any_size(PHOTO, 112)
 
 
 def test_a_photo_without_a_face_is_a_sentence() -> None:

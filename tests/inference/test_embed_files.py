@@ -117,6 +117,14 @@ def test_images_of_another_size_are_resized_on_request(model, tmp_path):
     assert report.num_images == 2
 
 
+def test_images_of_another_size_are_resized_where_the_contract_says_so(tmp_path):
+    model = Model.of(Blocks(), Card(Contract(size=32, resize="area")), "cpu")
+    source = SyntheticFaces(2, 1, size=48)
+    assert embed_to_file(model, source, tmp_path / "e.npz").num_images == 2
+    with pytest.raises(ValueError, match="48x48 pixels where 32x32 is wanted"):
+        embed_to_file(model, source, tmp_path / "e.npz", resize=False)
+
+
 def test_a_flat_folder_of_photos_has_no_identities(model, tmp_path):
     photos = tmp_path / "photos"
     photos.mkdir()

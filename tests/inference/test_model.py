@@ -14,6 +14,7 @@ from torch import nn
 
 import facescale
 from facescale import backbones
+from facescale.data.loading.decode import resized
 from facescale.inference.model import Model
 from facescale.inference.weights import load_model, save_model
 from facescale.model_card import KEY, Card, Contract, Threshold
@@ -169,6 +170,26 @@ def test_the_fingerprint_follows_weights_and_contract_only(network, weights, tmp
     name = next(name for name in state if name.endswith("running_var"))
     assert saved({**state, name: state[name] * 1.0001}) != same
     assert saved(state, Contract(flip=False)) != same
+
+
+def test_a_contract_that_resizes_takes_images_of_any_size(network):
+    model = Model.of(Mean().eval(), Card(Contract(size=16, resize="area")), "cpu")
+    images = [
+        np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8) for size in ((32, 20), (9, 9))
+    ]
+    expected = model.embed(np.stack([resized(image, 16, 16) for image in images]))
+    assert np.array_equal(model.embed(images), expected)
+    assert np.array_equal(model.embed(images[0][None]), expected[:1])
+    assert np.array_equal(model.embed(torch.from_numpy(images[1])[None]), expected[1:])
+    with pytest.raises(ValueError, match=r"images have shape \(1, 9, 3\)"):
+        model.embed([images[1][0]])
+
+
+def test_the_resize_rule_is_no_part_of_the_fingerprint(network):
+    assert (
+        Model.of(network, Card(Contract(resize="area"), SPEC), "cpu").fingerprint
+        == Model.of(network, Card(Contract(), SPEC), "cpu").fingerprint
+    )
 
 
 def test_a_failed_save_leaves_the_old_file(network, weights, tmp_path):

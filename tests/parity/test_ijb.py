@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from facescale.evaluate import ijb
+from facescale.evaluate.distractors import search_distractors
 from facescale.evaluate.histogram import histogram_roc
-from facescale.evaluate.identification import distractor_rank1, pooled_recall, search, search_histogram
+from facescale.evaluate.identification import pooled_recall, search, search_histogram
 
 Golden = tuple[dict[str, Any], Any]
 
@@ -115,8 +116,9 @@ def test_f2c_histogram_on_ijbc_agrees(section_h: Golden) -> None:
 
 def test_megaface_rank_one_agrees(section_i: Golden) -> None:
     expected, arrays = section_i[0]["rank1"], section_i[1]
-    rank1 = distractor_rank1(arrays["probe_feats"], arrays["probe_labels"], arrays["distractor_feats"])
-    assert rank1 == pytest.approx(expected["accuracy"], abs=1e-12)
+    found = search_distractors(arrays["probe_feats"], arrays["probe_labels"], arrays["distractor_feats"])
+    assert found.at_rank(1) == pytest.approx(expected["accuracy"], abs=1e-12)
+    assert len(found.rank_P) == expected["total_ordered_mate_pairs"]
 
 
 def test_megaface_histogram_agrees(section_i: Golden) -> None:

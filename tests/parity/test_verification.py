@@ -61,7 +61,7 @@ def test_accuracy_after_pca_is_within_one_pair_in_each_fold(section_g: Golden) -
 def test_f2c_fold_accuracy_and_thresholds_agree(section_g: Golden, name: str, rule: str) -> None:
     expected, arrays = section_g[0][name], section_g[1]
     score, is_same = arrays[f"{name}/score"], arrays[f"{name}/label"] == 1
-    result = PAIR_RULES[rule](
+    result = PAIR_RULES[rule].folds(
         np.broadcast_to(score, (10, len(score))), is_same, contiguous_folds(len(score), 10)
     )
     # The reference keeps its accuracies in float32.

@@ -122,6 +122,8 @@ def test_embed_scales_images_if_told_so(
     words = ("embed", toy_run, large_faces, "--out", tmp_path / "e.npz", "--device", "cpu")
     code, out, err = facescale(*words)
     assert code != 0 or "skipped" in out, (code, out, err)
+    code, out, err = facescale(*words, "--no-resize")
+    assert code != 0 or "skipped" in out, (code, out, err)
     code, out, _ = facescale(*words, "--resize", "--batch-size", 3)
     assert code == 0 and out.startswith("4 embeddings in") and "skipped" not in out
     assert np.load(tmp_path / "e.npz")["embeddings"].shape == (4, D)

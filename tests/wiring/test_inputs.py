@@ -146,7 +146,9 @@ def test_images_of_another_size_are_scaled_if_the_config_says_so(tmp_path: Path)
     larger = "data.train=synthetic:ids=12,images=8,size=40"
     with pytest.raises(ValueError, match="40"):
         train_toy(tmp_path / "off", larger)
-    assert train_toy(tmp_path / "on", larger, "data.resize=true").finished
+    done = train_toy(tmp_path / "on", larger, "data.resize=true")
+    assert done.finished
+    assert load(done.run.path, device="cpu").contract.resize == "area", "the rule travels with the weights"
 
 
 def test_identities_with_few_images_are_left_out(make_folder: Callable[..., Path], tmp_path: Path) -> None:

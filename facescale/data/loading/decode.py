@@ -102,7 +102,7 @@ def decode_into(out: Pixels, data: bytes | Pixels, *, resize: bool = False) -> t
         if not resize:
             raise BadRecordError(
                 f"image is {pixels.shape[1]}x{pixels.shape[0]} pixels where {out.shape[1]}x{out.shape[0]} is"
-                " wanted; align the photos first, or allow resizing"
+                " wanted; align the photos (facescale prepare), or resize them (data.resize = true)"
             )
         pixels = resized(pixels, out.shape[1], out.shape[0])
     np.copyto(out, pixels)

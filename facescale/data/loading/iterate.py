@@ -1,6 +1,5 @@
 """Images of a source, decoded ahead by threads, batch by batch and in order."""
 
-from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
@@ -14,7 +13,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, and protocols are read and d
     from torch import Tensor
 
 Failures = list[tuple[int, str]]  # (place in the batch, reason)
-Report = tuple[Failures, Counter[str]]
+Report = tuple[Failures, dict[int, tuple[int, int]]]  # and index -> (width, height)
 
 
 def iter_images(
@@ -26,7 +25,7 @@ def iter_images(
     workers: int = 2,
     resize: bool = False,
     bad: dict[int, str] | None = None,
-    sizes: Counter[str] | None = None,
+    sizes: dict[int, tuple[int, int]] | None = None,
 ) -> Generator[tuple["Tensor", "Tensor"], None, None]:
     """Images of a source in order: for evaluation and embedding.
 
@@ -38,7 +37,7 @@ def iter_images(
         workers: decoding threads.
         resize: scale images of another size instead of treating them as unreadable.
         bad: receives index -> reason of unreadable images, which are then left out.
-        sizes: receives the number of images by "WIDTHxHEIGHT", as they were before scaling.
+        sizes: receives index -> (width, height), as they were before scaling.
 
     Yields:
         uint8 (B, size, size, 3) RGB images and their int64 (B,) indices in ``images``.
@@ -52,11 +51,11 @@ def iter_images(
     buffers = Buffers((batch_size, size, size, 3), pin=torch.cuda.is_available())
 
     def fill(batch: Sequence[int], out: "Tensor", part: range) -> Report:
-        pixels, failed, found = out.numpy(), [], Counter[str]()
+        pixels, failed, found = out.numpy(), [], dict[int, tuple[int, int]]()
         for place in part:
             try:
                 height, width = decode_into(pixels[place], images[batch[place]], resize=resize)
-                found[f"{width}x{height}"] += 1
+                found[batch[place]] = (width, height)
             except BadRecordError as error:
                 failed.append((place, str(error)))
         return failed, found
@@ -72,7 +71,7 @@ def iter_images(
         failed = [failure for failures, _ in reports for failure in failures]
         if sizes is not None:
             for _, found in reports:
-                sizes += found
+                sizes |= found
         if failed:
             if bad is None:
                 place, reason = failed[0]

@@ -56,6 +56,12 @@ def passed_over(reader: Reader) -> Counter[str]:
     return Counter() if found is None else found
 
 
+def repeated_sources(reader: Reader) -> Sequence[str]:
+    """Sources of a joined set that it holds more than once."""
+    found: Sequence[str] = getattr(reader, "repeated", ())
+    return found
+
+
 def identity_names(reader: Reader) -> Sequence[str]:
     """What the source calls each identity: a folder's name, an original label; else its number."""
     names: Sequence[str] | None = getattr(reader, "names", None)

@@ -1,12 +1,13 @@
 """Readers made of readers: several sources as one set, and part of a set."""
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 
 from facescale.arrays import IntArray, Pixels
-from facescale.data.readers.base import Reader, identity_names, passed_over
+from facescale.data.readers.base import Reader, identity_names, passed_over, repeated_sources
 
 
 class ConcatReader:
@@ -40,6 +41,15 @@ class ConcatReader:
     def passed_over(self) -> Counter[str]:
         """Files that the sources did not take."""
         return sum((passed_over(reader) for reader in self._readers), Counter[str]())
+
+    @property
+    def repeated(self) -> Sequence[str]:
+        """Sources that are there more than once, under whatever path."""
+        first: dict[str, str] = {}
+        for label in self._labels:
+            first.setdefault(_place_of(label), label)
+        counts = Counter(map(_place_of, self._labels))
+        return [first[place] for place, count in counts.items() if count > 1]
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -81,6 +91,11 @@ class SubsetReader:
         """Files that the source did not take."""
         return passed_over(self._reader)
 
+    @property
+    def repeated(self) -> Sequence[str]:
+        """Sources that the source holds more than once."""
+        return repeated_sources(self._reader)
+
     def __len__(self) -> int:
         return len(self._indices)
 
@@ -91,6 +106,12 @@ class SubsetReader:
     def key(self, index: int) -> str:
         """The source's name for image ``index``."""
         return self._reader.key(int(self._indices[index]))
+
+
+def _place_of(source: str) -> str:
+    """The real path of a source, the same for a record file and for the folder that holds it."""
+    path = os.path.realpath(source) if os.path.exists(source) else source
+    return path.removesuffix("/train.rec")
 
 
 def with_min_images(reader: Reader, min_images: int) -> Reader:

@@ -1,7 +1,7 @@
 """Protocols on any data set with identities: open-set identification, and every pair."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,9 +10,10 @@ from facescale.arrays import FloatArray, IntArray
 from facescale.data.images import ReaderImages
 from facescale.data.readers.base import Reader
 from facescale.evaluate.all_pairs import MOST_KEPT, verify_all_pairs
-from facescale.evaluate.embedding import decoded_batches, embed_images
+from facescale.evaluate.embedding import Extraction, embed_set
 from facescale.evaluate.figures import Figures
 from facescale.evaluate.identification import search
+from facescale.evaluate.protocols.subset import first_people, part_note
 
 if TYPE_CHECKING:
     from facescale.evaluate.embedding import Embed
@@ -33,6 +34,7 @@ class DataSet:
         size: side of the images that the network takes, in pixels; others are resized.
         flip: add the embedding of the mirrored image.
         batch_size: images in one forward pass.
+        limit: most images; the first people by number, whole.
     """
 
     name: str
@@ -41,23 +43,35 @@ class DataSet:
     size: int = 112
     flip: bool = True
     batch_size: int = 128
+    limit: int | None = None
 
     def run(self, embed: "Embed") -> Iterator[tuple[str, float]]:
         """Yield (name, value) of every scalar; see ``measure``."""
         return self.measure(embed).figures()
 
-    def measure(self, embed: "Embed") -> Figures:
+    def measure(self, embed: "Embed", extraction: Extraction | None = None) -> Figures:
         """Embed every image once and measure.
 
         Args:
             embed: uint8 RGB tensor (B, size, size, 3) -> raw embeddings (B, D).
+            extraction: where known embeddings are.
 
         Raises:
             ValueError: an image cannot be read, or the set is not fit for the protocol.
         """
-        images = ReaderImages(self.reader)
-        batches = decoded_batches(images, range(len(images)), self.size, self.batch_size)
-        return self._measured(embed_images(embed, batches, self.flip).unit_ND, self.reader.ids)
+        used = first_people(self.reader.ids, self.limit)
+        embedded = embed_set(
+            embed,
+            ReaderImages(self.reader),
+            used.tolist(),
+            size=self.size,
+            flip=self.flip,
+            batch_size=self.batch_size,
+            extraction=extraction,
+        )
+        figures = self._measured(embedded.unit_ND, self.reader.ids[used])
+        note = part_note(len(used), len(self.reader), "images", "the first people by number, whole")
+        return replace(figures, remarks=note + figures.remarks)
 
     def _measured(self, unit_ND: FloatArray, ids: IntArray) -> Figures:
         raise NotImplementedError
@@ -113,7 +127,7 @@ class EveryPair(DataSet):
         notes = tuple(_why_not(far, found.num_impostor) for far in found.unsupported)
         counts = {
             "images": len(ids),
-            "people": self.reader.num_ids,
+            "people": len(np.unique(ids)),
             "genuine pairs": found.num_genuine,
             "impostor pairs": found.num_impostor,
         }

@@ -1,28 +1,26 @@
 """IJB-B and IJB-C as InsightFace packs them: lists, landmarks and loosely cropped images in one folder."""
 
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from facescale.arrays import BoolArray, FloatArray, IntArray, Pixels
-from facescale.data.loading.decode import decode
-from facescale.data.readers.base import BadRecordError
-from facescale.data.readers.folder import read_file
+from facescale.arrays import BoolArray, FloatArray, IntArray
 from facescale.evaluate import ijb
-from facescale.evaluate.embedding import embed_images
+from facescale.evaluate.embedding import Extraction, embed_set
 from facescale.evaluate.figures import Figures
 from facescale.evaluate.metrics import MIN_FALSE_ACCEPTS
+from facescale.evaluate.protocols.aligned import Align, AlignedImages
+from facescale.evaluate.protocols.subset import first_people, linked, part_note
 
 if TYPE_CHECKING:
     from facescale.evaluate.embedding import Embed
 
 FPIRS = (1e-1, 1e-2)
 IMAGES = "loose_crop"
-Align = Callable[[Pixels, FloatArray, int], Pixels]
 
 
 @dataclass(frozen=True)
@@ -40,6 +38,7 @@ class IjbLists:
         is_genuine: (P,).
         galleries: (rows, 2) each, template and subject.
         probes: (rows, 2), the same.
+        remarks: what a reader of the figures should know of the lists.
     """
 
     folder: Path
@@ -52,6 +51,47 @@ class IjbLists:
     is_genuine: BoolArray
     galleries: tuple[IntArray, ...]
     probes: IntArray
+    remarks: tuple[str, ...] = ()
+
+    def limited(self, limit: int | None) -> "IjbLists":
+        """The templates of the first people, whole, with ``limit`` images at most; all without a limit.
+
+        Templates of a genuine pair or of one subject show one person.
+
+        Raises:
+            ValueError: no genuine or no impostor pair is left.
+        """
+        if limit is None or limit >= len(self.files):
+            return self
+        ids, row_N = np.unique(self.templates, return_inverse=True)
+        subjects = np.concatenate([np.empty((0, 2), np.int64), *self.galleries, self.probes])
+        subjects = subjects[np.argsort(subjects[:, 1], kind="stable")]
+        same = subjects[1:, 1] == subjects[:-1, 1]
+        of_one = np.stack([subjects[:-1, 0][same], subjects[1:, 0][same]], axis=1)
+        edges = np.searchsorted(ids, np.concatenate([self.pairs[self.is_genuine], of_one]))
+        edges = edges.clip(max=len(ids) - 1)
+        person_T = linked(len(ids), edges[:, 0], edges[:, 1])
+        used = first_people(person_T[row_N], limit)
+        kept = np.unique(self.templates[used])
+        among = np.isin(self.pairs, kept).all(axis=1)
+        if len(np.unique(self.is_genuine[among])) < 2:
+            raise ValueError(
+                f"a limit of {limit} images leaves no genuine or no impostor pair of '{self.folder}'; "
+                "use a larger one"
+            )
+        return replace(
+            self,
+            files=[self.files[index] for index in used],
+            templates=self.templates[used],
+            medias=self.medias[used],
+            landmarks=self.landmarks[used],
+            detector_score=self.detector_score[used],
+            pairs=self.pairs[among],
+            is_genuine=self.is_genuine[among],
+            galleries=tuple(rows[np.isin(rows[:, 0], kept)] for rows in self.galleries),
+            probes=self.probes[np.isin(self.probes[:, 0], kept)],
+            remarks=part_note(len(used), len(self.files), "images", "the first people, whole"),
+        )
 
 
 def read_ijb(folder: Path) -> IjbLists:
@@ -160,16 +200,26 @@ class Ijb:
         """Yield (name, value) of every scalar; see ``measure``."""
         return self.measure(embed).figures()
 
-    def measure(self, embed: "Embed") -> Figures:
+    def measure(self, embed: "Embed", extraction: Extraction | None = None) -> Figures:
         """Align and embed every image, fuse templates, score pairs, search galleries.
 
         Args:
             embed: uint8 RGB tensor (B, size, size, 3) -> raw embeddings (B, D).
+            extraction: where known embeddings are.
 
         Raises:
             ValueError: an image cannot be read or aligned; lists that do not fit.
         """
-        embedded = embed_images(embed, self._batches(), self.flip)
+        lists = self.lists
+        embedded = embed_set(
+            embed,
+            AlignedImages(lists.folder / IMAGES, lists.files, lists.landmarks, self.align, self.size),
+            range(len(lists.files)),
+            size=self.size,
+            flip=self.flip,
+            batch_size=self.batch_size,
+            extraction=extraction,
+        )
         return self.score(embedded.unit_ND * embedded.sum_norm_N[:, None])
 
     def score(self, features_ND: FloatArray) -> Figures:
@@ -179,7 +229,7 @@ class Ijb:
         verified = ijb.verify(templates, lists.pairs, lists.is_genuine, drop_collinear=True)
         impostors = int((~lists.is_genuine).sum())
         values: dict[str, float] = {}
-        notes = []
+        notes = list(lists.remarks)
         for far, tar in sorted(verified.tar.items(), reverse=True):
             values[f"tar@far={far:g}"] = tar
             if far * impostors < MIN_FALSE_ACCEPTS:
@@ -196,17 +246,3 @@ class Ijb:
             "probes": len(np.unique(lists.probes, axis=0)),
         }
         return Figures(self.name, "ijb", str(lists.folder), values, counts, tuple(notes))
-
-    def _batches(self) -> Iterator[Pixels]:
-        lists = self.lists
-        for start in range(0, len(lists.files), self.batch_size):
-            names = lists.files[start : start + self.batch_size]
-            batch = np.empty((len(names), self.size, self.size, 3), np.uint8)
-            for place, name in enumerate(names):
-                path = lists.folder / IMAGES / name
-                try:
-                    photo = decode(read_file(path))
-                    batch[place] = self.align(photo, lists.landmarks[start + place], self.size)
-                except (BadRecordError, ValueError) as error:
-                    raise ValueError(f"image '{path}' of the protocol cannot be used: {error}") from None
-            yield batch

@@ -6,10 +6,13 @@ from pathlib import Path
 
 from facescale.data import open_reader
 from facescale.data.images import ReaderImages
-from facescale.data.spec import parse_options, split_root
+from facescale.data.spec import parse_options, split_options
 from facescale.data.synthetic.faces import synthetic_pairs
+from facescale.evaluate.fold_rules import PAIR_RULES
 from facescale.evaluate.protocols.data_set import DataSet, EveryPair, Identification
 from facescale.evaluate.protocols.ijb_lists import Ijb, read_ijb
+from facescale.evaluate.protocols.megaface import NOISES, RULES, MegaFace, read_megaface
+from facescale.evaluate.protocols.options import chosen
 from facescale.evaluate.protocols.pair_bin import read_bin
 from facescale.evaluate.protocols.pair_lists import read_csv, read_lfw
 from facescale.evaluate.protocols.pairs import Pairs
@@ -18,19 +21,26 @@ from facescale.prepare.align import align
 
 _DRAWN = "synthetic:"
 _OPTIONS = {"pairs": int, "seed": int, "folds": int, "nuisance": float}
+Opened = Verification | DataSet | Ijb | MegaFace
 
 
 def open_protocol(
-    path: str, size: int = 112, flip: bool = True, batch_size: int = 128, name: str = ""
-) -> Verification | DataSet | Ijb:
+    path: str,
+    size: int = 112,
+    flip: bool = True,
+    batch_size: int = 128,
+    name: str = "",
+    limit: int | None = None,
+) -> Opened:
     """Open a protocol: ``KIND:PATH`` of a kind in ``KINDS``, or pairs (see ``open_verification``).
 
     Args:
-        path: as above; a path that exists is taken as it is.
+        path: as above; a path that exists is taken as it is. Options follow as ``?key=value&key=value``.
         size: side of the images that the network takes, in pixels.
         flip: add the embedding of the mirrored image.
         batch_size: images in one forward pass.
         name: what its results are called; by default the name of its file, folder or kind.
+        limit: measure on a fixed part: so many pairs, or images of whole people.
 
     Raises:
         ValueError: the path does not exist, is not a protocol, or is damaged.
@@ -38,65 +48,123 @@ def open_protocol(
     kind, _, rest = path.partition(":")
     opener = KINDS.get(kind)
     if opener is None or os.path.exists(path):
-        return open_verification(path, size, flip, batch_size, name=name)
-    return opener(rest, size, flip, batch_size, name=name)
+        return open_verification(path, size, flip, batch_size, name=name, limit=limit)
+    return opener(rest, size, flip, batch_size, name=name, limit=limit)
 
 
 def open_verification(
-    path: str, size: int = 112, flip: bool = True, batch_size: int = 128, name: str = ""
+    path: str,
+    size: int = 112,
+    flip: bool = True,
+    batch_size: int = 128,
+    name: str = "",
+    limit: int | None = None,
 ) -> Verification:
     """Verification of pairs: LFW folder or list, CSV, insightface .bin, ``synthetic:pairs=2000``.
 
     ``path`` is a folder with LFW's pairs.txt and images, such a .txt, a .csv of pairs, an insightface .bin,
-    or ``synthetic:pairs=2000,seed=0,folds=10,nuisance=1``. For lists of images that lie elsewhere:
-    PATH?root=FOLDER, both as the file system spells them (nothing is decoded).
+    or ``synthetic:pairs=2000,seed=0,folds=10,nuisance=1``. Options: ``root=FOLDER`` for lists of images that
+    lie elsewhere (as the file system spells it, nothing is decoded), ``rule=`` one of
+    `facescale.evaluate.fold_rules.PAIR_RULES`.
 
     Raises:
         ValueError: nothing there, not a protocol of pairs, or damaged.
     """
-    if path.startswith(_DRAWN) and not os.path.exists(path):
-        return Verification(name or "synthetic", _open_synthetic(path, size), size, flip, batch_size)
-    place, root = split_root(path)
-    pairs = _open_files(Path(place), root)
-    return Verification(name or Path(place).stem, pairs, size, flip, batch_size)
+    place, options = split_options(path, ("root", "rule"))
+    rule = chosen(options, "rule", list(PAIR_RULES))
+    if place.startswith(_DRAWN) and not os.path.exists(place):
+        pairs, default_name = _open_synthetic(place, size), "synthetic"
+    else:
+        pairs, default_name = _open_files(Path(place), options.get("root")), Path(place).stem
+    return Verification(name or default_name, pairs.limited(limit), size, flip, batch_size, rule=rule)
 
 
 def open_identification(
-    path: str, size: int = 112, flip: bool = True, batch_size: int = 128, name: str = ""
+    path: str,
+    size: int = 112,
+    flip: bool = True,
+    batch_size: int = 128,
+    name: str = "",
+    limit: int | None = None,
 ) -> Identification:
     """Open-set identification on any data set: ``identification:DATA``.
 
     Raises:
         ValueError: no such data set.
     """
-    return Identification(name or "identification", path, open_reader(path), size, flip, batch_size)
+    return Identification(name or "identification", path, open_reader(path), size, flip, batch_size, limit)
 
 
 def open_all_pairs(
-    path: str, size: int = 112, flip: bool = True, batch_size: int = 128, name: str = ""
+    path: str,
+    size: int = 112,
+    flip: bool = True,
+    batch_size: int = 128,
+    name: str = "",
+    limit: int | None = None,
 ) -> EveryPair:
     """Verification over every pair of any data set, as MFR does it: ``all_pairs:DATA``.
 
     Raises:
         ValueError: no such data set.
     """
-    return EveryPair(name or "all_pairs", path, open_reader(path), size, flip, batch_size)
+    return EveryPair(name or "all_pairs", path, open_reader(path), size, flip, batch_size, limit)
 
 
-def open_ijb(path: str, size: int = 112, flip: bool = True, batch_size: int = 128, name: str = "") -> Ijb:
+def open_ijb(
+    path: str,
+    size: int = 112,
+    flip: bool = True,
+    batch_size: int = 128,
+    name: str = "",
+    limit: int | None = None,
+) -> Ijb:
     """IJB-B or IJB-C, 1:1 and 1:N, from the folder with meta/ and loose_crop/: ``ijb:FOLDER``.
 
     Raises:
         ValueError: a list is missing or damaged.
     """
-    return Ijb(name or Path(path).name, read_ijb(Path(path)), align, size, flip, batch_size)
+    return Ijb(name or Path(path).name, read_ijb(Path(path)).limited(limit), align, size, flip, batch_size)
 
 
-KINDS: dict[str, Callable[..., Verification | DataSet | Ijb]] = {
+def open_megaface(
+    path: str,
+    size: int = 112,
+    flip: bool = True,
+    batch_size: int = 128,
+    name: str = "",
+    limit: int | None = None,
+) -> MegaFace:
+    """MegaFace challenge 1, rank 1 and TAR among a million distractors: ``megaface:FOLDER``.
+
+    Options: ``features=FOLDER`` reads the devkit's feature files in place of images, ``write=FOLDER`` writes
+    them; ``rule=devkit`` or ``ffc``, ``noise=centre`` or ``remove``.
+
+    Raises:
+        ValueError: a list is missing or damaged, features both read and written, an unknown option.
+    """
+    folder, options = split_options(path, ("features", "write", "rule", "noise"))
+    if {"features", "write"} <= options.keys():
+        raise ValueError(f"'{path}' reads features and writes them; give one of features= and write=")
+    places = {key: Path(options[key]) for key in ("features", "write") if key in options}
+    return MegaFace(
+        name or "megaface",
+        read_megaface(Path(folder)).limited(limit),
+        size,
+        flip,
+        batch_size,
+        chosen(options, "rule", RULES),
+        chosen(options, "noise", NOISES),
+        **places,
+    )
+
+
+KINDS: dict[str, Callable[..., Opened]] = {
     "verification": open_verification,
     "identification": open_identification,
     "all_pairs": open_all_pairs,
     "ijb": open_ijb,
+    "megaface": open_megaface,
 }
 
 

@@ -1,13 +1,14 @@
 """What a verification protocol is: a list of images, and pairs of them in folds."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from facescale.arrays import BoolArray, IntArray
 from facescale.data.images import Images
 from facescale.evaluate.fold_rules import contiguous_folds
+from facescale.evaluate.protocols.subset import first_pairs, part_note
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Pairs:
         b: int64 (N,), index of the second.
         is_same: bool (N,), True where both show one person (a genuine pair).
         fold: int64 (N,), fold of each pair.
+        remarks: what a reader of the figures should know of the list.
 
     Raises:
         ValueError: columns that differ in length, an index without image, one kind of pairs or one fold only.
@@ -32,6 +34,7 @@ class Pairs:
     b: IntArray
     is_same: BoolArray
     fold: IntArray
+    remarks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         lengths = {len(column) for column in (self.a, self.b, self.is_same, self.fold)}
@@ -60,6 +63,19 @@ class Pairs:
     def num_genuine(self) -> int:
         """Number of pairs of one person."""
         return int(np.sum(self.is_same))
+
+    def limited(self, limit: int | None) -> "Pairs":
+        """The first pairs of each kind in every fold, ``limit`` in all; all pairs without a limit.
+
+        Raises:
+            ValueError: so few pairs that only one kind or one fold is left.
+        """
+        if limit is None or limit >= len(self):
+            return self
+        kept = first_pairs(self.is_same, self.fold, limit)
+        note = part_note(limit, len(self), "pairs", "the first of each kind in every fold")
+        columns = {name: getattr(self, name)[kept] for name in ("a", "b", "is_same", "fold")}
+        return replace(self, **columns, remarks=self.remarks + note)
 
 
 def stratified_folds(is_same: BoolArray, num_folds: int = 10) -> IntArray:

@@ -144,7 +144,7 @@ def _tiles(results: Sequence[VerificationResult]) -> list[Element]:
 
 
 def _folds_about(result: VerificationResult) -> str:
-    return f"accuracy, \u00b1 {100 * result.accuracy.std:.2f} over {len(result.accuracy.folds)} folds"
+    return f"accuracy, \u00b1 {100 * result.deviation:.2f} over {len(result.accuracy.folds)} folds"
 
 
 def _comparison(results: Sequence[VerificationResult]) -> Element:
@@ -160,7 +160,7 @@ def _comparison(results: Sequence[VerificationResult]) -> Element:
                 result.name,
                 f"{result.curve.num_genuine:,}",
                 f"{result.curve.num_impostor:,}",
-                f"{_percent(result.accuracy.mean)} \u00b1 {100 * result.accuracy.std:.2f}",
+                f"{_percent(result.accuracy.mean)} \u00b1 {100 * result.deviation:.2f}",
                 f"{result.curve.auc:.4f}",
                 _percent(result.curve.eer),
                 *[_percent(points[far].tar) if far in points else "\u2013" for far in fars],

@@ -149,5 +149,25 @@ def test_damaged_lists_are_one_sentence(tmp_path: Path, damage: Any, message: st
 
 def test_an_image_that_is_missing_is_named(tmp_path: Path) -> None:
     protocol = open_protocol(f"ijb:{write_lists(tmp_path / 'ijb', 'ijbc', small())}")
-    with pytest.raises(ValueError, match=r"image '.*loose_crop/1.jpg' of the protocol cannot be used"):
+    with pytest.raises(ValueError, match=r"image '.*loose_crop/1.jpg' of the protocol cannot be read"):
         protocol.measure(lambda images: images.float().mean(dim=(1, 2)))
+
+
+def test_a_limit_keeps_people_whole_with_their_pairs_and_subjects(tmp_path: Path) -> None:
+    lists = small(
+        templates=[1, 1, 2, 3, 4, 5],
+        medias=[10, 10, 11, 12, 13, 14],
+        scores=[1.0] * 6,
+        pairs=[(1, 3), (1, 2), (2, 4), (1, 5)],
+        same=[True, False, True, False],
+        people={"gallery_G1": [(1, 70), (2, 71)], "probe_mixed": [(3, 70), (4, 71), (5, 72)]},
+    )
+    whole = read_ijb(write_lists(tmp_path / "ijb", "ijbc", lists))
+    part = whole.limited(5)  # 1 and 3 are one person with three images, 2 and 4 another one with two
+    assert part.files == ["1.jpg", "2.jpg", "3.jpg", "4.jpg", "5.jpg"]
+    assert part.pairs.tolist() == [[1, 3], [1, 2], [2, 4]] and part.is_genuine.tolist() == [1, 0, 1]
+    assert part.galleries[0].tolist() == [[1, 70], [2, 71]] and part.probes.tolist() == [[3, 70], [4, 71]]
+    assert part.remarks[0].startswith("limited to 5 of 6 images (the first people, whole)")
+    assert whole.limited(6) is whole and whole.limited(None) is whole
+    with pytest.raises(ValueError, match="a limit of 3 images leaves no genuine or no impostor pair"):
+        whole.limited(3)
