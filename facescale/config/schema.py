@@ -193,6 +193,17 @@ class EvalConfig(Section):
     batch_size: int = Field(128, ge=1, description="images per forward pass")
 
 
+class DistributedConfig(Section):
+    """Several processes: how long they wait for each other."""
+
+    timeout: float = Field(
+        120.0, gt=0, description="seconds that a step waits for another process before the run stops"
+    )
+    first_timeout: float = Field(
+        600.0, gt=0, description="the same while the processes start, up to the end of the first step"
+    )
+
+
 class Config(Section):
     """Everything that a user decides about a run."""
 
@@ -205,6 +216,7 @@ class Config(Section):
     train: TrainConfig = TrainConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     eval: EvalConfig = EvalConfig()
+    distributed: DistributedConfig = DistributedConfig()
 
     def to_toml(self) -> str:
         """TOML text of the fields that were set; reading it back gives the same config."""

@@ -1,7 +1,7 @@
 """Backbone, head and the networks that follow them: turns a batch into a loss, images into embeddings."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from facescale.data.loading.augment import Augment
 from facescale.data.loading.batch import Batch
@@ -145,6 +146,13 @@ class RecognitionTask(nn.Module):
         out = self.head(q_VBD, batch.ids.to(device, non_blocking=True), k_VBD)
         spread = unit(q_VBD[0].detach()).mean(dim=0).square().sum()
         return StepOutput(out.loss, {**out.stats, "spread": spread})
+
+    def gradients_exchanged(self, exchanged: bool) -> AbstractContextManager[None]:
+        """Inside: whether processes average gradients; they must after the last part of a batch only."""
+        net = self._net[0]
+        if exchanged or not isinstance(net, DistributedDataParallel):
+            return nullcontext()
+        return net.no_sync()
 
     def _augmented(self, batch: Batch) -> Tensor:
         """Normalised images (V, B, 3, H, W) on the device."""
