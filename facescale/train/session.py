@@ -13,12 +13,13 @@ from safetensors import SafetensorError
 
 from facescale.checksums import Checksums
 from facescale.config import Config, changed_keys, load_config
-from facescale.data import open_reader
+from facescale.data import open_training_data
 from facescale.data.identities import check_identities, write_identities
 from facescale.data.loading.batch import Batch
 from facescale.data.loading.train_loader import TrainLoader
 from facescale.data.notes import data_notes
-from facescale.data.readers.base import Reader, passed_over
+from facescale.data.readers.base import Reader, image_sources, passed_over
+from facescale.data.sampling.draws import make_draws
 from facescale.data.sampling.multiview import make_sampler
 from facescale.distributed import Dist
 from facescale.evaluate import Evaluator
@@ -116,7 +117,7 @@ def open_session(
     Raises:
         ValueError: config, data and run folder do not fit.
     """
-    reader = open_reader(config.data.train, min_images=config.data.min_images)
+    reader = open_training_data(config.data)
     plan = make_plan(config, dist, reader)
     with ExitStack() as undo:  # a training that cannot begin does not keep others out
         owner = undo.enter_context(closing(Owner(RunDir(run_path), dist)))
@@ -237,6 +238,14 @@ def make_loader(
         keys=needs.key_views,
         identity_pairs=needs.identity_pairs,
         released=needs.released_order,
+        draws=make_draws(
+            reader.ids,
+            config.train.seed,
+            sampling=config.data.sampling,
+            group=config.data.images_per_identity,
+            source_N=image_sources(reader),
+            weights=config.data.weights,
+        ),
     )
     return TrainLoader(
         reader,

@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
+import numpy as np
+
 from facescale.arrays import IntArray, Pixels
 
 
@@ -54,6 +56,12 @@ def passed_over(reader: Reader) -> Counter[str]:
     """Files beside the images that the source did not take, by kind; empty where a source has no files."""
     found: Counter[str] | None = getattr(reader, "passed_over", None)
     return Counter() if found is None else found
+
+
+def image_sources(reader: Reader) -> IntArray:
+    """Number of the joined source that each image is from, int64 (N,); 0 where nothing is joined."""
+    found: IntArray | None = getattr(reader, "sources", None)
+    return np.zeros(len(reader), np.int64) if found is None else found
 
 
 def repeated_sources(reader: Reader) -> Sequence[str]:

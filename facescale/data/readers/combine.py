@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from facescale.arrays import IntArray, Pixels
-from facescale.data.readers.base import Reader, identity_names, passed_over, repeated_sources
+from facescale.data.readers.base import Reader, identity_names, image_sources, passed_over, repeated_sources
 from facescale.data.readers.info_file import data_info
 
 
@@ -42,6 +42,11 @@ class ConcatReader:
     def passed_over(self) -> Counter[str]:
         """Files that the sources did not take."""
         return sum((passed_over(reader) for reader in self._readers), Counter[str]())
+
+    @property
+    def sources(self) -> IntArray:
+        """Source of every image."""
+        return np.repeat(np.arange(len(self._readers)), np.diff(self._starts))
 
     @property
     def info(self) -> dict[str, str]:
@@ -82,12 +87,19 @@ class ConcatReader:
 
 
 class SubsetReader:
-    """The images ``indices`` of ``reader``; identities without any are gone, the others renumbered."""
+    """The images ``indices`` of ``reader``; identities without any are gone, the others renumbered.
 
-    def __init__(self, reader: Reader, indices: IntArray) -> None:
+    Args:
+        reader: the source.
+        indices: int64 (M,), of the images.
+        ids: int64 (M,), their identities in the source's numbers, where they are not the source's.
+    """
+
+    def __init__(self, reader: Reader, indices: IntArray, ids: IntArray | None = None) -> None:
         self._reader = reader
         self._indices = indices
-        self._kept_ids, self.ids = np.unique(reader.ids[indices], return_inverse=True)
+        known = reader.ids[indices] if ids is None else ids
+        self._kept_ids, self.ids = np.unique(known, return_inverse=True)
         self.num_ids = len(self._kept_ids)
 
     @property
@@ -100,6 +112,11 @@ class SubsetReader:
     def passed_over(self) -> Counter[str]:
         """Files that the source did not take."""
         return passed_over(self._reader)
+
+    @property
+    def sources(self) -> IntArray:
+        """Source of every image."""
+        return image_sources(self._reader)[self._indices]
 
     @property
     def info(self) -> dict[str, str]:
