@@ -2,11 +2,11 @@
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from facescale.data.readers.base import Reader, identity_names
+from facescale.data.readers.base import Reader, people_of
 from facescale.data.readers.info_file import data_info, write_info
 from facescale.data.readers.labels_file import LABELS
 from facescale.data.writers import WRITERS
@@ -65,7 +65,7 @@ def convert_data(
     unfinished.mkdir()
     try:
         written = write(reader, unfinished)
-        labels = dict(enumerate(_names(reader)))
+        labels = dict(enumerate(people_of(reader).names))
         (unfinished / LABELS).write_text(
             # Bytes of a name that are not UTF-8 become what JSON reads back as the same name: \udcfc.
             json.dumps(labels, indent=0, ensure_ascii=False),
@@ -77,9 +77,3 @@ def convert_data(
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return Converted(folder, form, written.num_images, written.num_ids, written.bad)
-
-
-def _names(reader: Reader) -> Sequence[str]:
-    """Names of the identities, the original ones where the source was converted itself."""
-    names: Sequence[str] | None = getattr(reader, "original_names", None)
-    return identity_names(reader) if names is None else names

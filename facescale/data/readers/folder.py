@@ -14,6 +14,7 @@ from facescale.data.readers.info_file import INFO, read_info
 from facescale.data.readers.labels_file import LABELS, original_names
 from facescale.data.readers.pictures import is_picture, is_system_folder, kind_of, listed
 from facescale.data.readers.texts import Texts
+from facescale.data.sampling.counter_rng import Uints, hash64_each
 from facescale.guard.limits import FOLDER_DEPTH, IMAGE_BYTES
 from facescale.guard.reading import reason
 
@@ -111,6 +112,17 @@ class FolderReader:
     def original_names(self) -> Sequence[str]:
         """Names of the identities; in an unpacked set those that its labels.json keeps."""
         return original_names(self.root, self.names)
+
+    def image_hashes(self) -> Uints:
+        """See ``base.image_hashes``; names alone, as asking for a size takes a call of the file system."""
+        return hash64_each(self._files.checksums())
+
+    def image_size(self, index: int) -> int:
+        """See ``base.image_size``."""
+        try:
+            return os.stat(f"{self.root}/{self.key(index)}").st_size
+        except OSError:
+            return -1
 
 
 def _identities(root: Path, below: str, passed_over: Counter[str]) -> Iterator[tuple[str, list[str]]]:

@@ -8,7 +8,7 @@ import numpy as np
 from facescale.data.readers.labelled import Labelled
 from facescale.data.readers.shard_files import open_shards
 from facescale.data.readers.shard_index import shard_index
-from facescale.data.sampling.counter_rng import Uints, hash64
+from facescale.data.sampling.counter_rng import Uints, hash64_each
 
 
 class ShardReader(Labelled):
@@ -78,7 +78,7 @@ class ShardReader(Labelled):
 
     def image_hashes(self) -> Uints:
         """A hash of the place of each image, uint64 (N,)."""
-        return hash64(self._index.shard_N, self._index.offset_N, self._index.size_N)
+        return hash64_each(self._index.shard_N, self._index.offset_N, self._index.size_N)
 
     def image_size(self, index: int) -> int:
         """0: the size is part of ``image_hashes``."""

@@ -1,8 +1,14 @@
 """Many short strings in little memory."""
 
 import os
+import zlib
 from array import array
 from collections.abc import Iterable
+from itertools import pairwise
+
+import numpy as np
+
+from facescale.data.sampling.counter_rng import Uints
 
 
 class Texts:
@@ -18,6 +24,12 @@ class Texts:
         for text in texts:
             self._bytes += os.fsencode(text)
             self._ends.append(len(self._bytes))
+
+    def checksums(self) -> Uints:
+        """CRC-32 of each, uint64 (N,)."""
+        block, ends = memoryview(self._bytes), self._ends
+        found = (zlib.crc32(block[start:end]) for start, end in pairwise(ends))
+        return np.fromiter(found, np.uint64, len(self))
 
     def __len__(self) -> int:
         return len(self._ends) - 1
