@@ -42,18 +42,31 @@ def inspect(
     sheet: Annotated[Path | None, typer.Option(help="Contact sheet to write (.png).")] = None,
     sample: Annotated[int, typer.Option(help="Maximum number of images to read; 0 reads all.")] = 10_000,
     edits: EditsOption = None,
+    verify: Annotated[
+        bool,
+        typer.Option("--verify", help="Also check checksums, index and every record; problems exit with 1."),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Summarise a data set: identities, images, sizes, colours, bad records, duplicate images."""
     from facescale.data import open_reader
     from facescale.prepare.contact_sheet import contact_sheet
     from facescale.prepare.inspect import inspect_data
+    from facescale.prepare.verify import verify_data
 
     reader = open_reader(data, edits=edits or [])
-    found = inspect_data(reader, sample=sample or None)
+    found = inspect_data(reader, sample=None if verify else sample or None)
     if sheet:
         contact_sheet(reader, sheet)
-    show(found.to_dict(), as_json, "\n".join(found.lines()))
+    problems = verify_data(data) if verify else []
+    lines = [*found.lines(), *(f"! {problem}" for problem in problems)]
+    if verify:
+        problems += [f"{found.num_bad:,} images are unreadable"] if found.num_bad else []
+        lines.append("verified: " + (f"{len(problems)} problems" if problems else "nothing is wrong"))
+    values = found.to_dict() | ({"problems": problems} if verify else {})
+    show(values, as_json, "\n".join(lines))
+    if problems:
+        raise typer.Exit(1)
 
 
 @app.command("convert-data")

@@ -39,6 +39,11 @@ class LmdbReader(Labelled):
         """
         return read_datum(self._file[self._keys.raw(index)]), int(self.ids[index])
 
+    @property
+    def num_stored(self) -> int:
+        """Number of values in the database."""
+        return len(self._file)
+
     def key(self, index: int) -> str:
         """Key of image ``index``."""
         return self._keys[index]
