@@ -64,8 +64,16 @@ class AugmentConfig(Section):
     brightness: float = Field(0.0, ge=0, le=1, description="brightness changes by up to this share")
     contrast: float = Field(0.0, ge=0, le=1, description="contrast changes by up to this share")
     saturation: float = Field(0.0, ge=0, le=1, description="colourfulness changes by up to this share")
+    hue: float = Field(0.0, ge=0, le=0.5, description="colours turn by up to this share of the circle")
     grey: float = Field(0.0, ge=0, le=1, description="probability of a grey picture")
-    low_resolution: float = Field(0.0, ge=0, le=1, description="probability of a low-resolution picture")
+    mask: float = Field(0.0, ge=0, le=1, description="probability of a drawn face mask")
+    blur: float = Field(0.0, ge=0, le=1, description="probability of Gaussian blur, sigma 0.4 to 2 pixels")
+    resize_down: float = Field(
+        0.0, ge=0, le=1, description="probability of 50-95 % of the side and back, with a plain resize"
+    )
+    low_resolution: float = Field(
+        0.0, ge=0, le=1, description="probability of 20-90 % of the side and back, by area average"
+    )
     erase: float = Field(0.0, ge=0, le=1, description="probability of a blanked rectangle")
 
 
