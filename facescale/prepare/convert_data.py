@@ -66,7 +66,7 @@ def convert_data(
     unfinished.mkdir()
     try:
         written = write(reader, unfinished)
-        labels = dict(enumerate(people_of(reader).names))
+        labels = dict(enumerate(_names(reader)))
         (unfinished / LABELS).write_text(
             # Bytes of a name that are not UTF-8 become what JSON reads back as the same name: \udcfc.
             json.dumps(labels, indent=0, ensure_ascii=False),
@@ -81,3 +81,12 @@ def convert_data(
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return Converted(folder, form, written.num_images, written.num_ids, written.bad)
+
+
+def _names(reader: Reader) -> list[str]:
+    """Original names of the identities; those of joined sources behind the source's."""
+    people = people_of(reader)
+    if len(people.sources) == 1:
+        return list(people.names)
+    sources = [people.sources[number] for number in people.source_N.tolist()]
+    return [f"{source}/{name}" for source, name in zip(sources, people.names, strict=True)]
