@@ -14,6 +14,7 @@ from facescale.cli import (  # noqa: F401  (they register their commands)
     bench,
     data,
     doctor,
+    exporting,
     models,
     people,
     prepare,

@@ -41,6 +41,16 @@ class DataConfig(Section):
     workers: int = Field(2, ge=0, description="decoding threads; no influence on the data")
     resize: bool = Field(False, description="scale images of another size than the backbone takes")
     min_images: int = Field(1, ge=1, description="leave out identities with fewer images")
+    edits: str | list[str] = Field(
+        default_factory=list, description="edit lists: images to drop or move, identities to drop or merge"
+    )
+    sampling: Literal["images", "balanced", "pxk"] = Field(
+        "images", description="each image once per epoch; identities in turn; in turn by groups (P x K)"
+    )
+    images_per_identity: int = Field(4, ge=2, description="pxk: K, successive images of an identity")
+    weights: list[float] = Field(
+        default_factory=list, description="images: how often those of each source come per epoch; all 1"
+    )
     max_bad_share: float = Field(0.01, ge=0, le=1, description="unreadable share that stops the run")
 
 
@@ -54,8 +64,16 @@ class AugmentConfig(Section):
     brightness: float = Field(0.0, ge=0, le=1, description="brightness changes by up to this share")
     contrast: float = Field(0.0, ge=0, le=1, description="contrast changes by up to this share")
     saturation: float = Field(0.0, ge=0, le=1, description="colourfulness changes by up to this share")
+    hue: float = Field(0.0, ge=0, le=0.5, description="colours turn by up to this share of the circle")
     grey: float = Field(0.0, ge=0, le=1, description="probability of a grey picture")
-    low_resolution: float = Field(0.0, ge=0, le=1, description="probability of a low-resolution picture")
+    mask: float = Field(0.0, ge=0, le=1, description="probability of a drawn face mask")
+    blur: float = Field(0.0, ge=0, le=1, description="probability of Gaussian blur, sigma 0.4 to 2 pixels")
+    resize_down: float = Field(
+        0.0, ge=0, le=1, description="probability of 50-95 % of the side and back, with a plain resize"
+    )
+    low_resolution: float = Field(
+        0.0, ge=0, le=1, description="probability of 20-90 % of the side and back, by area average"
+    )
     erase: float = Field(0.0, ge=0, le=1, description="probability of a blanked rectangle")
 
 

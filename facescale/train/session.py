@@ -12,12 +12,13 @@ from safetensors import SafetensorError
 
 from facescale.checksums import Checksums
 from facescale.config import Config, flat_values
-from facescale.data import open_reader
+from facescale.data import open_training_data
 from facescale.data.digest import DataDigest, digest_of
 from facescale.data.loading.batch import Batch
 from facescale.data.loading.train_loader import TrainLoader
 from facescale.data.notes import data_notes
-from facescale.data.readers.base import Reader, passed_over
+from facescale.data.readers.base import Reader, image_sources, passed_over
+from facescale.data.sampling.draws import make_draws
 from facescale.data.sampling.multiview import make_sampler
 from facescale.distributed import Dist, compare_ranks
 from facescale.distributed.agreement import source_digest
@@ -112,7 +113,7 @@ def open_session(
         ValueError: config, data and run folder do not fit.
     """
     _same_program(config, dist)
-    reader = open_reader(config.data.train, min_images=config.data.min_images)
+    reader = open_training_data(config.data)
     plan = make_plan(config, dist, reader)
     check_folder(RunDir(run_path))
     digest = digest_of(reader)
@@ -216,6 +217,14 @@ def make_loader(
         keys=needs.key_views,
         identity_pairs=needs.identity_pairs,
         released=needs.released_order,
+        draws=make_draws(
+            reader.ids,
+            config.train.seed,
+            sampling=config.data.sampling,
+            group=config.data.images_per_identity,
+            source_N=image_sources(reader),
+            weights=config.data.weights,
+        ),
     )
     return TrainLoader(
         reader,
