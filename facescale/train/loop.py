@@ -119,10 +119,13 @@ def _train(session: Session) -> _End:
             task.begin_step(state.step / plan.total_steps, strength, loss_scale=scaler.get_scale())
 
             # ---- Forward and backward, one part of the batch after the other ------------------------------
+            dist.note("forward and backward", state.step)
             outputs = []
-            for part in batch.split(plan.part_batch):
-                output = task(part)
-                scaler.scale(output.loss / config.train.accumulate).backward()
+            parts = list(batch.split(plan.part_batch))
+            for number, part in enumerate(parts, start=1):
+                with task.gradients_exchanged(number == len(parts)):
+                    output = task(part)
+                    scaler.scale(output.loss / config.train.accumulate).backward()
                 outputs.append(output.detach())
             output = StepOutput.mean(outputs)
             scaler.unscale_(optimizer)
@@ -148,6 +151,8 @@ def _train(session: Session) -> _End:
             optimizer.zero_grad(set_to_none=True)
             state.count_step(bad)
             done = state.step == plan.total_steps
+            if state.step == session.first_step + 1:
+                dist.shorten_timeout()
 
             # ---- Log (its figures wait for the device) ----------------------------------------------------
             meter.add(None if bad else output.loss, config.train.batch_size, waited)
@@ -185,6 +190,7 @@ def _train(session: Session) -> _End:
                     return _End.DIVERGED
                 if not sound and done:
                     raise TrainingError(f"the weights are not finite at the end, step {state.step}: {ADVICE}")
+            dist.note("waiting for its batch", state.step)
             if stopping:  # an evaluation that is due now is made up for by the next sitting
                 break
         session.saver.finish()

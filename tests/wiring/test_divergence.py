@@ -15,6 +15,7 @@ from facescale import backbones, margins
 from facescale.config import load_config
 from facescale.data import open_reader
 from facescale.distributed import Dist
+from facescale.evaluate.records import read_records
 from facescale.plan import make_plan
 from facescale.run import RunDir
 from facescale.train import TrainingError, loop, train
@@ -78,8 +79,8 @@ def test_a_dead_network_is_called_dead_and_any_other_is_better(tmp_path: Path) -
     run.keep_best(7, {"unseen/accuracy": 0.1})
     run.keep_best(8, {"unseen/accuracy": 0.9}, dead=True)
     assert run.best() == {"step": 7, "name": "unseen/accuracy", "value": 0.1}
-    (result,) = json.loads((run.evaluations / "step_00000006.json").read_text())
-    assert "the network is dead" in result["notes"][-1]
+    record = read_records(run.results)[-1]
+    assert "the network is dead" in record.result["notes"][-1]
 
 
 # ---- going back -------------------------------------------------------------------------------------------
