@@ -30,7 +30,9 @@ def test_every_command_has_help(facescale, command: str) -> None:  # type: ignor
 def test_a_mistake_is_one_sentence_and_exit_code_2(facescale) -> None:  # type: ignore[no-untyped-def]
     code, out, err = facescale("train", "nowhere.toml")
     assert (code, out) == (2, "")
-    assert err == "facescale: cannot read the config nowhere.toml: No such file or directory\n"
+    assert (
+        err == "facescale: cannot read the config 'nowhere.toml': No such file or directory; check the path\n"
+    )
 
 
 def test_wrong_components_are_all_named(facescale) -> None:  # type: ignore[no-untyped-def]

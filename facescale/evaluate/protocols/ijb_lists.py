@@ -15,6 +15,8 @@ from facescale.evaluate.figures import Figures
 from facescale.evaluate.metrics import MIN_FALSE_ACCEPTS
 from facescale.evaluate.protocols.aligned import Align, AlignedImages
 from facescale.evaluate.protocols.subset import first_people, linked, part_note
+from facescale.guard.limits import LIST_BYTES
+from facescale.guard.reading import check_file, read_text, reason
 
 if TYPE_CHECKING:
     from facescale.evaluate.embedding import Embed
@@ -136,22 +138,19 @@ def read_ijb(folder: Path) -> IjbLists:
 
 def _numbers(path: Path, columns: int) -> IntArray:
     """Whole numbers, (rows, columns); 15 million rows in seconds, without a Python object for each."""
+    check_file(path, "the list", LIST_BYTES)
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # of a text that is not read to its end
         try:
             return np.fromfile(path, np.int64, sep=" ").reshape(-1, columns)
         except OSError as error:
-            raise ValueError(f"cannot read the list '{path}': {error.strerror or error}") from None
+            raise ValueError(f"cannot read the list '{path}': {reason(error)}; check the file") from None
         except (ValueError, DeprecationWarning):
             raise ValueError(f"'{path}' is not a list of {columns} whole numbers a line") from None
 
 
 def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ValueError(f"cannot read the list '{path}': {reason}") from None
+    return read_text(path, "the list", LIST_BYTES).splitlines()
 
 
 def _named_numbers(path: Path, columns: int) -> tuple[list[str], FloatArray]:
