@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from facescale.checksums import model_damage
 from facescale.guard.onnx_graph import check_onnx
 from facescale.guard.reading import check_file, reason
 from facescale.inference.model import Model
@@ -29,12 +30,17 @@ def load(run_or_weights: str | Path, device: str = "auto", precision: str = "fp3
     """
     path = Path(run_or_weights)
     if path.is_dir():
-        inside = path / "model.safetensors"
-        return load_model(inside if inside.is_file() else RunDir.open(path).model_path(), device, precision)
+        if (path / "config.toml").exists() or not (path / "model.safetensors").is_file():
+            return load_model(RunDir.open(path).model_path(), device, precision)
+        path = path / "model.safetensors"
     if not path.exists():
         raise ValueError(f"'{path}' does not exist; name a run folder or a weights file")
     check_file(path, "the weights")
     if path.suffix == ".safetensors":
+        if damage := model_damage(path):
+            raise ValueError(
+                f"the weights '{path}' are damaged ({damage}); use another checkpoint of the run"
+            )
         return load_model(path, device, precision)
     if path.suffix == ".onnx":
         return load_onnx(path, device, precision)
