@@ -178,7 +178,7 @@ class RunDir:
         return [row for row in rows if row and kind in (None, row.get("kind"))]
 
     def _lines(self) -> list[bytes]:
-        if not self.metrics.is_file():
+        if not self.metrics.exists():
             return []
         return read_bytes(self.metrics, "the metrics", LIST_BYTES).splitlines()
 

@@ -38,9 +38,7 @@ def load(run_or_weights: str | Path, device: str = "auto", precision: str = "fp3
     check_file(path, "the weights")
     if path.suffix == ".safetensors":
         if damage := model_damage(path):
-            raise ValueError(
-                f"the weights '{path}' are damaged ({damage}); use another checkpoint of the run"
-            )
+            raise ValueError(f"the weights '{path}' are damaged ({damage}); use another checkpoint")
         return load_model(path, device, precision)
     if path.suffix == ".onnx":
         return load_onnx(path, device, precision)

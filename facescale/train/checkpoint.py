@@ -44,7 +44,7 @@ class TrainState:
 
 
 def damage_of(folder: Path, dist: Dist, checksums: Checksums) -> str:
-    """What is wrong with a checkpoint; empty: nothing. All processes call, each reads a share of the files."""
+    """What is wrong with a checkpoint; empty: nothing. All processes call; each reads some of the files."""
     first, count = checksums.first_damaged(folder, dist.rank, dist.world_size)
     first = int(dist.all_reduce(torch.tensor(first, device=dist.device), "min"))
     return "" if first == count else checksums.describe(folder, first)
