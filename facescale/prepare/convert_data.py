@@ -11,6 +11,7 @@ from facescale.data.readers.base import BadRecordError, Reader, identity_names
 from facescale.data.readers.labels_file import LABELS
 from facescale.data.readers.pictures import picture_suffix
 from facescale.data.writers.recordio import Written, write_records
+from facescale.files import naming_full_disk
 from facescale.registry import lookup
 
 
@@ -52,7 +53,13 @@ def convert_data(reader: Reader, folder: str | Path, *, form: str = "recordio") 
     write = lookup("form", FORMS, form)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"'{folder}' is not an empty folder; choose a new one for the converted data")
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    with naming_full_disk(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        written = _write_whole(reader, folder, write)
+    return Converted(folder, form, written.num_images, written.num_ids, written.bad)
+
+
+def _write_whole(reader: Reader, folder: Path, write: Callable[[Reader, Path], Written]) -> Written:
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir()
@@ -68,7 +75,7 @@ def convert_data(reader: Reader, folder: str | Path, *, form: str = "recordio") 
         unfinished.replace(folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-    return Converted(folder, form, written.num_images, written.num_ids, written.bad)
+    return written
 
 
 def _write_folder(reader: Reader, folder: Path) -> Written:

@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Callable
-from itertools import count
 from pathlib import Path
 
 import pytest
@@ -77,23 +76,37 @@ def stopped(run: RunDir, path: Path) -> RunDir:
     return copy
 
 
-def test_a_damaged_checkpoint_is_said_and_replaced(finished: RunDir, tmp_path: Path) -> None:
-    snapshot = finished.snapshot(4)
+def check_damage(finished: RunDir, path: Path, name: Path, change: Callable[[Path], None]) -> None:
+    """One damage to the newest checkpoint is said, and the end of the run is as if there had been none."""
+    run = stopped(finished, path)
+    change(run.snapshot(4) / name)
+    train(load_config(run.config), run.path)
+    (said,) = [row["message"] for row in run.read_metrics("health") if "damaged" in row["message"]]
+    assert str(run.snapshot(4)) in said and str(name) in said, said
+    assert "the training continues from step 2 and writes the damaged one again" in said
+    found = [one for one in differences(finished.path, run.path) if not one.startswith("metrics.jsonl")]
+    assert not found, (name, change, found)
+    shutil.rmtree(run.path)
+
+
+def files_of(snapshot: Path) -> list[Path]:
     files = [path.relative_to(snapshot) for path in sorted(snapshot.rglob("*")) if path.is_file()]
     assert len(files) >= 6
-    for number, name in zip(count(), files, strict=False):
-        change = KINDS[number % len(KINDS)]
-        if change is zeroed and (snapshot / name).stat().st_size == 0:
-            change = Path.unlink
-        run = stopped(finished, tmp_path / str(number))
-        change(run.snapshot(4) / name)
-        train(load_config(run.config), run.path)
-        (said,) = [row["message"] for row in run.read_metrics("health") if "damaged" in row["message"]]
-        assert str(run.snapshot(4)) in said and str(name) in said, said
-        assert "the training continues from step 2 and writes the damaged one again" in said
-        found = [one for one in differences(finished.path, run.path) if not one.startswith("metrics.jsonl")]
-        assert not found, (name, change, found)
-        shutil.rmtree(run.path)
+    return files
+
+
+def test_a_damaged_checkpoint_is_said_and_replaced(finished: RunDir, tmp_path: Path) -> None:
+    for number, name in enumerate(files_of(finished.snapshot(4))):  # every file, and every kind of damage
+        check_damage(finished, tmp_path / str(number), name, KINDS[number % len(KINDS)])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("change", KINDS)
+def test_every_file_is_damaged_in_every_way(
+    finished: RunDir, tmp_path: Path, change: Callable[[Path], None]
+) -> None:
+    for number, name in enumerate(files_of(finished.snapshot(4))):
+        check_damage(finished, tmp_path / str(number), name, change)
 
 
 @pytest.fixture(scope="module")
