@@ -1,4 +1,4 @@
-"""A full disk is told in a sentence: which disk, for what, how much is missing; nothing half-written stays."""
+"""A full disk is told in a sentence: which disk, for what, how much is missing; nothing half-written."""
 
 import errno
 import os
@@ -18,8 +18,8 @@ def test_what_is_missing_is_said_where_it_is_known(tmp_path: Path) -> None:
         raise ENOSPC
     size = r"\d+\.\d MB"
     assert re.fullmatch(
-        rf"no space left on the disk at /\S* for '{tmp_path}/a/b': {size} are missing \({size} needed, {size} "
-        r"free\); free space there and run the same command again",
+        rf"no space left on the disk at /\S* for '{tmp_path}/a/b': {size} are missing "
+        rf"\({size} needed, {size} free\); free space there and run the same command again",
         str(raised.value),
     )
 
