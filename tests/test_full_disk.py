@@ -25,11 +25,13 @@ def test_what_is_missing_is_said_where_it_is_known(tmp_path: Path) -> None:
 
 
 def test_where_it_is_not_known_what_is_free_is_said(tmp_path: Path) -> None:
-    with pytest.raises(
-        NoSpaceError, match=r"for the report: it takes more than is free \(.* MB\); free space"
+    with (
+        pytest.raises(
+            NoSpaceError, match=r"for the report: it takes more than is free \(.* MB\); free space"
+        ),
+        naming_full_disk(tmp_path, what="the report"),
     ):
-        with naming_full_disk(tmp_path, what="the report"):
-            raise ENOSPC
+        raise ENOSPC
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from facescale.data.readers.base import (
     people_of,
     repeated_sources,
 )
+from facescale.data.readers.info_file import data_info
 from facescale.data.sampling.counter_rng import Uints, hash64_each
 
 
@@ -68,6 +69,15 @@ class ConcatReader:
     def passed_over(self) -> Counter[str]:
         """Files that the sources did not take."""
         return sum((passed_over(reader) for reader in self._readers), Counter[str]())
+
+    @property
+    def info(self) -> dict[str, str]:
+        """What the sources tell of themselves, each text behind the label of its source."""
+        found: dict[str, str] = {}
+        for label, reader in zip(self._labels, self._readers, strict=True):
+            for key, text in data_info(reader).items():
+                found[key] = f"{found[key]}; {label}: {text}" if key in found else f"{label}: {text}"
+        return found
 
     @property
     def repeated(self) -> Sequence[str]:
@@ -132,6 +142,11 @@ class SubsetReader:
     def passed_over(self) -> Counter[str]:
         """Files that the source did not take."""
         return passed_over(self._reader)
+
+    @property
+    def info(self) -> dict[str, str]:
+        """What the source tells of itself."""
+        return data_info(self._reader)
 
     @property
     def repeated(self) -> Sequence[str]:
