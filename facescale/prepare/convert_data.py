@@ -2,7 +2,8 @@
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,17 +61,7 @@ def convert_data(
     write = lookup("form", WRITERS, form)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"'{folder}' is not an empty folder; choose a new one for the converted data")
-    with naming_full_disk(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        written = _write_whole(reader, folder, write)
-    return Converted(folder, form, written.num_images, written.num_ids, written.bad)
-
-
-def _write_whole(reader: Reader, folder: Path, write: Callable[[Reader, Path], Written]) -> Written:
-    unfinished = folder.with_name(f".{folder.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir()
-    try:
+    with naming_full_disk(folder), _beside(folder) as unfinished:
         written = write(reader, unfinished)
         labels = dict(enumerate(_names(reader)))
         (unfinished / LABELS).write_text(
@@ -81,9 +72,20 @@ def _write_whole(reader: Reader, folder: Path, write: Callable[[Reader, Path], W
         )
         write_info(unfinished, {**data_info(reader), **(info or {})})
         unfinished.replace(folder)
+    return Converted(folder, form, written.num_images, written.num_ids, written.bad)
+
+
+@contextmanager
+def _beside(folder: Path) -> Iterator[Path]:
+    """A folder for what is unfinished; it is deleted unless it is renamed."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = folder.with_name(f".{folder.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir()
+    try:
+        yield unfinished
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-    return written
 
 
 def _names(reader: Reader) -> Sequence[str]:
