@@ -59,9 +59,10 @@ def test_a_full_disk_stops_a_training_in_a_sentence(
         train_toy(small, *words, on_log=at)
     said = str(raised.value)
     assert said.startswith(f"no space left on the disk at {small} for "), said
-    assert "the one of step 2 is whole" in said or "step 4" not in said, said
+    assert "the one of step 2 is whole" in said or "the checkpoint of step 4" not in said, said
     run = RunDir(small / "run")
-    assert run.steps() == [2]
+    # in the background that of step 2 may not have its name when the disk fills up in step 3
+    assert run.steps() == [2] or (head == "background" and run.steps() == [])
     assert not list(run.checkpoints.glob(".*"))
     fillers[0].unlink()
     train_toy(small, *words)
