@@ -2,15 +2,16 @@
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from facescale.data.readers.base import Reader, identity_names
+from facescale.checksums import Checksums, write_manifest
+from facescale.data.readers.base import Reader, people_of
 from facescale.data.readers.info_file import data_info, write_info
 from facescale.data.readers.labels_file import LABELS
-from facescale.data.writers import WRITERS
+from facescale.data.writers import FILES, WRITERS
 from facescale.files import naming_full_disk
 from facescale.registry import lookup
 
@@ -44,8 +45,8 @@ def convert_data(
     """Write the images of ``reader`` to a new ``folder``, and the names of the identities to its labels.json.
 
     Encoded images are copied byte for byte. labels.json maps each label, that is the number of an identity,
-    to what the source calls it; dataset.json holds licence, source and the like. The folder appears when
-    everything is written.
+    to what the source calls it; dataset.json holds licence, source and the like, manifest.json the
+    checksums of the files of a packed set. The folder appears when everything is written.
 
     Args:
         reader: the source.
@@ -71,6 +72,9 @@ def convert_data(
             "backslashreplace",
         )
         write_info(unfinished, {**data_info(reader), **(info or {})})
+        if form not in FILES:  # of single images, the manifest would be as large as the names of all
+            Checksums().write_part(unfinished, [path for path in unfinished.iterdir() if path.is_file()], 0)
+            write_manifest(unfinished, 1)
         unfinished.replace(folder)
     return Converted(folder, form, written.num_images, written.num_ids, written.bad)
 
@@ -88,7 +92,10 @@ def _beside(folder: Path) -> Iterator[Path]:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _names(reader: Reader) -> Sequence[str]:
-    """Names of the identities, the original ones where the source was converted itself."""
-    names: Sequence[str] | None = getattr(reader, "original_names", None)
-    return identity_names(reader) if names is None else names
+def _names(reader: Reader) -> list[str]:
+    """Original names of the identities; those of joined sources behind the source's."""
+    people = people_of(reader)
+    if len(people.sources) == 1:
+        return list(people.names)
+    sources = [people.sources[number] for number in people.source_N.tolist()]
+    return [f"{source}/{name}" for source, name in zip(sources, people.names, strict=True)]
