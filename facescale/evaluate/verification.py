@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 FARS = (1e-1, 1e-2, 1e-3, 1e-4)
 DEFAULT_RULE = "insightface"
+_DEAD = 1e-3  # range of the cosines of all pairs; that of an untrained network is wider
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,18 @@ class VerificationResult:
     def _thresholds_are(self) -> str:
         return "squared_distance_thresholds" if PAIR_RULES[self.rule].is_distance else "cosine_thresholds"
 
+    @property
+    def dead(self) -> str:
+        """A sentence if the network gives all images the same embedding, so that no figure means anything."""
+        low, high = float(self.scores.min()), float(self.scores.max())
+        if high - low > _DEAD:
+            return ""
+        return (
+            f"{self.name}: the network is dead, it gives every image the same embedding (all cosines are "
+            f"from {low:.4f} to {high:.4f}), so the accuracy is chance: use an earlier checkpoint or a "
+            "lower learning rate"
+        )
+
     def notes(self) -> list[str]:
         """A sentence for each thing that makes a figure less than it seems, or leaves it out."""
         notes = [f"{self.name}: {remark}" for remark in self.pairs.remarks]
@@ -108,12 +121,13 @@ class VerificationResult:
                 f"{self.name}: {one_sided} of {len(self.accuracy.folds)} folds hold genuine or impostor "
                 "pairs only, so VAL rests on the others; mix the pairs before they are cut into folds"
             )
-        return notes + [
+        notes += [
             f"{self.name}: FAR {point.far:g} needs {round(MIN_FALSE_ACCEPTS / point.far):,} impostor pairs; "
             f"the set has {self.curve.num_impostor:,}"
             for point in self.points
             if not point.supported
         ]
+        return [*notes, self.dead] if self.dead else notes
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; non-finite values (no score achieves the rate) become None."""
