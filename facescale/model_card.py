@@ -68,6 +68,11 @@ class Contract:
             del values["resize"]
         return values
 
+    def words(self) -> str:
+        """The contract in one line for people."""
+        pixels = f"({self.colour} 0..255 - {self.mean:g}) / {self.std:g}"
+        return f"{self.size}x{self.size}, {pixels}, {'mirrored view added' if self.flip else 'one view'}"
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Contract":
         """Read what `to_dict` gave.

@@ -13,7 +13,7 @@ from facescale.arrays import Pixels
 from facescale.export.onnx_writer import write_onnx
 from facescale.export.parity import ParityError, compare, pick_faces
 from facescale.export.program import ExportGraph, ProgramEncoder, write_program
-from facescale.files import replacing
+from facescale.files import replacing, require_writable
 from facescale.inference.load import load, load_onnx
 from facescale.inference.model import Model
 from facescale.inference.weights import load_model, save_model
@@ -85,7 +85,10 @@ def export(
         ParityError: the embeddings of the file differ.
     """
     start = time.perf_counter()
-    out = _default_path(model) if out is None else Path(out)
+    if out is None:
+        out = _default_path(model)
+        require_writable(out, "give --out FILE")
+    out = Path(out)
     graph = Graph(uint8_input, unit_output)
     _check_options(out, graph, half_weights)
     run = None
