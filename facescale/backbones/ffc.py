@@ -80,6 +80,9 @@ class FFCMobile(nn.Module):
         columns: the middle columns that the network sees, for networks of 112 x 96 pixels; 0: all. Their
             faces are aligned as those of 112 x 112, without 8 columns at the left and at the right.
         checkpointing: compute activations again in the backward pass instead of keeping them.
+
+    Raises:
+        ValueError: columns that are not the middle of the image.
     """
 
     # expansion, channels, repetitions, stride of the first
