@@ -8,25 +8,28 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from facescale.arrays import FloatArray
+from facescale.arrays import BoolArray, FloatArray, IntArray
 from facescale.evaluate.curves import rates_by_threshold, roc_points, score_shares
 from facescale.evaluate.embedding import Extraction, embed_set
+from facescale.evaluate.figures import interval_facts
 from facescale.evaluate.fold_rules import PAIR_RULES, PairResult, one_sided_folds
 from facescale.evaluate.hardest import hardest_pairs
+from facescale.evaluate.identity_points import identity_point, split_pairs
+from facescale.evaluate.intervals import mean_interval
 from facescale.evaluate.metrics import (
     MIN_FALSE_ACCEPTS,
     OperatingPoint,
     Roc,
-    operating_point,
     pair_accuracy,
     roc,
 )
+from facescale.evaluate.people import people_of
 from facescale.evaluate.protocols.pairs import Pairs
 
 if TYPE_CHECKING:
     from facescale.evaluate.embedding import Embed
 
-FARS = (1e-1, 1e-2, 1e-3, 1e-4)
+FARS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 DEFAULT_RULE = "insightface"
 
 
@@ -41,7 +44,9 @@ class VerificationResult:
         accuracy: accuracy by folds.
         rule: how a fold took its threshold from the others: a key of `PAIR_RULES`.
         curve: the exact ROC.
-        points: threshold and TAR at each requested false-accept rate.
+        points: threshold and TAR at each requested false-accept rate, with intervals.
+        accuracy_interval: low and high end.
+        people: how it is known whose images are compared, which the intervals rest on.
         mean_norm: mean length of the raw embeddings (insightface prints it as XNorm).
         num_images: images that were embedded.
         flip: whether the mirrored view was added.
@@ -56,6 +61,8 @@ class VerificationResult:
     rule: str
     curve: Roc
     points: tuple[OperatingPoint, ...]
+    accuracy_interval: tuple[float, float]
+    people: str
     mean_norm: float
     num_images: int
     flip: bool
@@ -108,12 +115,14 @@ class VerificationResult:
                 f"{self.name}: {one_sided} of {len(self.accuracy.folds)} folds hold genuine or impostor "
                 "pairs only, so VAL rests on the others; mix the pairs before they are cut into folds"
             )
-        return notes + [
-            f"{self.name}: FAR {point.far:g} needs {round(MIN_FALSE_ACCEPTS / point.far):,} impostor pairs; "
-            f"the set has {self.curve.num_impostor:,}"
-            for point in self.points
-            if not point.supported
-        ]
+        lacking = sorted((point.far for point in self.points if not point.supported), reverse=True)
+        if lacking:
+            notes.append(
+                f"{self.name}: FAR {lacking[0]:g} needs {round(MIN_FALSE_ACCEPTS / lacking[0]):,} impostor "
+                f"pairs; the set has {self.curve.num_impostor:,}, which support rates down to "
+                f"{MIN_FALSE_ACCEPTS / self.curve.num_impostor:.2g}"
+            )
+        return notes
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; non-finite values (no score achieves the rate) become None."""
@@ -144,7 +153,14 @@ class VerificationResult:
             ],
             "notes": self.notes(),
             "mean_norm": self.mean_norm,
+            **interval_facts(self.intervals()),
+            "people": self.people,
         }
+
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        """Low and high end by the name of the figure."""
+        points = [point.intervals() for point in self.points if point.supported]
+        return {"accuracy": self.accuracy_interval, **{k: v for one in points for k, v in one.items()}}
 
     def curves(self) -> dict[str, Any]:
         """ROC, rates over the threshold, distributions of the scores."""
@@ -211,17 +227,51 @@ class Verification:
         in_pair_order_2ND = embedded.unit_ND[row.reshape(2, -1).T.ravel()].astype(np.float64)
         scores = np.einsum("nd,nd->n", in_pair_order_2ND[0::2], in_pair_order_2ND[1::2])
         curve = roc(scores, pairs.is_same)
+        accuracy = pair_accuracy(in_pair_order_2ND, pairs.is_same, self.rule, fold_ids=pairs.fold)
+        person, known = people_of(pairs)
+        first, second = person[pairs.a], person[pairs.b]
         return VerificationResult(
             name=self.name,
             pairs=pairs,
             scores=scores,
-            accuracy=pair_accuracy(in_pair_order_2ND, pairs.is_same, self.rule, fold_ids=pairs.fold),
+            accuracy=accuracy,
             rule=self.rule,
             curve=curve,
-            points=tuple(operating_point(curve, far) for far in self.fars),
+            points=_points(scores, pairs.is_same, first, second, curve, self.fars),
+            accuracy_interval=_accuracy_interval(scores, pairs, accuracy, self.rule, first, second),
+            people=known,
             mean_norm=float(embedded.norm_N.mean()),
             num_images=len(used),
             flip=self.flip,
             size=self.size,
             scaled={size: count for size, count in sizes.most_common() if size != f"{self.size}x{self.size}"},
         )
+
+
+def _points(
+    scores: FloatArray,
+    is_same: BoolArray,
+    first: IntArray,
+    second: IntArray,
+    curve: Roc,
+    fars: tuple[float, ...],
+) -> tuple[OperatingPoint, ...]:
+    """Threshold, TAR and their intervals at each false-accept rate."""
+    genuine, impostor = split_pairs(scores, is_same, first, second)
+    return tuple(
+        identity_point(
+            genuine, impostor, far, float(curve.thresholds[curve.index_at(far)]), curve.supports(far)
+        )
+        for far in fars
+    )
+
+
+def _accuracy_interval(
+    scores: FloatArray, pairs: Pairs, accuracy: PairResult, rule: str, first: IntArray, second: IntArray
+) -> tuple[float, float]:
+    """Of the share of pairs that are right at the threshold of their fold."""
+    threshold_N = accuracy.thresholds[np.unique(pairs.fold, return_inverse=True)[1]]
+    by_distance = PAIR_RULES[rule].is_distance
+    accepted = 2 - 2 * scores < threshold_N if by_distance else scores >= threshold_N
+    share = mean_interval(accepted == pairs.is_same, first, second)
+    return share.low, share.high
