@@ -11,6 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from facescale.guard.limits import JSON_BYTES
+from facescale.guard.reading import check_file, is_sentence
+from facescale.guard.shown import escaped
+
 # What libraries say of a full disk instead of passing on the error: safetensors, NumPy.
 _FULL = re.compile(r"No space left on device|os error (28|122)\b|\d+ requested and \d+ written")
 _AGAIN = "free space there and run the same command again"
@@ -147,14 +151,14 @@ def put_on_disk(path: Path) -> None:
 
 
 def one_line(name: str) -> str:
-    """A file's name for a file of lines and tabs: line ends, tabs and backslashes as escapes."""
-    return name.replace("\\", r"\\").replace("\n", r"\n").replace("\r", r"\r").replace("\t", r"\t")
+    """A file's name for a file of lines and tabs: control characters and backslashes as escapes."""
+    return escaped(name.replace("\\", r"\\"))
 
 
 def write_atomically(path: Path, text: str) -> None:
     """Write ``text`` so that a reader (or a crash) sees either the old file or the whole new one."""
     with replacing(path, len(text)) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8")
 
 
 def read_json(path: Path, kind: type, then: str) -> Any:
@@ -166,13 +170,16 @@ def read_json(path: Path, kind: type, then: str) -> Any:
         then: what to do if it is damaged.
 
     Raises:
-        ValueError: it is missing or damaged.
+        ValueError: it is missing, damaged, no regular file, or too large.
     """
     try:
+        check_file(path, "the file", JSON_BYTES)
         value = json.loads(path.read_bytes())
     except OSError as error:
         raise ValueError(f"'{path}' cannot be read ({error.strerror}); {then}") from None
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError) as error:
+        if is_sentence(error):
+            raise
         raise ValueError(f"'{path}' is damaged (it is not JSON); {then}") from None
     if not isinstance(value, kind):
         raise ValueError(f"'{path}' is damaged (it holds no {kind.__name__}); {then}")

@@ -3,7 +3,9 @@
 Two pairs with a person in common tend to fail together, so a rate over pairs spreads more than a binomial
 one. The variance adds the covariances of all pairs that share a person (the estimate for dyadic data of
 Fafchamps and Gubert, 2007), and Wilson's interval is taken at the number of independent pairs with that
-variance, as Fogliato, Patil and Perona do (arXiv 2306.01198, section 4). N pairs, P people, K events.
+variance, as Fogliato, Patil and Perona do (arXiv 2306.01198). Two corrections make it hold for few people and
+rare events: a person's residual is that of leaving the person out (jackknife), and the quantile is Student's
+with the degrees of freedom that the residuals have (Satterthwaite). N pairs, P people, K events.
 """
 
 from dataclasses import dataclass
@@ -97,15 +99,18 @@ def rate_interval(
         confidence: of the interval.
     """
     rate, people = len(first) / totals.num_pairs, len(totals.per_person)
-    effective = totals.worst_effective  # where nothing varies, the data do not tell how much is shared
-    if 0 < rate < 1:
-        codes, events = np.unique(_codes(first, second, people), return_counts=True)
-        residual = _touched(first, second, people) - rate * totals.per_person
-        twice = np.sum(events * (events - 2 * rate * totals.shared(codes))) + rate**2 * totals.square_sum
-        variance = (np.square(residual).sum() - twice) / totals.num_pairs**2 * people / max(people - 1, 1)
-        independent = rate * (1 - rate)
-        effective = independent / max(variance, independent / totals.num_pairs)
-    return RateInterval(rate, *wilson(rate, effective, confidence), effective)
+    if not 0 < rate < 1:  # nothing varies: the data do not tell how much is shared
+        effective = totals.worst_effective
+        return RateInterval(rate, *wilson(rate, effective, confidence), effective)
+    codes, events = np.unique(_codes(first, second, people), return_counts=True)
+    twice = np.sum(events * (events - 2 * rate * totals.shared(codes))) + rate**2 * totals.square_sum
+    left = np.maximum(totals.num_pairs - totals.per_person, 1)  # pairs without the person
+    squares = np.square((_touched(first, second, people) - rate * totals.per_person) / left)
+    variance = float(squares.sum() - twice / totals.num_pairs**2)
+    freedom = float(3 * squares.sum() ** 2 / np.square(squares).sum()) if squares.any() else np.inf
+    independent = rate * (1 - rate)
+    effective = independent / max(variance, independent / totals.num_pairs)
+    return RateInterval(rate, *wilson(rate, effective, confidence, freedom), effective)
 
 
 def mean_interval(
@@ -118,12 +123,29 @@ def mean_interval(
     return rate_interval(a[is_event], b[is_event], totals, confidence)
 
 
-def wilson(rate: float, count: float, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Wilson's score interval of a share ``rate`` of ``count`` independent trials."""
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
+def wilson(
+    rate: float, count: float, confidence: float = CONFIDENCE, freedom: float = np.inf
+) -> tuple[float, float]:
+    """Wilson's score interval of a share ``rate`` of ``count`` independent trials.
+
+    Args:
+        rate: observed share.
+        count: number of trials.
+        confidence: of the interval.
+        freedom: degrees of freedom of Student's quantile, where the variance is an estimate.
+    """
+    z = _student_quantile((1 + confidence) / 2, freedom)
     centre = (rate + z**2 / (2 * count)) / (1 + z**2 / count)
     half = z / (1 + z**2 / count) * np.sqrt(rate * (1 - rate) / count + z**2 / (4 * count**2))
     return max(0.0, float(centre - half)), min(1.0, float(centre + half))
+
+
+def _student_quantile(share: float, freedom: float) -> float:
+    """Quantile of Student's distribution, 3 or more degrees (Abramowitz and Stegun 26.7.5)."""
+    z = NormalDist().inv_cdf(share)
+    n = max(freedom, 3.0)
+    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * n**3)
+    return z + (z**3 + z) / (4 * n) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * n**2) + third
 
 
 def _codes(first: IntArray, second: IntArray, people: int) -> IntArray:

@@ -2,20 +2,18 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from facescale.arrays import BoolArray, FloatArray, IntArray
+from facescale.arrays import FloatArray, IntArray
 from facescale.evaluate.curves import rates_by_threshold, roc_points, score_shares
-from facescale.evaluate.embedding import Extraction, embed_set
+from facescale.evaluate.embedding import Embedded, Extraction, embed_set
 from facescale.evaluate.figures import interval_facts
 from facescale.evaluate.fold_rules import PAIR_RULES, PairResult, one_sided_folds
 from facescale.evaluate.hardest import hardest_pairs
-from facescale.evaluate.identity_points import identity_point, split_pairs
-from facescale.evaluate.intervals import mean_interval
 from facescale.evaluate.metrics import (
     MIN_FALSE_ACCEPTS,
     OperatingPoint,
@@ -23,6 +21,7 @@ from facescale.evaluate.metrics import (
     pair_accuracy,
     roc,
 )
+from facescale.evaluate.pair_intervals import accuracy_interval, points_of
 from facescale.evaluate.people import people_of
 from facescale.evaluate.protocols.pairs import Pairs
 
@@ -224,54 +223,65 @@ class Verification:
             extraction=extraction,
             sizes=sizes,
         )
-        in_pair_order_2ND = embedded.unit_ND[row.reshape(2, -1).T.ravel()].astype(np.float64)
-        scores = np.einsum("nd,nd->n", in_pair_order_2ND[0::2], in_pair_order_2ND[1::2])
-        curve = roc(scores, pairs.is_same)
-        accuracy = pair_accuracy(in_pair_order_2ND, pairs.is_same, self.rule, fold_ids=pairs.fold)
-        person, known = people_of(pairs)
-        first, second = person[pairs.a], person[pairs.b]
-        return VerificationResult(
-            name=self.name,
-            pairs=pairs,
-            scores=scores,
-            accuracy=accuracy,
-            rule=self.rule,
-            curve=curve,
-            points=_points(scores, pairs.is_same, first, second, curve, self.fars),
-            accuracy_interval=_accuracy_interval(scores, pairs, accuracy, self.rule, first, second),
-            people=known,
-            mean_norm=float(embedded.norm_N.mean()),
-            num_images=len(used),
+        return verified(
+            self.name,
+            pairs,
+            embedded.unit_ND,
+            row,
+            embedded,
+            self.rule,
             flip=self.flip,
             size=self.size,
-            scaled={size: count for size, count in sizes.most_common() if size != f"{self.size}x{self.size}"},
+            fars=self.fars,
+            sizes=sizes,
         )
 
 
-def _points(
-    scores: FloatArray,
-    is_same: BoolArray,
-    first: IntArray,
-    second: IntArray,
-    curve: Roc,
-    fars: tuple[float, ...],
-) -> tuple[OperatingPoint, ...]:
-    """Threshold, TAR and their intervals at each false-accept rate."""
-    genuine, impostor = split_pairs(scores, is_same, first, second)
-    return tuple(
-        identity_point(
-            genuine, impostor, far, float(curve.thresholds[curve.index_at(far)]), curve.supports(far)
-        )
-        for far in fars
+def verified(
+    name: str,
+    pairs: Pairs,
+    unit_UD: FloatArray,
+    row_2N: IntArray,
+    embedded: Embedded,
+    rule: str,
+    *,
+    flip: bool,
+    size: int,
+    fars: Sequence[float] = FARS,
+    sizes: Mapping[str, int] | None = None,
+) -> VerificationResult:
+    """Score pairs and compute the figures.
+
+    Args:
+        name: of the protocol.
+        pairs: the N pairs.
+        unit_UD: features of what is compared, rows of length 1.
+        row_2N: row of the first side of each pair, then of the second.
+        embedded: the images that the features were made of.
+        rule: a key of `PAIR_RULES`.
+        flip: whether the mirrored view was added.
+        size: side of the images that the network took, pixels.
+        fars: false-accept rates at which thresholds are computed.
+        sizes: number of images by "WIDTHxHEIGHT".
+    """
+    in_pair_order_2ND = unit_UD[row_2N.reshape(2, -1).T.ravel()].astype(np.float64)
+    scores = np.einsum("nd,nd->n", in_pair_order_2ND[0::2], in_pair_order_2ND[1::2])
+    curve = roc(scores, pairs.is_same)
+    accuracy = pair_accuracy(in_pair_order_2ND, pairs.is_same, rule, fold_ids=pairs.fold)
+    by_count = sorted((sizes or {}).items(), key=lambda item: -item[1])
+    return VerificationResult(
+        name=name,
+        pairs=pairs,
+        scores=scores,
+        accuracy=accuracy,
+        rule=rule,
+        curve=curve,
+        points=points_of(pairs, scores, curve, fars),
+        accuracy_interval=accuracy_interval(pairs, scores, accuracy, rule),
+        people=people_of(pairs)[1],
+        mean_norm=float(embedded.norm_N.mean()),
+        num_images=len(embedded.norm_N),
+        flip=flip,
+        size=size,
+        scaled={text: count for text, count in by_count if text != f"{size}x{size}"},
     )
-
-
-def _accuracy_interval(
-    scores: FloatArray, pairs: Pairs, accuracy: PairResult, rule: str, first: IntArray, second: IntArray
-) -> tuple[float, float]:
-    """Of the share of pairs that are right at the threshold of their fold."""
-    threshold_N = accuracy.thresholds[np.unique(pairs.fold, return_inverse=True)[1]]
-    by_distance = PAIR_RULES[rule].is_distance
-    accepted = 2 - 2 * scores < threshold_N if by_distance else scores >= threshold_N
-    share = mean_interval(accepted == pairs.is_same, first, second)
-    return share.low, share.high

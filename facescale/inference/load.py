@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from facescale.guard.onnx_graph import check_onnx
+from facescale.guard.reading import check_file, reason
 from facescale.inference.model import Model
 from facescale.inference.onnx_contract import guess_contract, stated_contract
 from facescale.inference.onnx_encoder import OnnxEncoder
@@ -59,8 +61,9 @@ def _load(path: Path, device: str, precision: str) -> Model:
     if path.is_dir():
         inside = path / "model.safetensors"
         return load_model(inside if inside.is_file() else RunDir.open(path).model_path(), device, precision)
-    if not path.is_file():
+    if not path.exists():
         raise ValueError(f"'{path}' does not exist; name a run folder or a weights file")
+    check_file(path, "the weights")
     if path.suffix == ".safetensors":
         return load_model(path, device, precision)
     if path.suffix in (".pth", ".pt", ".ckpt"):
@@ -94,6 +97,7 @@ def load_onnx(
         raise ValueError(
             "an .onnx file needs ONNX Runtime; install it with: pip install 'facescale[export]'"
         ) from None
+    check_onnx(path)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
@@ -101,7 +105,9 @@ def load_onnx(
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers)
     except Exception as error:  # its exceptions have no common base class
-        raise ValueError(f"cannot read '{path}' as ONNX: {str(error).splitlines()[0]}") from None
+        raise ValueError(
+            f"cannot read '{path}' as ONNX: {reason(error)}; get a complete copy of it"
+        ) from None
     text = session.get_modelmeta().custom_metadata_map.get(KEY)
     if text is None:
         card = _assumed_card(path, session, contract)
@@ -112,17 +118,24 @@ def load_onnx(
             raise ValueError(f"cannot use '{path}': {error}") from None
         if contract is not None:
             raise ValueError(_HAS_ITS_OWN.format(path, card.contract.words()))
-    graph = card.graph or Graph()
-    return Model(OnnxEncoder(session, card.contract, graph), card)
+    try:
+        encoder = OnnxEncoder(session, card.contract, card.graph or Graph())
+    except ValueError as error:
+        raise ValueError(f"cannot use '{path}': {error}") from None
+    return Model(encoder, card)
 
 
 def _assumed_card(path: str | Path, session: Any, stated: str | None) -> Card:
     """Card of a file without metadata."""
     inputs, outputs = session.get_inputs(), session.get_outputs()
+    if len(inputs) != 1 or not outputs:
+        raise ValueError(
+            f"'{path}' has {len(inputs)} inputs and {len(outputs)} outputs; a face model has one input"
+        )
     kind, shape = inputs[0].type, inputs[0].shape
     fits = kind == "tensor(float)" and len(shape) == 4 and shape[1] == 3
     fits = fits and shape[2] == shape[3] and isinstance(shape[2], int)
-    if len(inputs) != 1 or not fits or len(outputs[0].shape) != 2 or not isinstance(outputs[0].shape[1], int):
+    if not fits or len(outputs[0].shape) != 2 or not isinstance(outputs[0].shape[1], int):
         raise ValueError(
             f"'{path}' maps {kind} {shape} to {outputs[0].shape}; a face model must map float (B, 3, S, S) to"
             " (B, d) with S and d fixed"

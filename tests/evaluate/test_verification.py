@@ -59,7 +59,9 @@ def test_a_blind_network_scores_half() -> None:
 def test_rates_without_enough_impostors_are_said_not_shown() -> None:
     result = Verification("toy", toy_pairs(), size=SIZE).measure(pixels_as_embedding)
     assert "tar@far=0.01" not in dict(result.figures())
-    assert result.notes()[0] == ("toy: FAR 0.01 needs 1,000 impostor pairs; the set has 200")
+    assert result.notes()[0] == (
+        "toy: FAR 0.01 needs 1,000 impostor pairs; the set has 200, which support rates down to 0.05"
+    )
     points = {point["far"]: point for point in result.to_dict()["operating_points"]}
     assert [points[far]["supported"] for far in (0.1, 0.01, 0.001, 0.0001)] == [True, False, False, False]
     assert points[0.1]["threshold_low"] <= points[0.1]["threshold"] <= points[0.1]["threshold_high"]
@@ -148,7 +150,8 @@ def test_a_bad_image_is_named() -> None:
 
 
 def test_every_listed_evaluator_opens_a_protocol() -> None:
-    assert list(EVALS) == ["verification", "identification", "all_pairs", "ijb", "megaface"]
+    pairs = ["verification", "lfw", "calfw", "cplfw", "sllfw", "agedb", "cfp_ff", "cfp_fp", "ytf"]
+    assert list(EVALS) == [*pairs, "identification", "all_pairs", "ijb", "megaface", "tinyface"]
     for kind in ("identification", "all_pairs"):
         assert EVALS[kind]("synthetic:ids=4,images=2", name="x").name == "x"
     with pytest.raises(ValueError, match="name the folder of IJB-B or IJB-C"):
@@ -178,7 +181,7 @@ def test_protocols_are_opened_by_what_they_are(tmp_path: Path) -> None:
     [
         ("nowhere.csv", "'nowhere.csv' does not exist; name a folder with pairs.txt"),
         ("lfw=nowhere", "'lfw=nowhere' does not exist"),
-        ("{tmp}", "has no pairs.txt; sample pairs .*'facescale pairs"),
+        ("{tmp}", r"has no pairs.txt, .*; sample pairs .*'facescale pairs"),
         ("{tmp}/x.json", r"'.*x.json' is not a pair protocol; give a .txt"),
         ("{tmp}/x.json?root=y", r"'.*x.json' with \?root=y is not a pair protocol; give a .txt"),
         (

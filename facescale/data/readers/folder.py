@@ -1,29 +1,47 @@
 """Read a folder with one sub-folder of image files for each identity, and single image files."""
 
 import os
+import stat
+import zlib
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
 from facescale.arrays import IntArray
 from facescale.data.readers.base import BadRecordError
+from facescale.data.readers.labels_file import original_names
 from facescale.data.readers.pictures import is_picture, is_system_folder, kind_of, listed
+from facescale.data.sampling.counter_rng import Uints, hash64_each
+from facescale.guard.limits import FOLDER_DEPTH, IMAGE_BYTES
+from facescale.guard.reading import reason
+
+_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
 def read_file(path: str | Path) -> bytes:
     """The bytes of one image file.
 
     Raises:
-        BadRecordError: the file cannot be read.
+        BadRecordError: the file cannot be read, is no regular file, or is larger than any image.
     """
     try:
-        with open(path, "rb", buffering=0) as file:
+        # Without O_NONBLOCK, opening a pipe would wait for its writer.
+        with open(os.open(path, _FLAGS), "rb", buffering=0) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise BadRecordError(f"cannot read '{path}': it is a pipe, socket, device or folder")
+            if status.st_size > IMAGE_BYTES:
+                raise BadRecordError(
+                    f"cannot read '{path}': it has {status.st_size:,} bytes, more than the {IMAGE_BYTES:,} of"
+                    " the largest image that is read"
+                )
             return file.read()
     except OSError as error:
-        raise BadRecordError(f"cannot read '{path}': {error.strerror or error}") from error
+        raise BadRecordError(f"cannot read '{path}': {reason(error)}") from error
 
 
 class FolderReader:
@@ -86,10 +104,31 @@ class FolderReader:
         """Path of image ``index`` below the root, with forward slashes."""
         return f"{self.names[self.ids[index]]}/{self._files[index]}"
 
+    @property
+    def original_names(self) -> Sequence[str]:
+        """Names of the identities; in an unpacked set those that its labels.json keeps."""
+        return original_names(self.root, self.names)
+
+    def image_hashes(self) -> Uints:
+        """See ``base.image_hashes``; names alone, as asking for a size takes a call of the file system."""
+        return hash64_each(self._files.checksums())
+
+    def image_size(self, index: int) -> int:
+        """See ``base.image_size``."""
+        try:
+            return os.stat(f"{self.root}/{self.key(index)}").st_size
+        except OSError:
+            return -1
+
 
 def _identities(root: Path, below: str, passed_over: Counter[str]) -> Iterator[tuple[str, list[str]]]:
     """Yield (path below ``root``, sorted image names) of every folder that holds images, in sorted order."""
     folders, images = [], []
+    if below.count("/") >= FOLDER_DEPTH:
+        raise ValueError(
+            f"'{root}' has more than {FOLDER_DEPTH} folders within folders, such as '{below[:80]}...'; move"
+            " the identities up"
+        )
     with os.scandir(root / below) as entries:
         for entry in entries:
             if entry.name.startswith(".") or is_system_folder(entry.name):
@@ -132,6 +171,12 @@ class _Texts:
 
     def __len__(self) -> int:
         return len(self._ends) - 1
+
+    def checksums(self) -> Uints:
+        """CRC-32 of each, uint64 (N,)."""
+        block, ends = memoryview(self._bytes), self._ends
+        found = (zlib.crc32(block[start:end]) for start, end in pairwise(ends))
+        return np.fromiter(found, np.uint64, len(self))
 
     def __getitem__(self, index: int) -> str:
         return os.fsdecode(bytes(self._bytes[self._ends[index] : self._ends[index + 1]]))
