@@ -213,7 +213,7 @@ class RunDir:
         if not step or not self.rate_file.is_file():
             return None
         then = "delete it to go on with the rate of the checkpoint"
-        note: dict[str, Any] = read_json(self.rate_file, dict, then)
+        note = read_object(self.rate_file, "the note of the rate", advice=then)
         factor = note.get("rate_factor")
         if not isinstance(factor, float) or not 0 < factor <= 1:
             raise ValueError(f"'{self.rate_file}' is damaged (it names no factor from 0 to 1); {then}")
