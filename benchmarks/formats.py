@@ -1,9 +1,9 @@
 """Images per CPU-second of the loader on each data format, against RecordIO and against the bare decoder.
 
 All ways take turns on the same JPEGs of 112 pixels and give uint8 batches, as training takes them. The bare
-decoder decodes them from memory into one buffer on as many threads as the loader has. CPU-seconds of the process
-(all its threads) are counted, so that other work on the machine matters little. loader.py compares with a plain
-loader.
+decoder decodes them from memory into one buffer on as many threads as the loader has. CPU-seconds of the
+process (all its threads) are counted, so that other work on the machine matters little. loader.py compares
+with a plain loader.
 
     python benchmarks/formats.py --workers 2
 """
