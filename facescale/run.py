@@ -6,15 +6,16 @@ import re
 import shutil
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from facescale.checksums import DamageWarning, model_damage
-from facescale.files import naming_full_disk, read_json, write_atomically
+from facescale.files import naming_full_disk, write_atomically
 from facescale.guard.limits import LIST_BYTES
-from facescale.guard.reading import read_bytes
+from facescale.guard.reading import read_bytes, read_object
 
+_MODEL = "model.safetensors"
 _STEP = re.compile(r"step_(\d{8,})")
 
 
@@ -86,9 +87,10 @@ class RunDir:
         if not self.best_file.is_file():
             return None
         then = "delete it: the next evaluation writes it again"
-        best: dict[str, Any] = read_json(self.best_file, dict, then)
-        if not isinstance(best.get("step"), int) or not {"name", "value"} <= best.keys():
-            raise ValueError(f"'{self.best_file}' is damaged (it names no step and figure); {then}")
+        what = "the note of the best checkpoint"
+        best = read_object(self.best_file, what, "step", "name", "value", advice=then)
+        if not isinstance(best["step"], int) or not isinstance(best["value"], int | float):
+            raise ValueError(f"cannot read {what} '{self.best_file}': its numbers are none; {then}")
         return best
 
     def model_path(self, which: str | int = "best") -> Path:
@@ -99,6 +101,14 @@ class RunDir:
         Raises:
             ValueError: the run has no such checkpoint, or its weights are damaged.
         """
+        return self.whole(lambda folder: model_damage(folder / _MODEL), which) / _MODEL
+
+    def whole(self, damage_of: Callable[[Path], str], which: str | int = "best") -> Path:
+        """Folder of a checkpoint as in ``model_path``, but ``damage_of`` says what is wrong with one.
+
+        Raises:
+            ValueError: the run has no such checkpoint, or it is damaged.
+        """
         steps = self.steps()
         if not steps:
             raise ValueError(f"the run {self.path} has no checkpoint yet; train it first")
@@ -108,18 +118,17 @@ class RunDir:
             wanted = int(which)
         if wanted not in steps:
             raise ValueError(f"the run {self.path} has no checkpoint {which}; it has: best, latest, {steps}")
-        model = self.snapshot(wanted) / "model.safetensors"
-        damage = model_damage(model)
+        folder = self.snapshot(wanted)
+        damage = damage_of(folder)
         if not damage:
-            return model
+            return folder
         for step in reversed(steps) if which in ("best", "latest") else ():
-            other = self.snapshot(step) / "model.safetensors"
-            if step != wanted and not model_damage(other):
-                said = f"checkpoint {model.parent} is damaged ({damage}); that of step {step} is used instead"
-                warnings.warn(said, DamageWarning, stacklevel=2)
-                return other
+            if step != wanted and not damage_of(self.snapshot(step)):
+                said = f"checkpoint {folder} is damaged ({damage}); the one of step {step} is used instead"
+                warnings.warn(said, DamageWarning, stacklevel=3)
+                return self.snapshot(step)
         raise ValueError(
-            f"checkpoint {model.parent} is damaged ({damage}); use another one, or restore it from a copy"
+            f"checkpoint {folder} is damaged ({damage}); use another one, or restore it from a copy"
         )
 
     def keep_best(self, step: int, metrics: Mapping[str, Any], best_by: str = "", dead: bool = False) -> None:
@@ -176,7 +185,7 @@ class RunDir:
         return [row for row in rows if row and kind in (None, row.get("kind"))]
 
     def _lines(self) -> list[bytes]:
-        if not self.metrics.is_file():
+        if not self.metrics.exists():
             return []
         return read_bytes(self.metrics, "the metrics", LIST_BYTES).splitlines()
 
@@ -204,7 +213,7 @@ class RunDir:
         if not step or not self.rate_file.is_file():
             return None
         then = "delete it to go on with the rate of the checkpoint"
-        note: dict[str, Any] = read_json(self.rate_file, dict, then)
+        note = read_object(self.rate_file, "the note of the rate", advice=then)
         factor = note.get("rate_factor")
         if not isinstance(factor, float) or not 0 < factor <= 1:
             raise ValueError(f"'{self.rate_file}' is damaged (it names no factor from 0 to 1); {then}")
