@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from facescale.cli.app import DeviceOption, JsonOption, app, key_value, show
+from facescale.cli.app import DeviceOption, JsonOption, app, show
 
 OnOption = Annotated[
     list[str] | None,
@@ -39,6 +39,13 @@ def evaluate(
     ] = None,
     cache: Annotated[bool, typer.Option(help="Keep embeddings in the run folder, and use them.")] = True,
     contract: ContractOption = None,
+    far: Annotated[
+        list[float] | None,
+        typer.Option(help="False-accept rate of pair protocols; may be given several times."),
+    ] = None,
+    adopt: Annotated[
+        bool, typer.Option(help="Write the thresholds of the one protocol into the weights file.")
+    ] = False,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
@@ -60,7 +67,7 @@ def evaluate(
     is_graph = model.suffix == ".onnx"  # ONNX Runtime picks a device of its own
     with start("cpu" if is_graph else device) as dist:
         device = device if is_graph else str(dist.device)
-        done = measure(model, named, batch_size, device, cache, limit, dist, contract)
+        done = measure(model, named, batch_size, device, cache, limit, dist, contract, far or ())
         if not dist.is_main:
             return
     written, refusal = None, ""
@@ -74,8 +81,11 @@ def evaluate(
     notes = [note for r in done.results for note in r.notes()]
     if assumed := contract_note(done.model):
         notes.append(assumed)
+    adopted = done.adopt(far or ()) if adopt else []
+    if adopted:
+        notes.append(f"thresholds adopted at FAR {', '.join(f'{rate:g}' for rate in adopted)}")
     results = [result.to_dict() for result in done.results]
-    values = {"report": written and str(written), "contract": assumed, "results": results}
+    values = {"report": written and str(written), "contract": assumed, "adopted": adopted, "results": results}
     show(values, as_json, "\n".join([*lines, *notes, *([f"report: {written}"] if written else [])]))
     if refusal:
         sys.stdout.flush()
@@ -92,50 +102,6 @@ def report(
     from facescale.evaluate.run_protocols import report as write
 
     print(f"report: {write(run, out, pictures)}")
-
-
-@app.command()
-def export(
-    model: Annotated[Path, typer.Argument(help="Run folder, checkpoint, .safetensors or .pth.")],
-    out: Annotated[
-        Path | None,
-        typer.Option(help="File: .onnx, .pt2 or .safetensors; by default RUN/export/model.onnx."),
-    ] = None,
-    images: Annotated[str | None, typer.Option(help="Faces for the parity check.")] = None,
-    uint8_input: Annotated[
-        bool, typer.Option(help="Put the normalisation into the graph; its input is uint8 RGB.")
-    ] = False,
-    unit_output: Annotated[
-        bool, typer.Option(help="Put flip fusion and L2 normalisation into the graph.")
-    ] = False,
-    half_weights: Annotated[bool, typer.Option(help="ONNX: store weights as fp16.")] = False,
-    info: Annotated[
-        list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="Metadata to store in the file, e.g. licence=..."),
-    ] = None,
-    opset: Annotated[int, typer.Option(help="ONNX opset version.")] = 17,
-    as_json: JsonOption = False,
-) -> None:
-    """Export a model and check that the file produces the same embeddings."""
-    from dataclasses import asdict
-
-    from facescale.export.write import export as write
-
-    done = write(
-        model,
-        out,
-        images=images,
-        uint8_input=uint8_input,
-        unit_output=unit_output,
-        half_weights=half_weights,
-        info=dict(key_value(text) for text in info or []),
-        opset=opset,
-    )
-    text = (
-        f"{done.path}: {done.num_bytes / 1e6:.1f} MB by {done.writer}; checked on {done.checked_on}: "
-        f"largest difference {done.max_relative_difference:.1e}, lowest cosine {done.min_cosine:.6f}"
-    )
-    show(asdict(done), as_json, text)
 
 
 @app.command()
