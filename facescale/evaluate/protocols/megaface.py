@@ -218,7 +218,8 @@ class MegaFace:
             "genuine pairs": len(ranks.rank_P),
             "impostor pairs": ranks.num_impostor,
         }
-        return Figures(self.name, "megaface", str(self.lists.folder), values, counts, tuple(remarks))
+        source, rule = str(self.lists.folder), f"{self.rule}, noise {self.noise}"
+        return Figures(self.name, "megaface", source, values, counts, tuple(remarks), rule=rule)
 
     def _cleaned(self, probe_QD: FloatArray) -> tuple[FloatArray, IntArray]:
         """Probes and their people, with wrong labels dealt with as ``noise`` says."""
