@@ -227,12 +227,12 @@ def write_layout(folder: Path, fields: Sequence[RowField], record_bytes: int) ->
         "record_bytes": record_bytes,
         "planes": [[p.name, p.width, str(p.dtype).removeprefix("torch.")] for p in fields],
     }
-    (folder / "disk.json").write_text(json.dumps(layout))
+    (folder / "disk.json").write_text(json.dumps(layout), encoding="utf-8")
 
 
 def saved_blocks(folder: Path) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
     """All records of a snapshot as (global rows, planes), oldest first: later ones replace earlier ones."""
-    layout = json.loads((folder / "disk.json").read_text())
+    layout = json.loads((folder / "disk.json").read_text("utf-8"))
     size = int(layout["record_bytes"])
     fields = [RowField(name, width, getattr(torch, dtype)) for name, width, dtype in layout["planes"]]
     start = _starts(fields)

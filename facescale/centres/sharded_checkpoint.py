@@ -42,7 +42,7 @@ def save(store: CentreStore, folder: Path) -> None:
         }
         if store.memory:
             meta["files"] = row_files.block_names(store.num_ids, store.rows_per_id, store.dist.world_size)
-        (folder / "centres.json").write_text(json.dumps(meta))
+        (folder / "centres.json").write_text(json.dumps(meta), encoding="utf-8")
     store.dist.barrier()
 
 
@@ -59,7 +59,7 @@ def load(store: CentreStore, folder: Path, old_ids: Tensor | None = None) -> Non
     """
     folder = folder / "centres"
     try:
-        meta = json.loads((folder / "centres.json").read_text())
+        meta = json.loads((folder / "centres.json").read_text("utf-8"))
     except (OSError, json.JSONDecodeError) as error:
         raise ValueError(f"no class centres in {folder} ({error}); use a whole checkpoint") from None
     for key, mine in (("dim", store.dim), ("rows_per_id", store.rows_per_id)):

@@ -87,7 +87,9 @@ def save(
     if dist.is_main:
         torch.save(tensors, temporary / "state.pt")
         write_model(temporary / "model.safetensors")
-        (temporary / "meta.json").write_text(json.dumps({**asdict(state), "world_size": dist.world_size}))
+        (temporary / "meta.json").write_text(
+            json.dumps({**asdict(state), "world_size": dist.world_size}), encoding="utf-8"
+        )
     dist.barrier()
     if dist.is_main:
         for path in [*temporary.rglob("*"), temporary]:
@@ -106,7 +108,7 @@ def load(folder: Path, dist: Dist) -> tuple[TrainState, dict[str, Any]]:
         ValueError: the folder is not a whole checkpoint.
     """
     try:
-        meta = json.loads((folder / "meta.json").read_text())
+        meta = json.loads((folder / "meta.json").read_text("utf-8"))
         tensors = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
         random = folder / f"random_{dist.rank}.pt"
         if random.is_file():
