@@ -4,13 +4,13 @@ import json
 import re
 import shutil
 import time
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from facescale.files import write_atomically
-from facescale.guard.limits import LIST_BYTES
-from facescale.guard.reading import read_object, read_text
+from facescale.checksums import DamageWarning, model_damage
+from facescale.files import naming_full_disk, read_json, write_atomically
 
 _STEP = re.compile(r"step_(\d{8,})")
 
@@ -72,27 +72,49 @@ class RunDir:
         return sorted(int(match[1]) for match in found if match)
 
     def best(self) -> dict[str, Any] | None:
-        """``{"step", "name", "value"}`` of the best checkpoint so far, or None."""
+        """``{"step", "name", "value"}`` of the best checkpoint so far, or None.
+
+        Raises:
+            ValueError: the note is damaged.
+        """
         if not self.best_file.is_file():
             return None
-        return read_object(self.best_file, "the note of the best checkpoint", "step", "name", "value")
+        then = "delete it: the next evaluation writes it again"
+        best: dict[str, Any] = read_json(self.best_file, dict, then)
+        if not isinstance(best.get("step"), int) or not {"name", "value"} <= best.keys():
+            raise ValueError(f"'{self.best_file}' is damaged (it names no step and figure); {then}")
+        return best
 
     def model_path(self, which: str | int = "best") -> Path:
         """Weights of the ``best`` (else the latest) checkpoint, of the ``latest`` one, or of a given step.
 
+        Where those of the best or latest one are damaged, the newest that are whole, with a warning.
+
         Raises:
-            ValueError: the run has no such checkpoint.
+            ValueError: the run has no such checkpoint, or its weights are damaged.
         """
         steps = self.steps()
         if not steps:
             raise ValueError(f"the run {self.path} has no checkpoint yet; train it first")
-        best = self.best()
-        step = best["step"] if which == "best" and best and best["step"] in steps else steps[-1]
+        best = self.best() if which == "best" else None
+        wanted = best["step"] if best and best["step"] in steps else steps[-1]
         if which not in ("best", "latest"):
-            step = int(which)
-        if step not in steps:
+            wanted = int(which)
+        if wanted not in steps:
             raise ValueError(f"the run {self.path} has no checkpoint {which}; it has: best, latest, {steps}")
-        return self.snapshot(step) / "model.safetensors"
+        model = self.snapshot(wanted) / "model.safetensors"
+        damage = model_damage(model)
+        if not damage:
+            return model
+        for step in reversed(steps) if which in ("best", "latest") else ():
+            other = self.snapshot(step) / "model.safetensors"
+            if step != wanted and not model_damage(other):
+                said = f"checkpoint {model.parent} is damaged ({damage}); that of step {step} is used instead"
+                warnings.warn(said, DamageWarning, stacklevel=2)
+                return other
+        raise ValueError(
+            f"checkpoint {model.parent} is damaged ({damage}); use another one, or restore it from a copy"
+        )
 
     def keep_best(self, step: int, metrics: Mapping[str, Any], best_by: str = "") -> None:
         """Make ``step`` the best checkpoint if one of its figures is the highest so far.
@@ -133,24 +155,43 @@ class RunDir:
 
     def log(self, kind: str, **values: Any) -> None:
         """Append one JSON line to metrics.jsonl."""
-        with self.metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"kind": kind, "time": round(time.time(), 3), **values}) + "\n")
+        line = json.dumps({"kind": kind, "time": round(time.time(), 3), **values}) + "\n"
+        with naming_full_disk(self.metrics, len(line)), self.metrics.open("a", encoding="utf-8") as file:
+            file.write(line)
 
     def read_metrics(self, kind: str | None = None) -> list[dict[str, Any]]:
         """Lines of metrics.jsonl (of one kind); a line truncated by a crash is skipped."""
-        rows = []
-        has_lines = self.metrics.is_file()
-        text = read_text(self.metrics, "the metrics", LIST_BYTES, "replace") if has_lines else ""
-        for line in text.splitlines():
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError):
-                continue
-            if isinstance(row, dict) and (kind is None or row.get("kind") == kind):
-                rows.append(row)
-        return rows
+        rows = (_parsed(line) for line in self._lines())
+        return [row for row in rows if row and kind in (None, row.get("kind"))]
 
-    def truncate_metrics(self, step: int) -> None:
-        """Forget metrics after ``step``: a resumed run writes them again."""
+    def _lines(self) -> list[bytes]:
+        return self.metrics.read_bytes().splitlines() if self.metrics.exists() else []
+
+    def truncate_metrics(self, step: int) -> list[str]:
+        """Forget metrics after ``step``: a resumed run writes them again.
+
+        Returns:
+            A sentence if there were damaged lines besides the last, which a kill may have truncated.
+        """
+        damaged = sum(_parsed(line) is None for line in self._lines()[:-1])
         kept = [row for row in self.read_metrics() if row.get("step", 0) <= step]
         write_atomically(self.metrics, "".join(json.dumps(row) + "\n" for row in kept))
+        return [f"{damaged} damaged lines of metrics.jsonl were left out"] if damaged else []
+
+    def set_aside(self, after: int) -> None:
+        """Hide the checkpoints after a step, which are damaged; ``prune`` deletes them."""
+        for step in self.steps():
+            if step > after:
+                self.snapshot(step).rename(self.checkpoints / f".damaged_{step}")
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    """A line of metrics.jsonl; None if it is damaged."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    is_row = (
+        isinstance(row, dict) and isinstance(row.get("kind"), str) and isinstance(row.get("step", 0), int)
+    )
+    return row if is_row else None

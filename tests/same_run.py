@@ -31,6 +31,8 @@ def _files(run: Path) -> set[str]:
 def _content(path: Path) -> Any:
     if path.suffix == ".pt":
         return torch.load(path, weights_only=True)
+    if path.name == "manifest.json":  # checksums, of files with times too
+        return list(json.loads(path.read_text())["files"])
     if path.suffix == ".json":
         return json.loads(path.read_text())
     if path.suffix == ".jsonl":  # a second sitting writes a start line of its own

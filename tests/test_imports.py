@@ -14,7 +14,7 @@ ROOT = Path(facescale.__file__).parent
 
 # From the ground up; a module may import from its own layer's rooms and from lower layers.
 LAYERS = [
-    {"arrays", "files", "guard", "registry", "kernels", "machine", "ops", "distributed"},
+    {"arrays", "files", "guard", "checksums", "registry", "kernels", "machine", "ops", "distributed"},
     {"config", "pools", "run", "model_card", "margins", "backbones"},
     {"data", "centres"},
     {"heads", "convert"},
@@ -30,6 +30,7 @@ MOST_MODULES_AT_THE_ROOT = 8
 # Each is imported in a fresh process, with all that it imports; torch takes seconds.
 WITHOUT_TORCH = [
     "facescale.arrays",
+    "facescale.checksums",
     "facescale.cli",
     "facescale.config",
     "facescale.data",

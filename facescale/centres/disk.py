@@ -1,11 +1,9 @@
 """Rows in a file that may be larger than memory, and snapshots of what changed in it."""
 
-import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
-from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +11,13 @@ import torch
 from torch import Tensor
 
 from facescale import kernels
+from facescale.centres.disk_snapshot import record_bytes, starts
 from facescale.centres.initial import InitialRows
 from facescale.centres.layout import BLOCK, RowField, Rows, numbers
 from facescale.centres.record_index import RecordNumbers
+from facescale.files import Writing, naming_full_disk
 
 # N rows of this process, R rows read at once
-
-_ALIGN = 16  # bytes; every record starts at a multiple
 
 
 class _Bits:
@@ -42,19 +40,9 @@ class _Bits:
         return np.flatnonzero(np.unpackbits(self._bytes, count=self.size, bitorder="little"))
 
 
-def record_bytes(fields: Sequence[RowField]) -> int:
-    """Bytes that all planes of one row take in the file."""
-    return -(-_starts(fields)[-1] // _ALIGN) * _ALIGN
-
-
 def begins_compiled(fields: Sequence[RowField]) -> bool:
     """Whether a compiled loop makes the first records of rows."""
     return kernels.available() and fields[0].dtype is torch.float32
-
-
-def _starts(fields: Sequence[RowField]) -> list[int]:
-    """First byte of each field in a record, and of what follows the last."""
-    return [0, *accumulate(-(-field.bytes // 4) * 4 for field in fields)]
 
 
 class DiskRows:
@@ -90,7 +78,7 @@ class DiskRows:
         if num_rows > 2**31:
             raise ValueError(f"{num_rows} rows on the disk of one process; it takes 2^31, use more processes")
         self.fields = tuple(fields)
-        self._start = _starts(fields)
+        self._start = starts(fields)
         self.record_bytes = record_bytes(fields)
         self._initial = initial
         self._first_row = first_row
@@ -171,32 +159,39 @@ class DiskRows:
         old = sum(len(np.load(path, mmap_mode="r")) for path in self._saved)
         return old + len(self._changed.nonzero()), len(self._written.nonzero())
 
-    def save(self, folder: Path, rank: int, compact: bool) -> None:
-        """Write a snapshot of this process's rows into ``folder``.
+    def save(self, folder: Path, rank: int, compact: bool) -> Writing:
+        """Copy what changed into files of their own; writing is to link them into ``folder``.
 
         Args:
             folder: where; the same for all processes.
             rank: number of this process.
-            compact: write every row anew instead of linking to earlier files.
+            compact: copy every row anew instead of linking to earlier files.
         """
         row_R = (self._written if compact else self._changed).nonzero()
+        path = self._links / f"disk-{self._sequence:06d}-{rank:05d}.npy"
+        with naming_full_disk(path, len(row_R) * (self.record_bytes + 8)):
+            try:
+                self._copy(row_R, path)
+            except OSError:
+                _delete(path)
+                raise
         if compact:
             self._drop_saved()
-        path = self._links / f"disk-{self._sequence:06d}-{rank:05d}.npy"
-        buffer = self.new_buffer(min(len(row_R), BLOCK))
-        with path.with_suffix(".records").open("wb") as file:
-            for part in np.array_split(row_R, max(1, -(-len(row_R) // BLOCK))):
-                self.read(torch.from_numpy(part), buffer)
-                file.write(_raw(buffer["record"][: len(part)]))
-            file.flush()
-            os.fsync(file.fileno())
-        np.save(path, row_R + self._first_row)
         self._saved.append(path)
         self._sequence += 1
         self._changed.clear()
-        for path in self._saved:
-            for file_path in (path, path.with_suffix(".records")):
-                _link(file_path, folder / file_path.name)
+        files = [one for saved in self._saved for one in (saved, saved.with_suffix(".records"))]
+        return Writing(path.stat().st_size, lambda: [_link(file, folder / file.name) for file in files])
+
+    def _copy(self, row_R: np.ndarray, path: Path) -> None:
+        """Write the numbers of rows to ``path``, their records to a file beside it."""
+        buffer = self.new_buffer(min(len(row_R), BLOCK))
+        with path.with_suffix(".records").open("wb") as file:
+            for start in range(0, len(row_R), BLOCK):
+                part = row_R[start : start + BLOCK]
+                self.read(torch.from_numpy(part), buffer)
+                file.write(_raw(buffer["record"][: len(part)]))
+        np.save(path, row_R + self._first_row)
 
     def adopt(self, folder: Path, mine: bool) -> None:
         """Go on from a snapshot that was just loaded: its files are part of the next one.
@@ -216,40 +211,13 @@ class DiskRows:
 
     def _drop_saved(self) -> None:
         for path in self._saved:
-            path.unlink(missing_ok=True)
-            path.with_suffix(".records").unlink(missing_ok=True)
+            _delete(path)
         self._saved = []
 
 
-def write_layout(folder: Path, fields: Sequence[RowField], record_bytes: int) -> None:
-    """Note how the records of a snapshot are laid out."""
-    layout = {
-        "record_bytes": record_bytes,
-        "planes": [[p.name, p.width, str(p.dtype).removeprefix("torch.")] for p in fields],
-    }
-    (folder / "disk.json").write_text(json.dumps(layout), encoding="utf-8")
-
-
-def saved_blocks(folder: Path) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
-    """All records of a snapshot as (global rows, planes), oldest first: later ones replace earlier ones."""
-    layout = json.loads((folder / "disk.json").read_text("utf-8"))
-    size = int(layout["record_bytes"])
-    fields = [RowField(name, width, getattr(torch, dtype)) for name, width, dtype in layout["planes"]]
-    start = _starts(fields)
-    for path in sorted(folder.glob("disk-*.npy")):
-        row_N = np.load(path)
-        with path.with_suffix(".records").open("rb") as file:
-            for first in range(0, len(row_N), BLOCK):
-                row_R = torch.from_numpy(row_N[first : first + BLOCK])
-                record_RX = torch.frombuffer(bytearray(file.read(size * len(row_R))), dtype=torch.uint8)
-                record_RX = record_RX.view(len(row_R), size)
-                yield (
-                    row_R,
-                    {
-                        p.name: record_RX[:, at : at + p.bytes].view(p.dtype)
-                        for p, at in zip(fields, start, strict=False)
-                    },
-                )
+def _delete(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    path.with_suffix(".records").unlink(missing_ok=True)
 
 
 def _raw(records: Tensor) -> memoryview:
@@ -273,9 +241,10 @@ def _write_all(file: int, values: memoryview, offset: int) -> None:
         values, offset = values[done:], offset + done
 
 
-def _link(source: Path, target: Path) -> None:
-    """Hard link, or copy where the two folders are on different disks."""
+def _link(source: Path, target: Path) -> Path:
+    """Hard link, or copy where the two folders are on different disks; returns ``target``."""
     try:
         os.link(source, target)
     except OSError:
         shutil.copyfile(source, target)
+    return target

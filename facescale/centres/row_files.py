@@ -27,14 +27,18 @@ def block_names(num_ids: int, rows_per_id: int, world_size: int) -> list[str]:
     return names
 
 
-def write_blocks(folder: Path, tensors: Mapping[str, Tensor], first_row: int) -> None:
+def write_blocks(folder: Path, tensors: Mapping[str, Tensor], first_row: int) -> list[Path]:
     """Write this process's rows, a file at a time.
 
     Args:
         folder: where; other processes write theirs there, too.
         tensors: values of all rows (N, width) by what they are.
         first_row: global number of the first one.
+
+    Returns:
+        The files.
     """
+    paths = []
     num_rows = len(next(iter(tensors.values())))
     for start in range(0, num_rows, BLOCK):
         stop = min(start + BLOCK, num_rows)
@@ -42,6 +46,8 @@ def write_blocks(folder: Path, tensors: Mapping[str, Tensor], first_row: int) ->
         path = folder / _name(first_row + start, first_row + stop)
         save_file(values, path)
         follow_umask(path)
+        paths.append(path)
+    return paths
 
 
 def read_blocks(

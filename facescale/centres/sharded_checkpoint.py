@@ -1,67 +1,76 @@
 """Checkpoints of class centres: every row under the number of its identity, for any number of processes."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from facescale.centres import disk, distcp, row_files
+from facescale.centres import disk_snapshot, distcp, row_files
 from facescale.centres.store import CentreStore
 from facescale.centres.wanted import Wanted
+from facescale.files import Writing, read_json, write_atomically
 
 
-def save(store: CentreStore, folder: Path) -> None:
-    """Write rows and their optimizer's state into ``folder/centres``; all processes call.
+def prepare(store: CentreStore, folder: Path, copy: bool) -> Writing:
+    """Rows and their optimizer's state, ready to be written to ``folder/centres``; all processes call.
 
     Rows in memory become safetensors files of some rows each (``row_files``), listed in ``centres.json``;
     rows on disk become a snapshot of what changed (``DiskRows.save``). Neither holds a pickle.
+
+    Args:
+        store: whose rows.
+        folder: the checkpoint.
+        copy: copy what is in memory, so that the store may change before it is written.
     """
     folder = folder / "centres"
     store.flush()
-    if store.dist.is_main:
-        folder.mkdir(parents=True, exist_ok=True)
-    store.dist.barrier()
     if store.disk:
         records, rows = store.dist.all_reduce(
             torch.tensor(store.disk.count_records(), device=store.dist.device)
         ).tolist()
-        store.disk.save(folder, store.dist.rank, compact=records > 2 * rows)
+        folder.mkdir(parents=True, exist_ok=True)
+        rows_to_write = store.disk.save(folder, store.dist.rank, compact=records > 2 * rows)
     else:
         assert store.memory is not None
+        folder.mkdir(parents=True, exist_ok=True)
         saved = {field.name: store.memory.tensors[field.name] for field in store.fields if field.saved}
-        row_files.write_blocks(folder, saved, store.first_row)
-    if store.dist.is_main:
-        if store.disk:
-            disk.write_layout(folder, store.fields, store.disk.record_bytes)
-        meta: dict[str, Any] = {
-            "num_ids": store.num_ids,
-            "dim": store.dim,
-            "rows_per_id": store.rows_per_id,
-        }
-        if store.memory:
-            meta["files"] = row_files.block_names(store.num_ids, store.rows_per_id, store.dist.world_size)
-        (folder / "centres.json").write_text(json.dumps(meta), encoding="utf-8")
-    store.dist.barrier()
+        if copy:
+            saved = {name: tensor.detach().to("cpu", copy=True) for name, tensor in saved.items()}
+        num_bytes = sum(tensor.nbytes for tensor in saved.values())
+        rows_to_write = Writing(num_bytes, partial(row_files.write_blocks, folder, saved, store.first_row))
+    if not store.dist.is_main:
+        return rows_to_write
+    return Writing(rows_to_write.num_bytes, lambda: [*rows_to_write.write(), *_describe(store, folder)])
+
+
+def _describe(store: CentreStore, folder: Path) -> list[Path]:
+    """Note what all processes save; returns the files."""
+    paths = []
+    meta: dict[str, Any] = {"num_ids": store.num_ids, "dim": store.dim, "rows_per_id": store.rows_per_id}
+    if store.disk:
+        paths.append(disk_snapshot.write_layout(folder, store.fields, store.disk.record_bytes))
+    else:
+        meta["files"] = row_files.block_names(store.num_ids, store.rows_per_id, store.dist.world_size)
+    write_atomically(folder / "centres.json", json.dumps(meta))
+    return [*paths, folder / "centres.json"]
 
 
 def load(store: CentreStore, folder: Path, old_ids: Tensor | None = None) -> None:
-    """Read what ``save`` wrote, whatever the placement and number of processes then and now.
+    """Read what ``prepare`` wrote, whatever the placement and number of processes then and now.
 
     Args:
         store: a fresh store; rows that the checkpoint does not have stay as they are.
-        folder: as given to ``save``.
+        folder: as given to ``prepare``.
         old_ids: see ``ClassHead.inherit_rows``; None: the same identities.
 
     Raises:
         ValueError: nothing was saved there, or it does not fit.
     """
     folder = folder / "centres"
-    try:
-        meta = json.loads((folder / "centres.json").read_text("utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise ValueError(f"no class centres in {folder} ({error}); use a whole checkpoint") from None
+    meta = read_json(folder / "centres.json", dict, "use a whole checkpoint")
     for key, mine in (("dim", store.dim), ("rows_per_id", store.rows_per_id)):
         if meta[key] != mine:
             raise ValueError(
@@ -83,7 +92,7 @@ def load(store: CentreStore, folder: Path, old_ids: Tensor | None = None) -> Non
     wanted = Wanted(store, old_ids)
     on_disk = (folder / "disk.json").is_file()
     if on_disk:
-        blocks = disk.saved_blocks(folder)
+        blocks = disk_snapshot.saved_blocks(folder)
     elif "files" in meta:
         blocks = row_files.read_blocks(folder, meta["files"], wanted)
     else:  # of a version up to 0.1

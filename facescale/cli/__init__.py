@@ -2,9 +2,13 @@
 
 import os
 import sys
+import warnings
+from pathlib import Path
+from typing import Any
 
 import typer
 
+from facescale.checksums import DamageWarning
 from facescale.cli import (  # noqa: F401  (they register their commands)
     bench,
     data,
@@ -16,6 +20,7 @@ from facescale.cli import (  # noqa: F401  (they register their commands)
 )
 from facescale.cli.app import app
 from facescale.cli.terminal import safe_terminal
+from facescale.files import NoSpaceError, is_full_disk, no_space
 from facescale.guard.failures import explained
 from facescale.machine import tune
 
@@ -30,8 +35,11 @@ def main() -> None:
     The exit status is 2 where the user's input is wrong, 130 after Ctrl-C, and 1 for other failures.
     """
     tune()
+    warnings.showwarning = _show_warning  # type: ignore[assignment]
+    warnings.simplefilter("always", DamageWarning)
     with safe_terminal():
-        sys.exit(_run())
+        status = _run()
+    sys.exit(status)
 
 
 def _run() -> int:
@@ -46,7 +54,7 @@ def _run() -> int:
         if isinstance(error, _USAGE):
             error.show()  # type: ignore[attr-defined]
             return int(error.exit_code)  # type: ignore[attr-defined]
-        return _told(error)
+        return _told(no_space(_file_of(error)) if _is_raw_full_disk(error) else error)
 
 
 def _told(error: Exception) -> int:
@@ -56,3 +64,20 @@ def _told(error: Exception) -> int:
     sentence, status = explained(error)
     print(f"facescale: {sentence}", file=sys.stderr)
     return status
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *rest: Any) -> None:
+    """Print a sentence of ours as one; any other warning as Python does."""
+    if issubclass(category, DamageWarning):
+        print(f"facescale: {message}", file=sys.stderr)
+    else:
+        print(warnings.formatwarning(message, category, *rest[:2]), end="", file=sys.stderr)
+
+
+def _is_raw_full_disk(error: Exception) -> bool:
+    """Whether a write to some file that has no sentence of its own failed because the disk is full."""
+    return is_full_disk(error) and not isinstance(error, NoSpaceError)
+
+
+def _file_of(error: Exception) -> str:
+    return str(getattr(error, "filename", None) or Path.cwd())

@@ -1,4 +1,4 @@
-"""Commands that measure on this machine: bench heads, train, loader, evaluate."""
+"""Commands that measure on this machine: bench heads, train, loader, evaluate, published."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from facescale.cli.app import DeviceOption, JsonOption, app, table
+from facescale.cli.app import DeviceOption, JsonOption, app, show, table
 
 bench = typer.Typer(help="Measure on this machine.", no_args_is_help=True)
 app.add_typer(bench, name="bench")
@@ -134,6 +134,19 @@ def evaluate(
 ) -> None:
     """Measure embedding of images that are in memory, against torch's layers in float32."""
     _compare("evaluate", backbones, batches, ("", 0, steps, _device(device), threads), rounds, as_json)
+
+
+@bench.command()
+def published(as_json: JsonOption = False) -> None:
+    """Print the published table of Partial FC over identities, beside what each head here would need.
+
+    Published: images a second and memory of each GPU on 8 V100. Planned: memory of each GPU for the same
+    network, batch and precision; nothing is measured, and no GPU is needed.
+    """
+    from facescale.bench.published import rows
+
+    found = list(rows())
+    show(found, as_json, table(found))
 
 
 def _device(name: str) -> str:

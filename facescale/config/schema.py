@@ -173,6 +173,9 @@ class CheckpointConfig(Section):
 
     every: Duration = Field("1 epoch", description="time between checkpoints")
     keep: int = Field(2, ge=1, description="newest checkpoints to keep (the best is kept besides)")
+    background: bool = Field(
+        False, description="write while the training goes on; takes memory for a copy of what is written"
+    )
     best_by: str = Field(
         "", description="figure that decides which is best, as NAME/METRIC; empty: the first accuracy"
     )

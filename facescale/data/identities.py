@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,8 +11,7 @@ from torch import Tensor
 from facescale.config import Config
 from facescale.data.readers.base import Reader
 from facescale.data.spec import split_sources
-from facescale.files import write_atomically
-from facescale.guard.reading import read_object
+from facescale.files import read_json, write_atomically
 
 
 def write_identities(file: Path, config: Config, reader: Reader) -> None:
@@ -30,12 +30,7 @@ def old_numbers(file: Path, config: Config, reader: Reader) -> Tensor:
     Raises:
         ValueError: there is no such file.
     """
-    if not file.is_file():
-        raise ValueError(
-            f"{file.parent} does not name its identities (no {file.name}); set train.init to the "
-            "model.safetensors of one of its checkpoints, to start from the network alone"
-        )
-    old = read_object(file, "the identities", "names", "num_ids", "source")
+    old = _read(file)
     new_names: Sequence[str] | None = getattr(reader, "names", None)
     if old["names"] is None and new_names is None:
         number_N = torch.arange(reader.num_ids)
@@ -51,10 +46,7 @@ def check_identities(file: Path, config: Config, reader: Reader) -> None:
     Raises:
         ValueError: it has others, so the run cannot continue with it.
     """
-    number_N, before = (
-        old_numbers(file, config, reader),
-        read_object(file, "the identities", "num_ids")["num_ids"],
-    )
+    number_N, before = old_numbers(file, config, reader), _read(file)["num_ids"]
     if len(number_N) != before or not torch.equal(number_N, torch.arange(before)):
         kept = int((number_N >= 0).sum())
         raise ValueError(
@@ -62,6 +54,24 @@ def check_identities(file: Path, config: Config, reader: Reader) -> None:
             f"{len(number_N)}, {len(number_N) - kept} of them new); start another run with "
             f"--set train.init={file.parent}"
         )
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """What ``write_identities`` wrote."""
+    network_alone = (
+        "to start from the network alone, set train.init to the model.safetensors of one of its checkpoints"
+    )
+    if not file.exists():
+        raise ValueError(f"{file.parent} does not name its identities (no {file.name}); {network_alone}")
+    then = f"put it back from a copy; or, {network_alone}"
+    old: dict[str, Any] = read_json(file, dict, then)
+    names, count = old.get("names"), old.get("num_ids")
+    is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    if not (names is None or (is_list and len(names) == count)) or not isinstance(count, int):
+        raise ValueError(f"'{file}' is damaged (it does not list {count} names); {then}")
+    if not isinstance(old.get("source"), str):
+        raise ValueError(f"'{file}' is damaged (it names no source); {then}")
+    return old
 
 
 def _source(config: Config) -> str:

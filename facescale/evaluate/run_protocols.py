@@ -14,7 +14,7 @@ from facescale.evaluate.feature_cache import FeatureCache
 from facescale.evaluate.figures import Result
 from facescale.evaluate.protocols.open import open_protocol
 from facescale.evaluate.report.page import write_report
-from facescale.guard.reading import read_json
+from facescale.files import read_json
 from facescale.inference.load import load
 from facescale.inference.model import Model
 from facescale.inference.torch_encoder import TorchEncoder
@@ -96,7 +96,7 @@ def _info(run: RunDir | None, model_info: Any) -> dict[str, dict[str, Any]]:
     info: dict[str, dict[str, Any]] = {}
     if run is not None:
         if run.plan.is_file():
-            info["Plan"] = read_json(run.plan, "the plan")
+            info["Plan"] = read_json(run.plan, dict, "delete it: the report does without")
         config = load_config(run.config).model_dump(mode="json")
         info["Config"] = {f"{part}.{key}": v for part, keys in config.items() for key, v in keys.items()}
     if model_info:

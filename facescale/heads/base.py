@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from facescale.distributed import Dist
+from facescale.files import Writing
 from facescale.margins import Margin
 
 # V views, B batch of this process, D embedding size
@@ -122,8 +123,19 @@ class ClassHead(nn.Module):
     def skip_step(self) -> None:
         """Forget what ``forward`` prepared: the step was not finite."""
 
+    def rows_to_save(self, folder: Path, copy: bool) -> Writing:
+        """What is too large for ``state_dict``, ready to be written into ``folder``; all processes call.
+
+        Args:
+            folder: the checkpoint.
+            copy: copy what is in memory, so that training may go on before it is written.
+        """
+        return Writing(0, list)
+
     def save_rows(self, folder: Path) -> None:
         """Write what is too large for ``state_dict`` into ``folder``; all processes call."""
+        self.rows_to_save(folder, copy=False).write()
+        self.dist.barrier()
 
     def load_rows(self, folder: Path) -> None:
         """Read what ``save_rows`` wrote, on any number of processes."""

@@ -13,6 +13,7 @@ from facescale.centres.options import StoreOptions
 from facescale.centres.row_block import RowBlock
 from facescale.centres.store import CentreStore
 from facescale.distributed import Dist
+from facescale.files import Writing
 from facescale.heads.base import Bytes, ClassHead, HeadOutput
 from facescale.heads.centre_softmax import negatives_value, target_cosines
 from facescale.heads.chunked_softmax import ChunkedSoftmax
@@ -267,9 +268,9 @@ class CentreHead(ClassHead):
 
     # ---- state --------------------------------------------------------------------------------------------
 
-    def save_rows(self, folder: Path) -> None:
-        """Write centres and their optimizer's state below ``folder``; all processes call."""
-        centres_saved.save(self.store, folder)
+    def rows_to_save(self, folder: Path, copy: bool) -> Writing:
+        """See ``ClassHead.rows_to_save``: centres and their optimizer's state."""
+        return centres_saved.prepare(self.store, folder, copy)
 
     def load_rows(self, folder: Path) -> None:
         """Read what ``save_rows`` wrote, on any number of processes and with any placement.

@@ -2,7 +2,8 @@
 
 import torch
 
-from facescale.centres.disk import begins_compiled, record_bytes
+from facescale.centres.disk import begins_compiled
+from facescale.centres.disk_snapshot import record_bytes
 from facescale.centres.initial import initial_bytes
 from facescale.centres.layout import BLOCK
 from facescale.centres.record_index import NUMBER_BYTES, table_bytes

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from facescale.distributed import Dist
+from facescale.files import Writing
 from facescale.heads.base import Bytes, ClassHead
 from facescale.heads.queue_softmax import Chunks, negatives_value
 from facescale.margins import Margin, TargetLogits
@@ -153,9 +154,16 @@ class SlotHead(ClassHead):
         """
         self.pool.restore({name: x.numpy() for name, x in state["pool"].items()})
 
-    def save_rows(self, folder: Path) -> None:
-        """Write this process's rows into ``folder``."""
-        save_file({"rows": self.rows.cpu()}, folder / f"slots_{self.first:012d}.safetensors")
+    def rows_to_save(self, folder: Path, copy: bool) -> Writing:
+        """See ``ClassHead.rows_to_save``."""
+        rows = self.rows.to("cpu", copy=copy)
+        path = folder / f"slots_{self.first:012d}.safetensors"
+
+        def write() -> list[Path]:
+            save_file({"rows": rows.cpu()}, path)
+            return [path]
+
+        return Writing(rows.nbytes, write)
 
     def load_rows(self, folder: Path) -> None:
         """Read the rows that any number of processes saved.
@@ -170,7 +178,7 @@ class SlotHead(ClassHead):
                 raise ValueError(
                     f"slots {next_slot} to {first - 1} are missing in {folder}; use a whole checkpoint"
                 )
-            with safe_open(path, "pt") as file:
+            with _opened(path) as file:
                 saved = file.get_slice("rows")
                 next_slot += saved.get_shape()[1]
                 start, stop = max(first, self.first), min(first + saved.get_shape()[1], self.stop)
@@ -199,6 +207,13 @@ class SlotHead(ClassHead):
         if self.products is not torch.float32:
             transient += 4 * cells + 2 * row_values
         return Bytes(device=self.rows.numel() * 4, host=self.pool.bytes, transient=int(transient))
+
+
+def _opened(path: Path) -> Any:
+    try:
+        return safe_open(path, "pt")
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"slots {path} cannot be read ({error}); use an earlier checkpoint") from None
 
 
 def last_of(slots: IntArray) -> IntArray:

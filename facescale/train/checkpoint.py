@@ -1,18 +1,19 @@
-"""Write a training's whole state in one atomic step, and read it back on any number of processes."""
+"""The state of a training: which checkpoint to continue from, and reading it on any number of processes."""
 
-import json
-import os
-import shutil
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 import torch
 
+from facescale.checksums import Checksums
 from facescale.distributed import Dist
+from facescale.files import read_json
 from facescale.run import RunDir
+
+_ONE_BEFORE = "delete the folder of this checkpoint to use the one before"
+_NOT_STATE = {"world_size", "checksums"}
 
 
 @dataclass
@@ -42,61 +43,31 @@ class TrainState:
         self.bad_in_a_row = self.bad_in_a_row + 1 if bad else 0
 
 
-def _sync(path: Path) -> None:
-    """Put a file or the entries of a folder on disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def newest_whole(run: RunDir, dist: Dist, checksums: Checksums) -> tuple[int | None, list[str]]:
+    """Step of the newest checkpoint without a damaged file; all processes call, each reads a share of it.
 
+    Returns:
+        The step, None if the run has no checkpoint; and a sentence for each damaged newer one.
 
-def save(
-    run: RunDir,
-    dist: Dist,
-    state: TrainState,
-    tensors: dict[str, Any],
-    write_model: Callable[[Path], None],
-    write_rows: Callable[[Path], None],
-) -> None:
-    """Write ``checkpoints/step_N``: all or nothing, whenever the process is killed.
-
-    If this step has a checkpoint already (right after a resume), the state is the same; only the model is
-    written again, because an evaluation may have added thresholds.
-
-    Args:
-        run: where.
-        dist: all processes call this; each writes its random state, the main one the rest.
-        state: counters; ``state.step`` names the checkpoint.
-        tensors: state dicts that torch can load with ``weights_only``.
-        write_model: writes the weights for use (evaluation, export) atomically to the path it is given.
-        write_rows: writes this process's class-centre rows into the folder it is given (on all processes).
+    Raises:
+        ValueError: all checkpoints are damaged.
     """
-    final = run.snapshot(state.step)
-    if final.exists():
-        if dist.is_main:
-            write_model(final / "model.safetensors")
-        return
-    temporary = run.checkpoints / f".writing_{state.step}"
-    if dist.is_main:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-    dist.barrier()
-    torch.save(_random_state(dist), temporary / f"random_{dist.rank}.pt")
-    write_rows(temporary)
-    if dist.is_main:
-        torch.save(tensors, temporary / "state.pt")
-        write_model(temporary / "model.safetensors")
-        (temporary / "meta.json").write_text(
-            json.dumps({**asdict(state), "world_size": dist.world_size}), encoding="utf-8"
-        )
-    dist.barrier()
-    if dist.is_main:
-        for path in [*temporary.rglob("*"), temporary]:
-            _sync(path)
-        temporary.rename(final)
-        _sync(run.checkpoints)
-    dist.barrier()
+    damaged: dict[int, str] = {}
+    for step in reversed(run.steps()):
+        folder = run.snapshot(step)
+        first, count = checksums.first_damaged(folder, dist.rank, dist.world_size)
+        first = int(dist.all_reduce(torch.tensor(first, device=dist.device), "min"))
+        if first == count:
+            used = f"the training continues from step {step} and writes the damaged one again"
+            return step, [f"{run.snapshot(bad)} is damaged ({what}); {used}" for bad, what in damaged.items()]
+        damaged[step] = checksums.describe(folder, first)
+    if not damaged:
+        return None, []
+    each = ", ".join(f"{run.snapshot(step).name}: {what}" for step, what in damaged.items())
+    raise ValueError(
+        f"no checkpoint of the run {run.path} is whole ({each}); restore one from a copy, or use another "
+        "--run folder"
+    )
 
 
 def load(folder: Path, dist: Dist) -> tuple[TrainState, dict[str, Any]]:
@@ -107,22 +78,20 @@ def load(folder: Path, dist: Dist) -> tuple[TrainState, dict[str, Any]]:
     Raises:
         ValueError: the folder is not a whole checkpoint.
     """
+    meta = read_json(folder / "meta.json", dict, _ONE_BEFORE)
     try:
-        meta = json.loads((folder / "meta.json").read_text("utf-8"))
         tensors = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
         random = folder / f"random_{dist.rank}.pt"
         if random.is_file():
             _restore_random(torch.load(random, weights_only=True), dist)
-    except (OSError, RuntimeError, UnpicklingError, json.JSONDecodeError, EOFError, KeyError) as error:
+        return TrainState(**{key: meta[key] for key in {"step", *meta} - _NOT_STATE}), tensors
+    except (OSError, RuntimeError, UnpicklingError, EOFError, KeyError, TypeError, AttributeError) as error:
         reason = str(error).partition("\n")[0]
-        raise ValueError(
-            f"checkpoint {folder} cannot be read ({reason}); delete it to use the one before"
-        ) from None
-    meta.pop("world_size")
-    return TrainState(**meta), tensors
+        raise ValueError(f"checkpoint {folder} cannot be read ({reason}); {_ONE_BEFORE}") from None
 
 
-def _random_state(dist: Dist) -> dict[str, torch.Tensor]:
+def random_state(dist: Dist) -> dict[str, torch.Tensor]:
+    """Of this process and its device, for ``load``."""
     states = {"cpu": torch.get_rng_state()}
     if dist.device.type == "cuda":
         states["cuda"] = torch.cuda.get_rng_state(dist.device)

@@ -109,9 +109,11 @@ def train(
 
             # ---- Agreement: no process may take a step that is not finite on another, or stop alone -------
             finite = (output.loss + grad_norm).isfinite()
-            flags = torch.stack([~finite, torch.tensor(stop_asked(), device=dist.device)])
+            asked = torch.tensor([stop_asked(), session.saver.writing], device=dist.device)
+            flags = torch.cat([~finite[None], asked])
             # .tolist() is the one wait for the device in every step
-            bad, stopping = (flag > 0 for flag in dist.all_reduce(flags.float(), "max").tolist())
+            bad, stopping, writing = (flag > 0 for flag in dist.all_reduce(flags.float(), "max").tolist())
+            session.saver.poll(writing)
 
             # ---- Update -----------------------------------------------------------------------------------
             if bad:
@@ -131,6 +133,7 @@ def train(
                 figures = {"loss": str(float(output.loss)), "grad_norm": str(float(grad_norm))}
                 log("bad_step", lr=lr, **figures, first_images=keys)
             if state.bad_in_a_row >= config.train.max_bad_steps:
+                session.saver.finish()
                 raise TrainingError(
                     f"{state.bad_in_a_row} steps in a row not finite, up to step {state.step}, lr {lr:.3g}: "
                     "lower optim.lr, lengthen optim.warmup, or use train.precision=fp32 in a new run"
@@ -155,4 +158,5 @@ def train(
                         evaluate(session)
             if stopping:  # an evaluation that is due now is made up for by the next sitting
                 break
+        session.saver.finish()
     return Result(run, state.step, not stopping, last_figures(run) if dist.is_main else {})

@@ -2,13 +2,15 @@
 
 import json
 from collections.abc import Mapping
+from functools import partial
 
 from facescale.evaluate.embedding import Extraction
 from facescale.files import write_atomically
 from facescale.plan import Plan
 from facescale.run import RunDir
-from facescale.train import checkpoint
+from facescale.train.saver import Content
 from facescale.train.session import Session
+from facescale.train.tensors import num_bytes
 
 
 def evaluates_at(plan: Plan, step: int) -> bool:
@@ -26,7 +28,7 @@ def owes_evaluation(session: Session) -> bool:
     run, state = session.run, session.state
     if not session.protocols or not evaluates_at(session.plan, state.step):
         return False
-    done = session.dist.is_main and any(row["step"] == state.step for row in run.read_metrics("eval"))
+    done = session.dist.is_main and any(row.get("step") == state.step for row in run.read_metrics("eval"))
     return not session.dist.any(done)
 
 
@@ -47,23 +49,37 @@ def evaluate(session: Session) -> None:
 
 
 def save(session: Session, figures: Mapping[str, float] | None = None) -> None:
-    """Write the checkpoint of this step, or the ``figures`` of its evaluation to it; delete older ones."""
-    run, task, plan, state = session.run, session.task, session.plan, session.state
+    """Write the checkpoint of this step, or the ``figures`` of its evaluation to it; delete older ones.
+
+    With ``checkpoint.background`` a new one is only begun; older ones are deleted when it has its name.
+
+    Raises:
+        NoSpaceError: the disk is full.
+    """
+    task, state = session.task, session.state
     tensors = {
         "task": task.state(),
         "optimizer": session.optimizer.state_dict(),
         "scaler": session.scaler.state_dict(),
     }
     state.window = session.meter.state()
-    checkpoint.save(run, session.dist, state, tensors, task.write_model, task.head.save_rows)
-    if session.dist.is_main:
-        run.keep_best(state.step, figures or {}, session.config.checkpoint.best_by)
-        # The one that this sitting began with goes first, if only a stop asked for it.
-        first = session.first_step
-        regular = saves_at(plan, first) or (session.protocols and evaluates_at(plan, first))
-        run.prune(session.config.checkpoint.keep, interim=None if regular else first)
-        if figures:  # last of all: a run that is killed before this line evaluates again
-            session.log("eval", **figures)
+    size = num_bytes(tensors) + num_bytes(task.evaluated.state_dict())
+    content = Content(state, tensors, task.model_to_save, task.head.rows_to_save, size)
+    session.saver.save(content, partial(_follow_up, session, state.step, figures or {}))
+    if figures:  # last of all: a run that is killed before this line evaluates again
+        session.log("eval", **figures)
+
+
+def _follow_up(session: Session, step: int, figures: Mapping[str, float]) -> None:
+    """After the checkpoint of ``step`` has its name: is it the best, and which older ones go."""
+    run, plan = session.run, session.plan
+    if not session.dist.is_main:
+        return
+    run.keep_best(step, figures, session.config.checkpoint.best_by)
+    # The one that this sitting began with goes first, if only a stop asked for it.
+    first = session.first_step
+    regular = saves_at(plan, first) or (session.protocols and evaluates_at(plan, first))
+    run.prune(session.config.checkpoint.keep, interim=None if regular else first)
 
 
 def last_figures(run: RunDir) -> dict[str, float]:

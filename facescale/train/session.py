@@ -9,7 +9,9 @@ from time import monotonic
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
+from facescale.checksums import Checksums
 from facescale.config import Config, changed_keys, load_config
 from facescale.data import open_reader
 from facescale.data.identities import check_identities, write_identities
@@ -32,6 +34,7 @@ from facescale.train.meter import Meter
 from facescale.train.optim import Schedule, make_optimizer, make_schedule
 from facescale.train.owner import Owner
 from facescale.train.run_log import OnLog, RunLog
+from facescale.train.saver import Saver
 from facescale.train.task import RecognitionTask
 
 # First factor of the loss in fp16 (from torch's own, 64 times that, most trainings lose six steps).
@@ -69,6 +72,7 @@ class Session:
         log: writes a line of metrics.
         first_step: optimizer steps done before this sitting.
         owner: keeps other trainings out of the run folder.
+        saver: writes checkpoints.
     """
 
     config: Config
@@ -87,10 +91,14 @@ class Session:
     log: RunLog
     first_step: int
     owner: Owner
+    saver: Saver
 
     def close(self) -> None:
-        """Release the run folder."""
-        self.owner.close()
+        """Release the run folder, when nothing is written to it any more."""
+        try:
+            self.saver.close()
+        finally:
+            self.owner.close()
 
 
 def open_session(
@@ -117,16 +125,17 @@ def open_session(
         optimizer = make_optimizer(config.optim, task.backbone, task.head)
         scaler = torch.amp.GradScaler(dist.device.type, _LOSS_SCALE, enabled=plan.precision == "fp16")
         state, started = TrainState(), dict[str, Any]()
-        if run.steps():
-            folder = run.snapshot(run.steps()[-1])
+        checksums = Checksums()
+        step, damages = checkpoint.newest_whole(run, dist, checksums)
+        if step is not None:
+            folder = run.snapshot(step)
             state, saved = checkpoint.load(folder, dist)
-            task.load_state(saved["task"], folder)
-            optimizer.load_state_dict(saved["optimizer"])
-            scaler.load_state_dict(saved["scaler"])
+            _restore(task, optimizer, scaler, saved, folder)
         elif config.train.init:
             started["known_identities"] = inherit(config, task, reader)
         if dist.is_main:
-            run.truncate_metrics(state.step)
+            run.set_aside(after=state.step)
+            damages += run.truncate_metrics(state.step)
         loader = make_loader(config, plan, reader, task, run)
         protocols: list[Evaluator] = [
             open_protocol(path, task.input_size, config.eval.flip, config.eval.batch_size, name=name)
@@ -140,6 +149,8 @@ def open_session(
         started |= {"single_image_identities": singles, "passed_over": passed_over(reader)}
         started |= {"notes": data_notes(reader) if dist.is_main else []}
         log("start", **plan.to_dict(), **started)
+        for damage in damages:
+            log("health", message=damage)
         undo.pop_all()
         return Session(
             *(config, plan, dist, reader, run, task, optimizer, scaler),
@@ -153,7 +164,31 @@ def open_session(
             log=log,
             first_step=state.step,
             owner=owner,
+            saver=Saver(run, dist, checksums, config.checkpoint.background),
         )
+
+
+def _restore(
+    task: RecognitionTask,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    saved: dict[str, Any],
+    folder: Path,
+) -> None:
+    """Take over the state of a checkpoint.
+
+    Raises:
+        ValueError: it is not that of these networks.
+    """
+    try:
+        task.load_state(saved["task"], folder)
+        optimizer.load_state_dict(saved["optimizer"])
+        scaler.load_state_dict(saved["scaler"])
+    except (RuntimeError, LookupError, TypeError, SafetensorError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"checkpoint {folder} cannot be continued ({reason}); delete its folder to use the one before"
+        ) from None
 
 
 def open_run(
@@ -167,6 +202,11 @@ def open_run(
     run = RunDir(path)
     if run.steps() and not resume:
         raise ValueError(f"the run {path} has checkpoints already; continue it, or use another --run folder")
+    if run.steps() and not run.config.is_file():
+        raise ValueError(
+            f"the run {path} has checkpoints but no config.toml, so it is not known what it trains; put the "
+            "config back that it was started with, or use another --run folder"
+        )
     if run.config.is_file():
         changed = [key for key in changed_keys(load_config(run.config), config) if not key.startswith(_FREE)]
         if changed:

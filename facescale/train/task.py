@@ -1,6 +1,6 @@
 """Backbone, head and the networks that follow them: turns a batch into a loss, images into embeddings."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from facescale.inference.torch_encoder import TorchEncoder
 from facescale.inference.weights import read_card, save_model
 from facescale.model_card import Card, Threshold
 from facescale.ops import autocast, unit
+from facescale.train.tensors import copied
 from facescale.train.twin import Twin
 
 # V views, B batch of this process, H W height and width, D embedding size
@@ -196,7 +197,7 @@ class RecognitionTask(nn.Module):
     # ---- state --------------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint needs beside the evaluated network (``write_model``) and the head's rows."""
+        """What a checkpoint needs beside the evaluated network (``model_to_save``) and the head's rows."""
         return {
             "head": self.head.state_dict(),
             "trained_backbone": None if self.average is None else self.backbone.state_dict(),
@@ -204,15 +205,15 @@ class RecognitionTask(nn.Module):
             "twin": None if self.twin is None else self.twin.state_dict(),
         }
 
-    def write_model(self, path: Path) -> None:
-        """Save the evaluated network with its card."""
-        card = self.card
-        save_model(
-            path, self.evaluated.state_dict(), card.backbone or {}, card.contract, card.thresholds, card.info
-        )
+    def model_to_save(self, copy: bool) -> Callable[[Path], None]:
+        """What saves the evaluated network with its card; with a ``copy``, as they are now."""
+        card, weights = self.card, self.evaluated.state_dict()
+        spec = (card.backbone or {}, card.contract, card.thresholds, card.info)
+        weights = copied(weights) if copy else weights
+        return lambda path: save_model(path, weights, *spec)
 
     def load_state(self, state: dict[str, Any], folder: Path) -> None:
-        """Restore what ``state``, ``write_model`` and the head's ``save_rows`` wrote to ``folder``."""
+        """Restore what ``state``, ``model_to_save`` and the head's ``rows_to_save`` wrote to ``folder``."""
         model = folder / "model.safetensors"
         self.card = replace(self.card, thresholds=read_card(model).thresholds)
         self.evaluated.load_state_dict(load_file(model))

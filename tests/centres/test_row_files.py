@@ -38,7 +38,7 @@ def loaded(folder: Path, **options: Any) -> CentreStore:
 
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
-    sharded_checkpoint.save(trained(), tmp_path)
+    sharded_checkpoint.prepare(trained(), tmp_path, copy=False).write()
     return tmp_path
 
 
@@ -48,7 +48,7 @@ def test_rows_come_back_from_several_files(
 ) -> None:
     monkeypatch.setattr(row_files, "BLOCK", 7)
     store = trained(store_dtype=store_dtype)
-    sharded_checkpoint.save(store, tmp_path)
+    sharded_checkpoint.prepare(store, tmp_path, copy=False).write()
     assert len(list((tmp_path / "centres").glob("rows-*.safetensors"))) == 8
     for name, value in fields(loaded(tmp_path, store_dtype=store_dtype)).items():
         assert torch.equal(value, fields(store)[name]), name

@@ -103,7 +103,7 @@ def test_a_checkpoint_of_one_placement_loads_into_another(
     saved = make(tmp_path / "a" if there == "disk" else None, optimizer=optimizer)
     for step in range(3):
         move(saved, torch.arange(step, N, 5), step)
-    centres_saved.save(saved, tmp_path)
+    centres_saved.prepare(saved, tmp_path, copy=False).write()
     loaded = make(tmp_path / "b" if here == "disk" else None, optimizer=optimizer)
     centres_saved.load(loaded, tmp_path)
     assert_same(loaded, everything(saved))
@@ -112,10 +112,10 @@ def test_a_checkpoint_of_one_placement_loads_into_another(
 def test_a_snapshot_of_rows_on_disk_writes_what_changed_and_links_the_rest(tmp_path: Path) -> None:
     store = make(tmp_path / "work")
     move(store, torch.arange(200))
-    centres_saved.save(store, tmp_path / "1")
+    centres_saved.prepare(store, tmp_path / "1", copy=False).write()
     first = everything(store)
     move(store, torch.arange(10), step=1)
-    centres_saved.save(store, tmp_path / "2")
+    centres_saved.prepare(store, tmp_path / "2", copy=False).write()
     files = sorted((tmp_path / "2" / "centres").glob("*.records"))
     assert [path.stat().st_size // store.disk.record_bytes for path in files] == [200, 10]
     assert files[0].stat().st_ino == (tmp_path / "1" / "centres" / files[0].name).stat().st_ino
@@ -129,11 +129,11 @@ def test_a_snapshot_of_rows_on_disk_writes_what_changed_and_links_the_rest(tmp_p
 def test_a_resumed_store_on_disk_goes_on_from_the_files_of_its_snapshot(tmp_path: Path) -> None:
     store = make(tmp_path / "work")
     move(store, torch.arange(200))
-    centres_saved.save(store, tmp_path / "1")
+    centres_saved.prepare(store, tmp_path / "1", copy=False).write()
     resumed = make(tmp_path / "work")  # the old working files are gone, as after a crash
     centres_saved.load(resumed, tmp_path / "1")
     move(resumed, torch.arange(190, 200), step=1)
-    centres_saved.save(resumed, tmp_path / "2")
+    centres_saved.prepare(resumed, tmp_path / "2", copy=False).write()
     files = sorted((tmp_path / "2" / "centres").glob("*.records"))
     assert [path.stat().st_size // store.disk.record_bytes for path in files] == [200, 10]
     last = make(tmp_path / "last")
@@ -145,7 +145,7 @@ def test_snapshots_do_not_grow_without_end(tmp_path: Path) -> None:
     store = make(tmp_path / "work")
     for step in range(8):
         move(store, torch.arange(100), step)
-        centres_saved.save(store, tmp_path / str(step))
+        centres_saved.prepare(store, tmp_path / str(step), copy=False).write()
     sizes = [
         sum(path.stat().st_size for path in (tmp_path / str(step) / "centres").glob("*.records"))
         for step in range(8)
@@ -161,7 +161,7 @@ def test_what_was_written_after_a_snapshot_is_not_in_it(tmp_path: Path) -> None:
         store = make(path)
         move(store, torch.arange(50))
         expected = everything(store)
-        centres_saved.save(store, tmp_path / name)
+        centres_saved.prepare(store, tmp_path / name, copy=False).write()
         move(store, torch.arange(50), step=1)
         loaded = make()
         centres_saved.load(loaded, tmp_path / name)
@@ -176,8 +176,29 @@ def test_an_error_of_the_writing_thread_reaches_the_caller(tmp_path: Path) -> No
         store.flush()
 
 
+def test_rows_on_disk_of_which_none_ever_changed_are_saved(tmp_path: Path) -> None:
+    store = make(tmp_path / "rows")
+    for name in ("1", "2"):
+        centres_saved.prepare(store, tmp_path / name, copy=False).write()
+        loaded = make()
+        centres_saved.load(loaded, tmp_path / name)
+        assert_same(loaded, everything(store))
+
+
+def test_a_snapshot_that_is_damaged_is_one_sentence(tmp_path: Path) -> None:
+    store = make(tmp_path / "rows")
+    move(store, torch.arange(5))
+    centres_saved.prepare(store, tmp_path / "saved", copy=False).write()
+    (file,) = (tmp_path / "saved/centres").glob("*.records")
+    for content in (file.read_bytes()[:-1], b""):
+        file.unlink()
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match=r"class centres in .* cannot be read .*; use an earlier"):
+            centres_saved.load(make(), tmp_path / "saved")
+
+
 def test_checkpoints_that_do_not_fit_are_refused_in_a_sentence(tmp_path: Path) -> None:
-    centres_saved.save(make(), tmp_path)
+    centres_saved.prepare(make(), tmp_path, copy=False).write()
     for store, old_ids, words in (
         (make(dim=9), None, "dim of the saved class centres is 8, of this head 9"),
         (make(rows_per_id=2), None, "rows_per_id of the saved class centres is 1, of this head 2"),
@@ -186,5 +207,8 @@ def test_checkpoints_that_do_not_fit_are_refused_in_a_sentence(tmp_path: Path) -
     ):
         with pytest.raises(ValueError, match=words):
             centres_saved.load(store, tmp_path, old_ids)
-    with pytest.raises(ValueError, match="no class centres in"):
+    with pytest.raises(
+        ValueError,
+        match=r"centres.json' cannot be read \(No such file or directory\); use a whole checkpoint",
+    ):
         centres_saved.load(make(), tmp_path / "nowhere")

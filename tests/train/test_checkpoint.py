@@ -1,4 +1,4 @@
-"""A checkpoint appears whole or not at all, and brings back what was saved."""
+"""Which checkpoint a training continues from, and what it brings back."""
 
 import json
 from pathlib import Path
@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from facescale.checksums import Checksums
 from facescale.distributed import Dist
 from facescale.run import RunDir
 from facescale.train import checkpoint
 from facescale.train.checkpoint import TrainState
-from tests.disk_calls import inode, record_calls
+from facescale.train.saver import Saver
+from tests.train.test_saver import save as save_with
 
 
 @pytest.fixture
@@ -20,61 +22,16 @@ def run(tmp_path: Path) -> RunDir:
     return made
 
 
-def save(run: RunDir, step: int, fail: bool = False) -> None:
-    def write_model(path: Path) -> None:
-        if fail:
-            raise OSError("disk full")
-        path.write_bytes(b"weights")
-
-    tensors = {"optimizer": {"momentum": torch.arange(3.0)}}
-    checkpoint.save(run, Dist(), TrainState(step=step), tensors, write_model, lambda folder: None)
+def save(run: RunDir, step: int) -> None:
+    save_with(Saver(run, Dist(), Checksums()), step)
 
 
-def test_what_was_saved_is_loaded_and_random_numbers_continue(run: RunDir) -> None:
-    torch.manual_seed(1)
-    torch.rand(3)
-    save(run, 7)
-    expected = torch.rand(2)
-    torch.manual_seed(99)
-    state, tensors = checkpoint.load(run.snapshot(7), Dist())
-    assert state == TrainState(step=7)
-    assert torch.equal(tensors["optimizer"]["momentum"], torch.arange(3.0))
-    assert torch.equal(torch.rand(2), expected)
-
-
-def test_a_write_that_fails_leaves_the_one_before(run: RunDir) -> None:
-    save(run, 1)
-    with pytest.raises(OSError, match="disk full"):
-        save(run, 2, fail=True)
-    assert run.steps() == [1]
-
-
-def test_all_of_a_checkpoint_is_on_disk_before_it_takes_its_name(
-    run: RunDir, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls = record_calls(monkeypatch)
-    save(run, 3)
-    folder = run.snapshot(3)
-    renamed = calls.index(("rename", inode(folder)))
-    on_disk = {number for kind, number in calls[:renamed] if kind == "sync"}
-    assert {inode(path) for path in (folder, *folder.rglob("*"))} <= on_disk
-    assert ("sync", inode(run.checkpoints)) in calls[renamed:], "the name itself must be on disk, too"
-
-
-def test_a_step_that_is_saved_already_gets_the_newer_model_only(run: RunDir) -> None:
-    save(run, 4)
-    state = (run.snapshot(4) / "state.pt").read_bytes()
-    (run.snapshot(4) / "model.safetensors").write_bytes(b"before the evaluation")
-    save(run, 4)
-    assert (run.snapshot(4) / "model.safetensors").read_bytes() == b"weights"
-    assert (run.snapshot(4) / "state.pt").read_bytes() == state
-    assert [entry.name for entry in run.checkpoints.iterdir()] == ["step_00000004"]
-
-
-def test_a_checkpoint_of_an_earlier_version_has_no_window(run: RunDir) -> None:
+def test_a_checkpoint_of_an_earlier_version_has_no_window_and_no_manifest(run: RunDir) -> None:
     save(run, 1)
     old = {"step": 1, "bad_steps": 2, "bad_in_a_row": 0, "seconds": 3.5, "world_size": 1}
     (run.snapshot(1) / "meta.json").write_text(json.dumps(old))
+    (run.snapshot(1) / "manifest.json").unlink()
+    assert checkpoint.newest_whole(run, Dist(), Checksums()) == (1, [])
     state, _ = checkpoint.load(run.snapshot(1), Dist())
     assert state == TrainState(step=1, bad_steps=2, seconds=3.5, warned=False, window={})
 
@@ -86,11 +43,42 @@ def test_bad_steps_are_counted_in_all_and_in_a_row() -> None:
     assert (state.step, state.bad_steps, state.bad_in_a_row) == (4, 3, 2)
 
 
-def test_a_damaged_checkpoint_is_one_sentence(run: RunDir) -> None:
+def test_without_a_checkpoint_there_is_nothing_to_continue(run: RunDir) -> None:
+    assert checkpoint.newest_whole(run, Dist(), Checksums()) == (None, [])
+
+
+def test_the_newest_whole_checkpoint_is_used_and_said(run: RunDir) -> None:
+    for step in (1, 2, 3):
+        save(run, step)
+    (run.snapshot(3) / "state.pt").unlink()
+    damaged = f"{run.snapshot(3)} is damaged (state.pt is missing)"
+    said = f"{damaged}; the training continues from step 2 and writes the damaged one again"
+    assert checkpoint.newest_whole(run, Dist(), Checksums()) == (2, [said])
+
+
+def test_when_all_are_damaged_each_is_named(run: RunDir) -> None:
+    for step in (1, 2):
+        save(run, step)
+    (run.snapshot(1) / "meta.json").write_text("{")
+    (run.snapshot(2) / "manifest.json").unlink()
+    with pytest.raises(ValueError) as raised:
+        checkpoint.newest_whole(run, Dist(), Checksums())
+    assert str(raised.value) == (
+        f"no checkpoint of the run {run.path} is whole (step_00000002: manifest.json is missing, "
+        "step_00000001: meta.json has 1 bytes instead of 129); restore one from a copy, or use another "
+        "--run folder"
+    )
+
+
+@pytest.mark.parametrize("name", ["state.pt", "meta.json", "random_0.pt"])
+def test_a_damaged_checkpoint_without_a_manifest_is_one_sentence(run: RunDir, name: str) -> None:
     save(run, 1)
-    (run.snapshot(1) / "state.pt").write_bytes(b"nonsense")
-    with pytest.raises(ValueError, match=r"checkpoint .* cannot be read .*; delete it to use the one before"):
-        checkpoint.load(run.snapshot(1), Dist())
+    for text in ("nonsense", "{}", "[]"):
+        (run.snapshot(1) / name).write_text(text)
+        with pytest.raises(
+            ValueError, match=r"(cannot be read|is damaged) .*; delete the folder of this checkpoint"
+        ):
+            checkpoint.load(run.snapshot(1), Dist())
 
 
 def test_nothing_in_a_checkpoint_is_executed(run: RunDir, tmp_path: Path) -> None:

@@ -71,7 +71,9 @@ def test_people_without_names_are_their_numbers(tmp_path: Path) -> None:
 
 
 def test_a_run_that_does_not_say_who_its_people_are_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"does not name its identities \(no identities.json\); set train"):
+    with pytest.raises(
+        ValueError, match=r"does not name its identities \(no identities.json\); to start from"
+    ):
         old_numbers(tmp_path / "identities.json", load_config(), People(*OLD))  # type: ignore[arg-type]
 
 

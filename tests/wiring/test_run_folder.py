@@ -111,8 +111,8 @@ def contents(run: RunDir) -> dict[str, Any]:
             found[name] = meta
         elif path.suffix == ".json" and path.parent == run.evaluations:
             found[name] = json.loads(path.read_text())
-        elif path.name == ".metadata":  # of torch.distributed.checkpoint: holds paths
-            continue
+        elif path.name == "manifest.json":  # checksums, of meta.json too
+            found[name] = list(json.loads(path.read_text())["files"])
         else:
             found[name] = path.read_bytes()
     return found
