@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from facescale.guard.limits import JSON_BYTES
-from facescale.guard.reading import check_file
+from facescale.guard.reading import check_file, is_sentence
 from facescale.guard.shown import escaped
 
 # What libraries say of a full disk instead of passing on the error: safetensors, NumPy.
@@ -144,15 +144,16 @@ def read_json(path: Path, kind: type, then: str) -> Any:
         then: what to do if it is damaged.
 
     Raises:
-        ValueError: it is missing or damaged.
+        ValueError: it is missing, damaged, no regular file, or too large.
     """
-    if path.exists():
-        check_file(path, "the file", JSON_BYTES)
     try:
+        check_file(path, "the file", JSON_BYTES)
         value = json.loads(path.read_bytes())
     except OSError as error:
         raise ValueError(f"'{path}' cannot be read ({error.strerror}); {then}") from None
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError) as error:
+        if is_sentence(error):
+            raise
         raise ValueError(f"'{path}' is damaged (it is not JSON); {then}") from None
     if not isinstance(value, kind):
         raise ValueError(f"'{path}' is damaged (it holds no {kind.__name__}); {then}")

@@ -11,6 +11,8 @@ from typing import Any
 
 from facescale.checksums import DamageWarning, model_damage
 from facescale.files import naming_full_disk, read_json, write_atomically
+from facescale.guard.limits import LIST_BYTES
+from facescale.guard.reading import read_bytes
 
 _STEP = re.compile(r"step_(\d{8,})")
 
@@ -165,7 +167,9 @@ class RunDir:
         return [row for row in rows if row and kind in (None, row.get("kind"))]
 
     def _lines(self) -> list[bytes]:
-        return self.metrics.read_bytes().splitlines() if self.metrics.exists() else []
+        if not self.metrics.is_file():
+            return []
+        return read_bytes(self.metrics, "the metrics", LIST_BYTES).splitlines()
 
     def truncate_metrics(self, step: int) -> list[str]:
         """Forget metrics after ``step``: a resumed run writes them again.

@@ -11,7 +11,11 @@ from facescale.model_card import Contract, Graph
 
 
 class OnnxEncoder:
-    """An ONNX Runtime session as an encoder."""
+    """An ONNX Runtime session as an encoder.
+
+    Raises:
+        ValueError: the graph does not map one input to embeddings of a fixed size.
+    """
 
     def __init__(self, session: Any, contract: Contract, graph: Graph) -> None:
         self.unit_output = graph.unit_output

@@ -135,7 +135,7 @@ def _remove(cell: Any, ids: _Int64, fields: _Int32, log: _Int32, shift: Any, mas
     fields[_at(cell) + _LAST] = -1
     if was_full:
         _fill_gap(cell, ids, fields, log, shift, mask)
-    return was_full
+    return bool(was_full)
 
 
 @compiled()
