@@ -21,9 +21,10 @@ class RunDir:
     """Paths of a run.
 
     ``config.toml`` (what the user wrote), ``plan.json`` (what was derived from it), ``identities.json``
-    (names of the identities), ``metrics.jsonl``, ``checkpoints/step_N/``, ``centres/`` (placed on disk),
-    ``tensorboard/``, ``eval/step_N.json``, ``report.html``, ``features/`` (embeddings of
-    evaluated images, may be deleted), ``export/``, ``bad_records.txt``.
+    (names of the identities), ``data.safetensors`` (digest of the images), ``metrics.jsonl``,
+    ``checkpoints/step_N/``, ``centres/`` (placed on disk), ``tensorboard/``, ``eval/step_N.json``,
+    ``report.html``, ``features/`` (embeddings of evaluated images, may be deleted), ``export/``,
+    ``bad_records.txt``.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -31,6 +32,7 @@ class RunDir:
         self.config = self.path / "config.toml"
         self.plan = self.path / "plan.json"
         self.identities = self.path / "identities.json"
+        self.data = self.path / "data.safetensors"
         self.metrics = self.path / "metrics.jsonl"
         self.checkpoints = self.path / "checkpoints"
         self.best_file = self.checkpoints / "best.json"

@@ -114,11 +114,13 @@ def _start_line(v: dict[str, Any], plan: Plan) -> str:
             else ""
         )
         + (
-            f"; {known} identities take their class centre from train.init"
-            if (known := v.get("known_identities"))
+            f"; {known} of {plan.num_ids} identities take their class centre from train.init"
+            + ("" if known else " (it has none for their names), which gives the network alone")
+            if (known := v.get("known_identities")) is not None
             else ""
         )
         + (f"; files passed over: {listed(others)}" if (others := v.get("passed_over")) else "")
+        + (f"\nattention: {length}" if (length := v.get("new_length")) else "")
         + "".join(f"\nattention: {note}" for note in v.get("notes", ()))
     )
 

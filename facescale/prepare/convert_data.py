@@ -8,11 +8,10 @@ from pathlib import Path
 
 from facescale.data.loading.decode import encode_jpeg
 from facescale.data.readers.base import BadRecordError, Reader, identity_names
+from facescale.data.readers.labels_file import LABELS
 from facescale.data.readers.pictures import picture_suffix
 from facescale.data.writers.recordio import Written, write_records
 from facescale.registry import lookup
-
-LABELS = "labels.json"
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,7 @@ def save(session: Session, figures: Mapping[str, float] | None = None) -> None:
         "task": task.state(),
         "optimizer": session.optimizer.state_dict(),
         "scaler": session.scaler.state_dict(),
+        "data": session.digest.text,
     }
     state.window = session.meter.state()
     size = num_bytes(tensors) + num_bytes(task.evaluated.state_dict())

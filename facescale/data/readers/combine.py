@@ -7,7 +7,17 @@ from collections.abc import Sequence
 import numpy as np
 
 from facescale.arrays import IntArray, Pixels
-from facescale.data.readers.base import Reader, identity_names, passed_over, repeated_sources
+from facescale.data.readers.base import (
+    People,
+    Reader,
+    identity_names,
+    image_hashes,
+    image_size,
+    passed_over,
+    people_of,
+    repeated_sources,
+)
+from facescale.data.sampling.counter_rng import Uints, hash64_each
 
 
 class ConcatReader:
@@ -36,6 +46,23 @@ class ConcatReader:
             for label, reader in zip(self._labels, self._readers, strict=True)
             for name in identity_names(reader)
         ]
+
+    @property
+    def people(self) -> People:
+        """See ``base.People``: the sources keep their labels apart from the names."""
+        parts = [people_of(reader) for reader in self._readers]
+        source_N = np.repeat(np.arange(len(parts)), [len(part.names) for part in parts])
+        return People(self._labels, source_N, [name for part in parts for name in part.names], named=True)
+
+    def image_hashes(self) -> Uints:
+        """See ``base.image_hashes``."""
+        source_N = np.repeat(np.arange(len(self._readers)), np.diff(self._starts))
+        return hash64_each(source_N, np.concatenate([image_hashes(reader) for reader in self._readers]))
+
+    def image_size(self, index: int) -> int | None:
+        """See ``base.image_size``."""
+        source, place = self._place(index)
+        return image_size(self._readers[source], place)
 
     @property
     def passed_over(self) -> Counter[str]:
@@ -85,6 +112,21 @@ class SubsetReader:
         """Name of each identity in the source."""
         names = identity_names(self._reader)
         return [names[i] for i in self._kept_ids]
+
+    @property
+    def people(self) -> People:
+        """See ``base.People``."""
+        people = people_of(self._reader)
+        names = [people.names[i] for i in self._kept_ids]
+        return People(people.sources, people.source_N[self._kept_ids], names, named=True)
+
+    def image_hashes(self) -> Uints:
+        """See ``base.image_hashes``."""
+        return image_hashes(self._reader)[self._indices]
+
+    def image_size(self, index: int) -> int | None:
+        """See ``base.image_size``."""
+        return image_size(self._reader, int(self._indices[index]))
 
     @property
     def passed_over(self) -> Counter[str]:

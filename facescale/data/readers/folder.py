@@ -2,16 +2,20 @@
 
 import os
 import stat
+import zlib
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
 from facescale.arrays import IntArray
 from facescale.data.readers.base import BadRecordError
+from facescale.data.readers.labels_file import original_names
 from facescale.data.readers.pictures import is_picture, is_system_folder, kind_of, listed
+from facescale.data.sampling.counter_rng import Uints, hash64_each
 from facescale.guard.limits import FOLDER_DEPTH, IMAGE_BYTES
 from facescale.guard.reading import reason
 
@@ -100,6 +104,22 @@ class FolderReader:
         """Path of image ``index`` below the root, with forward slashes."""
         return f"{self.names[self.ids[index]]}/{self._files[index]}"
 
+    @property
+    def original_names(self) -> Sequence[str]:
+        """Names of the identities; in an unpacked set those that its labels.json keeps."""
+        return original_names(self.root, self.names)
+
+    def image_hashes(self) -> Uints:
+        """See ``base.image_hashes``; names alone, as asking for a size takes a call of the file system."""
+        return hash64_each(self._files.checksums())
+
+    def image_size(self, index: int) -> int:
+        """See ``base.image_size``."""
+        try:
+            return os.stat(f"{self.root}/{self.key(index)}").st_size
+        except OSError:
+            return -1
+
 
 def _identities(root: Path, below: str, passed_over: Counter[str]) -> Iterator[tuple[str, list[str]]]:
     """Yield (path below ``root``, sorted image names) of every folder that holds images, in sorted order."""
@@ -151,6 +171,12 @@ class _Texts:
 
     def __len__(self) -> int:
         return len(self._ends) - 1
+
+    def checksums(self) -> Uints:
+        """CRC-32 of each, uint64 (N,)."""
+        block, ends = memoryview(self._bytes), self._ends
+        found = (zlib.crc32(block[start:end]) for start, end in pairwise(ends))
+        return np.fromiter(found, np.uint64, len(self))
 
     def __getitem__(self, index: int) -> str:
         return os.fsdecode(bytes(self._bytes[self._ends[index] : self._ends[index + 1]]))

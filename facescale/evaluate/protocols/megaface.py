@@ -23,7 +23,7 @@ from facescale.evaluate.protocols.devkit import (
     read_noises,
     write_feature,
 )
-from facescale.evaluate.protocols.pair_lists import FileImages
+from facescale.evaluate.protocols.file_images import FileImages
 from facescale.evaluate.protocols.subset import first_people, part_note
 from facescale.evaluate.rows import unit_rows
 
