@@ -1,4 +1,4 @@
-"""What is printed neither acts on a terminal nor ends a training; every failure is a sentence with its status."""
+"""What is printed neither acts on a terminal nor ends a training; each failure is a sentence and a status."""
 
 import io
 import os
@@ -8,12 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from facescale.cli import app as commands
-from facescale.cli import main
 from facescale.cli.progress import Display
 from facescale.cli.terminal import Terminal, for_progress
-from facescale.plan import Plan
-from tests.tiny import TINY
 
 MODULE = [sys.executable, "-m", "facescale"]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
@@ -68,9 +64,17 @@ def test_a_command_whose_reader_goes_away_ends_quietly() -> None:
     [
         (KeyboardInterrupt(), 130, ""),
         (EOFError(), 1, "facescale: an internal step failed (EOFError: EOFError); set FACESCALE_TRACEBACK=1"),
-        (OSError(30, "Read-only file system", "r/x"), 1, "facescale: cannot use 'r/x': Read-only file system; it"),
+        (
+            OSError(30, "Read-only file system", "r/x"),
+            1,
+            "facescale: cannot use 'r/x': Read-only file system; it",
+        ),
         (FileExistsError(17, "File exists", "r"), 2, "facescale: cannot use 'r': File exists"),
-        (RuntimeError("[enforce fail] x\nat y"), 1, "facescale: an internal step failed (RuntimeError: [enforce"),
+        (
+            RuntimeError("[enforce fail] x\nat y"),
+            1,
+            "facescale: an internal step failed (RuntimeError: [enforce",
+        ),
         (KeyError("x"), 1, "facescale: an internal step failed (KeyError: 'x')"),
     ],
 )
