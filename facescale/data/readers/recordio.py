@@ -26,7 +26,7 @@ from facescale.data.readers.recordio_index import (
     record_end,
 )
 from facescale.data.readers.recordio_labels import insightface_labels, numbered, record_labels
-from facescale.data.readers.recordio_words import MappedWords, gaps_between
+from facescale.data.readers.recordio_words import Gaps, Keys, MappedWords
 from facescale.data.sampling.counter_rng import Uints, hash64_each
 
 _READ_AHEAD = 16384  # more than an aligned face takes, so that most records are one read
@@ -64,14 +64,14 @@ class RecordReader:
                 f" file of {size:,} bytes; it is incomplete or of another file: copy it again, or remove it"
                 " to have it rebuilt"
             )
-        gaps = gaps_between(offsets, size)
-        if is_set_header(words.values, int(keys[0]), int(offsets[0]), int(gaps[0])):
+        gaps = Gaps(offsets, size)
+        if is_set_header(words.values, int(keys[0]), int(offsets[0]), int(gaps.of(slice(0, 1))[0])):
             keys, offsets, labels = insightface_labels(self.path, words, keys, offsets, gaps)
         else:
             labels = record_labels(self.path, words, keys, offsets)
             check_gapless(index, words, offsets, gaps)
-        del gaps
-        self._keys, self._offsets = keys, offsets
+        self._keys: Keys = keys
+        self._offsets = offsets
         self._labels, self.ids = numbered(labels)
 
     @property
@@ -112,7 +112,8 @@ class RecordReader:
 
     def image_hashes(self) -> Uints:
         """See ``base.image_hashes``: of the record's key and its length."""
-        return hash64_each(np.asarray(self._keys), gaps_between(self._offsets, os.fstat(self._fd).st_size))
+        gaps = Gaps(self._offsets, os.fstat(self._fd).st_size)
+        return hash64_each(np.asarray(self._keys), gaps.of(slice(0, len(self))))
 
     def image_size(self, index: int) -> int:
         """See ``base.image_size``."""

@@ -18,14 +18,11 @@ from facescale.data.readers.recordio_format import (
     padded,
 )
 from facescale.data.readers.recordio_text import index_numbers
-from facescale.data.readers.recordio_words import MappedWords, gaps_between, is_ascending
+from facescale.data.readers.recordio_words import Gaps, Keys, MappedWords, continued, is_ascending
 
 _SCANNED = 1 << 21  # words looked at together
 _SHORT = 1024  # bytes of a record below which every word is looked at, rather than one page per record
 _FIRST = 256  # records that tell how long those of a file are
-
-Keys = range | IntArray
-"""Keys of records, ascending; a range takes no memory."""
 
 
 def read_index(path: Path, size: int) -> tuple[Keys, IntArray]:
@@ -51,7 +48,7 @@ def read_index(path: Path, size: int) -> tuple[Keys, IntArray]:
     return keys, offsets
 
 
-def check_gapless(path: Path, words: MappedWords, offsets: IntArray, gaps: IntArray) -> None:
+def check_gapless(path: Path, words: MappedWords, offsets: IntArray, gaps: Gaps) -> None:
     """Make sure that the index ``path`` leaves out no record between two that it names.
 
     Raises:
@@ -60,7 +57,7 @@ def check_gapless(path: Path, words: MappedWords, offsets: IntArray, gaps: IntAr
     for part in words.blocks(len(offsets)):
         word = words.values[offsets[part] // 4 + 1].astype(np.int64)
         is_whole = word >> KIND_BIT == 0  # a record in parts is longer than its first part tells
-        missed = is_whole & ((FRAME.size + (word & MAX_LENGTH) + 3) // 4 * 4 != gaps[part])
+        missed = is_whole & ((FRAME.size + (word & MAX_LENGTH) + 3) // 4 * 4 != gaps.of(part))
         if missed.any():
             raise ValueError(
                 f"'{path}' leaves out what follows the record at byte {offsets[part][missed][0]:,}; it is"
@@ -84,13 +81,14 @@ def rebuild_index(path: Path, words: MappedWords) -> tuple[Keys, IntArray]:
         ValueError: a record is incomplete, or this is not a RecordIO file.
     """
     offsets = np.concatenate(list(_starts(path, words)))
-    if is_set_header(words.values, 0, 0, int(gaps_between(offsets[:2], words.size)[0])):
+    if is_set_header(words.values, 0, 0, int(Gaps(offsets, words.size).of(slice(0, 1))[0])):
         return range(len(offsets)), offsets
-    keys = np.empty_like(offsets)
+    keys: Keys = range(0)
     for part in words.blocks(len(offsets)):
         at = offsets[part] // 4
-        keys[part] = words.values[at + 4].astype(np.int64) | words.values[at + 5].astype(np.int64) << 32
-    if is_ascending(keys):
+        key = words.values[at + 4].astype(np.int64) | words.values[at + 5].astype(np.int64) << 32
+        keys = continued(keys, key, part.start, len(offsets))
+    if isinstance(keys, range) or is_ascending(keys):
         return keys, offsets
     order = np.argsort(keys, kind="stable")
     if not is_ascending(keys[order]):  # keys repeat
@@ -111,6 +109,7 @@ def _starts(path: Path, words: MappedWords) -> Iterator[IntArray]:
                 break
             yield starts
             offset = end
+            words.release()
         words.release()
 
 

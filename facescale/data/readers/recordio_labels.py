@@ -7,8 +7,7 @@ import numpy.typing as npt
 
 from facescale.arrays import BoolArray, IntArray
 from facescale.data.readers.recordio_format import EXACT_FLOAT32, LABELS_ONLY, MAGIC, Words
-from facescale.data.readers.recordio_index import Keys
-from facescale.data.readers.recordio_words import BLOCK, MappedWords
+from facescale.data.readers.recordio_words import BLOCK, Gaps, Keys, MappedWords
 
 
 def record_labels(path: Path, words: MappedWords, keys: Keys, offsets: IntArray) -> IntArray:
@@ -62,7 +61,7 @@ def numbered(labels: IntArray) -> tuple[IntArray, IntArray]:
 
 
 def insightface_labels(
-    path: Path, words: MappedWords, keys: Keys, offsets: IntArray, gaps: IntArray
+    path: Path, words: MappedWords, keys: Keys, offsets: IntArray, gaps: Gaps
 ) -> tuple[Keys, IntArray, IntArray]:
     """Keys, offsets and labels, int64 (N,), of the images of a set that starts with the record of counts.
 
@@ -72,7 +71,7 @@ def insightface_labels(
     floats = words.values.view(np.float32)
     first, end = floats[offsets[0] // 4 + 8 :][:2].tolist()
     # Counts in float32 are rounded beyond 2^24 images, so the kind of a record shows in its length instead.
-    is_identity = gaps == LABELS_ONLY
+    is_identity = np.concatenate([gaps.of(part) == LABELS_ONLY for part in words.blocks(len(offsets))])
     is_identity[0] = False
     is_image = ~is_identity
     is_image[0] = False

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from facescale.arrays import IntArray
+from facescale.data.readers.recordio_words import Keys, continued
 from facescale.guard.limits import INDEX_BYTES
 from facescale.guard.reading import check_file
 
@@ -22,7 +23,7 @@ _MOST_DIGITS = 15  # float64 is exact up to here
 _ZERO, _TAB, _RETURN = ord("0"), ord("\t"), ord("\r")
 
 
-def index_numbers(path: Path) -> tuple[range | IntArray, IntArray]:
+def index_numbers(path: Path) -> tuple[Keys, IntArray]:
     """Keys and offsets in the order of the lines; keys that count up by one are a range.
 
     Raises:
@@ -31,7 +32,7 @@ def index_numbers(path: Path) -> tuple[range | IntArray, IntArray]:
     check_file(path, "the index", INDEX_BYTES)
     num_lines = sum(block.count(b"\n") for block in _blocks(path))
     offsets = np.empty(num_lines, np.int64)
-    keys: range | IntArray = range(0)
+    keys: Keys = range(0)
     done = 0
     for block in _blocks(path):
         numbers = _numbers(block)
@@ -39,27 +40,11 @@ def index_numbers(path: Path) -> tuple[range | IntArray, IntArray]:
             return _by_numpy(path)
         stop = done + len(numbers)
         offsets[done:stop] = numbers[:, 1]
-        keys = _continued(keys, numbers[:, 0].astype(np.int64), done, num_lines)
+        keys = continued(keys, numbers[:, 0].astype(np.int64), done, num_lines)
         done = stop
     if done < num_lines or not num_lines:
         return _by_numpy(path)
     return keys, offsets
-
-
-def _continued(keys: range | IntArray, new: IntArray, done: int, num_lines: int) -> range | IntArray:
-    """The keys with those of another block."""
-    stop = done + len(new)
-    if isinstance(keys, range) and len(new):
-        first = int(new[0])
-        follows = not done or first == keys.stop
-        if follows and np.array_equal(new, np.arange(first, first + len(new))):
-            return range(keys.start if done else first, first + len(new))
-        keys_N = np.empty(num_lines, np.int64)
-        keys_N[:done] = keys
-        keys = keys_N
-    if not isinstance(keys, range):
-        keys[done:stop] = new
-    return keys
 
 
 def _blocks(path: Path) -> Iterator[bytes]:
