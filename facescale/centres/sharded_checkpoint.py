@@ -58,6 +58,16 @@ def _describe(store: CentreStore, folder: Path) -> list[Path]:
     return [*paths, folder / "centres.json"]
 
 
+def _read_meta(file: Path) -> dict[str, Any]:
+    meta: dict[str, Any] = read_json(file, dict, "use a whole checkpoint")
+    counts = [meta.get(key) for key in ("num_ids", "dim", "rows_per_id")]
+    files = meta.get("files", [])
+    is_named = isinstance(files, list) and all(isinstance(name, str) for name in files)
+    if not is_named or not all(type(count) is int and count > 0 for count in counts):
+        raise ValueError(f"'{file}' is damaged (it does not describe class centres); use a whole checkpoint")
+    return meta
+
+
 def load(store: CentreStore, folder: Path, old_ids: Tensor | None = None) -> None:
     """Read what ``prepare`` wrote, whatever the placement and number of processes then and now.
 
@@ -70,7 +80,7 @@ def load(store: CentreStore, folder: Path, old_ids: Tensor | None = None) -> Non
         ValueError: nothing was saved there, or it does not fit.
     """
     folder = folder / "centres"
-    meta = read_json(folder / "centres.json", dict, "use a whole checkpoint")
+    meta = _read_meta(folder / "centres.json")
     for key, mine in (("dim", store.dim), ("rows_per_id", store.rows_per_id)):
         if meta[key] != mine:
             raise ValueError(
