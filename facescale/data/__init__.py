@@ -10,6 +10,7 @@ from facescale.data.readers.combine import ConcatReader, with_min_images
 from facescale.data.readers.folder import FolderReader
 from facescale.data.readers.recordio import RecordReader
 from facescale.data.spec import split_sources
+from facescale.guard.reading import reading
 from facescale.registry import lookup
 
 __all__ = ["READERS", "open_reader"]
@@ -52,6 +53,11 @@ def open_reader(spec: str | Path | Sequence[str | Path], *, min_images: int = 1)
 
 
 def _open_one(text: str) -> Reader:
+    with reading(text, "the data", "repair it, or get a complete copy of it"):
+        return _opened(text)
+
+
+def _opened(text: str) -> Reader:
     path = Path(text)
     if os.path.isdir(path):  # unlike Path's, it takes a text that is too long for a name
         records = path / RECORDS

@@ -188,8 +188,9 @@ def _opcode(data: bytes, rng: random.Random) -> bytes:
     """Put pickle instructions somewhere."""
     start = _place(data, rng)
     parts = (
-        b"cos\nsystem\n", b"(S'touch x'\ntR", b"R", b"b", b"\x81", b"}", b"]", b"(", b"u", b"s", b"a", b"e", b"0",
-        b"2", b"h\x00", b"q\x00", b"\x86", b"\x93", b"N", b"\x8f", b"Q", b"cnumpy\ndtype\n", b".", b"\x8a\xff",
+        b"cos\nsystem\n", b"(S'touch x'\ntR", b"R", b"b", b"\x81", b"}", b"]", b"(", b"u", b"s", b"a", b"e",
+        b"0", b"2", b"h\x00", b"q\x00", b"\x86", b"\x93", b"N", b"\x8f", b"Q", b"cnumpy\ndtype\n", b".",
+        b"\x8a\xff",
     )  # fmt: skip
     return data[:start] + b"".join(rng.choices(parts, k=rng.choice((1, 2, 5, 40)))) + data[start:]
 

@@ -105,7 +105,7 @@ def child(fuzzer: Fuzzer, numbers: range, report: int) -> None:
 
 
 def fuzz(fuzzer: Fuzzer, inputs: int, batch: int = 500) -> list[tuple[int, str, str]]:
-    """Read ``inputs`` files in children of up to ``batch`` each; (number, target, what is wrong) of each finding."""
+    """Read ``inputs`` files in children of up to ``batch`` each; (number, target, finding) of each."""
     findings: list[tuple[int, str, str]] = []
     start, began = 0, time.monotonic()
     while start < inputs:

@@ -1,5 +1,6 @@
 """What is fuzzed: a small valid file of every format, and the call that reads it."""
 
+import contextlib
 import io
 import json
 import pickle
@@ -271,10 +272,8 @@ def _records(root: Path) -> Iterator[Target]:
     def read(folder: Path) -> None:
         reader = RecordReader(folder / "train.rec")
         for index in range(min(len(reader), 20)):
-            try:
+            with contextlib.suppress(ValueError):
                 reader[index]
-            except ValueError:
-                pass
 
     def open_named(folder: Path) -> None:
         reader = open_reader(str(folder))
@@ -299,14 +298,14 @@ def _configs(root: Path) -> Iterator[Target]:
     folder = _folder(root, "toml")
     text = (
         '[data]\ntrain = "a"\nworkers = 2\n[backbone]\nname = "r18"\nembedding_size = 128\ndropout = 0.1\n'
-        '[head]\nname = "partial_fc"\nrate = 0.1\n[head.margin]\nname = "arcface"\nm = 0.5\n[optim]\nlr = 0.1\n'
-        '[train]\nduration = "20 epochs"\nbatch_size = 128\n[eval.sets]\nlfw = "b"\n'
+        '[head]\nname = "partial_fc"\nrate = 0.1\n[head.margin]\nname = "arcface"\nm = 0.5\n'
+        '[optim]\nlr = 0.1\n[train]\nduration = "20 epochs"\nbatch_size = 128\n[eval.sets]\nlfw = "b"\n'
     )
     (folder / "c.toml").write_text(text, "utf-8")
     yield Target("toml", folder, "c.toml", lambda f: read_config(f / "c.toml"), "text")
     foreign = {
-        "c.py": "from easydict import EasyDict as edict\nconfig = edict()\nconfig.network = 'r50'\nconfig.lr = 0.1\n"
-        "config.batch_size = 128 * 2\nconfig.margin_list = (1.0, 0.5, 0.0)\n",
+        "c.py": "from easydict import EasyDict as edict\nconfig = edict()\nconfig.network = 'r50'\n"
+        "config.lr = 0.1\nconfig.batch_size = 128 * 2\nconfig.margin_list = (1.0, 0.5, 0.0)\n",
         "c.sh": "NET=ir50\npython main.py --net_type=${NET} --batch_size=64\n",
         "c.json": '{"lr": ["float", "0.1"], "steps": ["list", "1,2"]}',
     }

@@ -115,5 +115,5 @@ def _tile(starts: IntArray, ends: IntArray, keys: Keys) -> bool:
         and bool((starts <= ends).all())
         and np.array_equal(starts, np.append(1, ends[:-1]))
         and int(ends[-1]) == num_images + 1
-        and (keys == range(1, num_images + 1) or np.array_equal(keys, np.arange(1, num_images + 1)))
+        and np.array_equal(keys, np.arange(1, num_images + 1))
     )
