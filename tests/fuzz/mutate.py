@@ -6,7 +6,7 @@ import random
 import re
 import struct
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 # Numbers that overflow something, as text and as bytes
 _NUMBERS = (
@@ -163,6 +163,16 @@ def _json_value(data: bytes, rng: random.Random) -> bytes:
     else:
         owner[key] = rng.choice(strange)  # type: ignore[index,call-overload]
     return json.dumps(tree).encode()
+
+
+def rewritten_zip(data: bytes, contents: Mapping[str, bytes]) -> bytes:
+    """A zip archive with other contents of the entries whose names end so, and right checksums."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(out, "w") as new:
+        for name in old.namelist():
+            content = next((c for end, c in contents.items() if name.endswith(end)), old.read(name))
+            new.writestr(name, content)
+    return out.getvalue()
 
 
 def _in_zip(data: bytes, rng: random.Random) -> bytes:

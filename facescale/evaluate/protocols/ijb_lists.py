@@ -168,7 +168,7 @@ def _people(path: Path) -> IntArray:
     lines = [line for line in _lines(path)[1:] if line.strip()]
     try:
         return np.array([line.split(",")[:2] for line in lines]).astype(np.int64).reshape(-1, 2)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise ValueError(f"'{path}' is not a CSV whose first columns are template and subject") from None
 
 
