@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,15 +97,41 @@ def replacing(path: str | Path, needed: int = 0) -> Iterator[Path]:
     path = Path(path)
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     with naming_full_disk(path, needed):
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())  # else a crash may leave an empty file under the new name
             follow_umask(temporary)
             temporary.replace(path)
+        except OSError as error:
+            if error.filename is None or Path(error.filename) not in (temporary, path.parent):
+                raise
+            raise type(error)(
+                error.errno, error.strerror, str(path)
+            ) from None  # the name that the user knows
         finally:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def require_writable(path: Path, advice: str) -> None:
+    """Find out before hours of work whether ``path`` can be written; what is there stays as it is.
+
+    Args:
+        path: a file, there already or not.
+        advice: what to do if not.
+
+    Raises:
+        ValueError: it cannot be written.
+    """
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()
+        temporary.unlink()
+    except OSError as error:
+        raise ValueError(f"cannot write '{path}' ({error.strerror}); {advice}") from None
 
 
 def follow_umask(path: Path) -> None:

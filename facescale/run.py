@@ -22,9 +22,9 @@ class RunDir:
 
     ``config.toml`` (what the user wrote), ``plan.json`` (what was derived from it), ``identities.json``
     (names of the identities), ``data.safetensors`` (digest of the images), ``metrics.jsonl``,
-    ``checkpoints/step_N/``, ``centres/`` (placed on disk), ``tensorboard/``, ``eval/step_N.json``,
-    ``report.html``, ``features/`` (embeddings of evaluated images, may be deleted), ``export/``,
-    ``bad_records.txt``.
+    ``checkpoints/step_N/``, ``centres/`` (placed on disk), ``tensorboard/``, ``results/`` (one file for each
+    protocol and checkpoint), ``report.html``, ``features/`` (embeddings of evaluated images, may be deleted),
+    ``export/``, ``bad_records.txt``.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -36,7 +36,7 @@ class RunDir:
         self.metrics = self.path / "metrics.jsonl"
         self.checkpoints = self.path / "checkpoints"
         self.best_file = self.checkpoints / "best.json"
-        self.evaluations = self.path / "eval"
+        self.results = self.path / "results"
         self.centres = self.path / "centres"
         self.board = self.path / "tensorboard"
         self.report = self.path / "report.html"
@@ -61,7 +61,7 @@ class RunDir:
 
     def create(self) -> None:
         """Make the folders."""
-        for folder in (self.checkpoints, self.evaluations):
+        for folder in (self.checkpoints, self.results):
             folder.mkdir(parents=True, exist_ok=True)
 
     def snapshot(self, step: int) -> Path:

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from facescale.arrays import FloatArray, IntArray
+from facescale.evaluate.curves import rates_by_threshold, roc_points, score_shares
 from facescale.evaluate.embedding import Embedded, Extraction, embed_set
 from facescale.evaluate.fold_rules import PAIR_RULES, PairResult, one_sided_folds
+from facescale.evaluate.hardest import hardest_pairs
 from facescale.evaluate.metrics import (
     MIN_FALSE_ACCEPTS,
     OperatingPoint,
@@ -143,6 +145,18 @@ class VerificationResult:
             "notes": self.notes(),
             "mean_norm": self.mean_norm,
         }
+
+    def curves(self) -> dict[str, Any]:
+        """ROC, rates over the threshold, distributions of the scores."""
+        return {
+            "roc": roc_points(self.curve),
+            "rates": rates_by_threshold(self.curve),
+            "scores": score_shares(self.scores, self.pairs.is_same),
+        }
+
+    def hardest(self, pictures: bool) -> dict[str, list[dict[str, Any]]]:
+        """The genuine pairs with the lowest and the impostor pairs with the highest scores."""
+        return hardest_pairs(self.pairs, self.scores, pictures)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from facescale.data.synthetic.faces import synthetic_pairs
 from facescale.evaluate.fold_rules import PAIR_RULES
 from facescale.evaluate.protocols.cfp import read_cfp
 from facescale.evaluate.protocols.data_set import DataSet, EveryPair, Identification
-from facescale.evaluate.protocols.ijb_lists import Ijb
+from facescale.evaluate.protocols.ijb_protocol import Ijb
 from facescale.evaluate.protocols.megaface import MegaFace
 from facescale.evaluate.protocols.open_sets import open_ijb, open_megaface, open_tinyface, open_ytf
 from facescale.evaluate.protocols.options import chosen

@@ -4,8 +4,9 @@ from pathlib import Path
 
 from facescale.data.spec import split_options
 from facescale.evaluate.fold_rules import PAIR_RULES
-from facescale.evaluate.protocols.ijb_lists import Ijb, read_ijb
-from facescale.evaluate.protocols.megaface import NOISES, RULES, MegaFace, read_megaface
+from facescale.evaluate.protocols.ijb_lists import read_ijb
+from facescale.evaluate.protocols.ijb_protocol import ONE_TO_N, RULES, Ijb, Setting
+from facescale.evaluate.protocols.megaface import MEGAFACE_RULES, NOISES, MegaFace, read_megaface
 from facescale.evaluate.protocols.options import chosen
 from facescale.evaluate.protocols.tinyface import TinyFace, read_tinyface
 from facescale.evaluate.protocols.ytf import VideoVerification, read_ytf
@@ -59,10 +60,25 @@ def open_ijb(
 ) -> Ijb:
     """IJB-B or IJB-C, 1:1 and 1:N, from the folder with meta/ and loose_crop/: ``ijb:FOLDER``.
 
+    Options: ``features=FILE`` (.npy or .npz, in the order of the lists) in place of images,
+    ``setting=N1D1F1``, ``rule=insightface``, ``all_points`` or ``ffc``, ``one_to_n=ijb_evals`` or ``ijb_1n``.
+
     Raises:
-        ValueError: a list is missing or damaged.
+        ValueError: a list is missing or damaged, an unknown option.
     """
-    return Ijb(name or Path(path).name, read_ijb(Path(path)).limited(limit), align, size, flip, batch_size)
+    folder, options = split_options(path, ("features", "setting", "rule", "one_to_n"))
+    return Ijb(
+        name or Path(folder).name,
+        read_ijb(Path(folder)).limited(limit),
+        align,
+        size,
+        flip,
+        batch_size,
+        setting=Setting.parse(options.get("setting", "N1D1F1")),
+        rule=chosen(options, "rule", list(RULES)),
+        one_to_n=chosen(options, "one_to_n", list(ONE_TO_N)),
+        features=Path(options["features"]) if "features" in options else None,
+    )
 
 
 def open_megaface(
@@ -91,7 +107,7 @@ def open_megaface(
         size,
         flip,
         batch_size,
-        chosen(options, "rule", RULES),
+        chosen(options, "rule", MEGAFACE_RULES),
         chosen(options, "noise", NOISES),
         **places,
     )
