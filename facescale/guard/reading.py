@@ -1,10 +1,12 @@
 """Read files that may be missing, damaged, too large or no files at all; every failure is one sentence."""
 
+import json
 import opcode
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from facescale.guard.shown import shown
 
@@ -118,3 +120,13 @@ def read_text(path: str | os.PathLike[str], what: str, most: int, errors: str = 
     data = read_bytes(path, what, most)
     with reading(path, what, "save it as UTF-8"):
         return data.decode("utf-8-sig", errors)
+
+
+def parse_json(text: str, path: str | os.PathLike[str], what: str) -> Any:
+    """The value of a JSON text that stands in a file.
+
+    Raises:
+        ValueError: not JSON.
+    """
+    with reading(path, what, "it is damaged: get a complete copy of it"):
+        return json.loads(text)

@@ -23,8 +23,8 @@ from tests.fuzz.targets import Target, all_targets
 # "compile" is not among them: what it makes runs by "exec" only, and parsing a text is a "compile", too.
 WATCHED = (
     "pickle.find_class", "exec", "import", "marshal.loads", "os.system", "os.exec", "os.posix_spawn",
-    "os.fork", "os.putenv", "subprocess.Popen", "socket.connect", "socket.bind", "socket.getaddrinfo", "urllib.Request",
-    "ctypes.dlopen", "webbrowser.open", "shutil.rmtree", "code.__new__",
+    "os.fork", "os.putenv", "subprocess.Popen", "socket.connect", "socket.bind", "socket.getaddrinfo",
+    "urllib.Request", "ctypes.dlopen", "webbrowser.open", "shutil.rmtree", "code.__new__",
 )  # fmt: skip
 MEMORY = 1 << 30
 
