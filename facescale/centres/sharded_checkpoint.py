@@ -11,7 +11,8 @@ from torch import Tensor
 from facescale.centres import disk_snapshot, distcp, row_files
 from facescale.centres.store import CentreStore
 from facescale.centres.wanted import Wanted
-from facescale.files import Writing, read_json, write_atomically
+from facescale.files import Writing, write_atomically
+from facescale.guard.reading import read_object
 
 
 def prepare(store: CentreStore, folder: Path, copy: bool) -> Writing:
@@ -59,8 +60,9 @@ def _describe(store: CentreStore, folder: Path) -> list[Path]:
 
 
 def _read_meta(file: Path) -> dict[str, Any]:
-    meta: dict[str, Any] = read_json(file, dict, "use a whole checkpoint")
-    counts = [meta.get(key) for key in ("num_ids", "dim", "rows_per_id")]
+    keys = ("num_ids", "dim", "rows_per_id")
+    meta = read_object(file, "the class centres", *keys, advice="use a whole checkpoint")
+    counts = [meta[key] for key in keys]
     files = meta.get("files", [])
     is_named = isinstance(files, list) and all(isinstance(name, str) for name in files)
     if not is_named or not all(type(count) is int and count > 0 for count in counts):

@@ -6,8 +6,10 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+from facescale.guard.limits import JSON_BYTES
 from facescale.guard.shown import shown
 
 _RAISE = opcode.opmap["RAISE_VARARGS"]
@@ -130,3 +132,32 @@ def parse_json(text: str, path: str | os.PathLike[str], what: str) -> Any:
     """
     with reading(path, what, "it is damaged: get a complete copy of it"):
         return json.loads(text)
+
+
+def read_object(
+    path: Path, what: str, *keys: str, advice: str = "it is damaged: get a complete copy of it"
+) -> dict[str, Any]:
+    """The object of a JSON file that this package wrote, which must have ``keys``.
+
+    Args:
+        path: the file.
+        what: it is.
+        keys: that it must have.
+        advice: what to do if it is missing or damaged.
+
+    Raises:
+        ValueError: no such file, too large, not JSON, or something else than an object with these keys.
+    """
+    try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > JSON_BYTES:
+            kind = _KINDS.get(stat.S_IFMT(status.st_mode), "too large")
+            raise ValueError(f"cannot read {what} '{path}': it is {kind}; {advice}")
+        value = json.loads(path.read_bytes())
+    except Exception as error:
+        if is_sentence(error):
+            raise
+        raise ValueError(f"cannot read {what} '{path}': {reason(error)}; {advice}") from None
+    if not isinstance(value, dict) or any(key not in value for key in keys):
+        raise ValueError(f"cannot read {what} '{path}': it has no {', '.join(keys) or 'object'}; {advice}")
+    return value

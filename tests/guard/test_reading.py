@@ -15,6 +15,7 @@ from facescale.guard.reading import (
     is_sentence,
     raised_here,
     read_bytes,
+    read_object,
     read_text,
     reading,
 )
@@ -50,6 +51,26 @@ def test_a_file_beyond_its_limit_is_refused_before_it_is_read(tmp_path: Path) ->
     ):
         read_text(tmp_path / "sparse", "the list", 100)
     assert check_file(tmp_path / "sparse", "the list") == 1 << 40
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"{", "Expecting property name .*; it is damaged: get a complete copy"),
+        (b'"\xff"', "byte 1 is not UTF-8 text; it is damaged"),
+        (b"[" * 200_000, "it is nested too deeply"),
+        (b"1" * 5000, "it has a number of thousands of digits"),
+        (b"[1]", "it has no num_ids, names"),
+        (b'{"num_ids": 1}', "it has no num_ids, names"),
+    ],
+)
+def test_json_that_cannot_be_used_is_answered_in_a_sentence(
+    tmp_path: Path, data: bytes, message: str
+) -> None:
+    (tmp_path / "x.json").write_bytes(data)
+    with pytest.raises(ValueError, match=rf"cannot read the identities '.*x\.json': {message}") as error:
+        read_object(tmp_path / "x.json", "the identities", "num_ids", "names")
+    assert is_sentence(error.value)
 
 
 def test_text_is_utf_8_whatever_the_locale(tmp_path: Path) -> None:
