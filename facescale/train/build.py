@@ -106,4 +106,8 @@ def _for_training(backbone: nn.Module, compiled: bool, dist: Dist) -> nn.Module:
         return net
     # Of a kernel with one channel, two ways to write the same layout; DDP takes them for different ones
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
-    return DistributedDataParallel(net, gradient_as_bucket_view=True, **_OWN_STATISTICS)
+    # Without the third option DDP orders buckets anew after the first step of a sitting, and three processes
+    # or more then add in another order: a resumed run would not equal an uninterrupted one bit for bit.
+    return DistributedDataParallel(
+        net, gradient_as_bucket_view=True, find_unused_parameters=True, **_OWN_STATISTICS
+    )

@@ -62,6 +62,18 @@ def test_two_processes_go_on_where_two_stopped(tmp_path: Path) -> None:
     assert differences(tmp_path / "whole", tmp_path / "cut") == []
 
 
+def _three(dist: Dist, folder: str) -> None:
+    config = load_config(None, [*TINY, "train.batch_size=12", "eval.sets={}"])
+    assert train_here(config, Path(folder, "whole"), dist).finished
+    assert not train_steps(config, Path(folder, "cut"), 3, dist).finished
+    assert train_here(config, Path(folder, "cut"), dist).finished
+
+
+def test_three_processes_go_on_bit_for_bit(tmp_path: Path) -> None:
+    run_processes(3, _three, str(tmp_path))
+    assert differences(tmp_path / "whole", tmp_path / "cut") == []
+
+
 def _differ(dist: Dist, folder: str) -> None:
     cases = [
         ("optim.lr=0.5", r"differs from rank 0 on host \S+ in optim.lr \(0.5, not 0.1\); start all processes with"),
