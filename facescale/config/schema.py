@@ -89,6 +89,10 @@ class MarginConfig(Component):
 
     name: str = Field("cosface", description="one of: facescale list margins")
     ramp: Duration = Field("0%", description="the margin grows from 0 to its value over this time")
+    by_source: list[dict[str, Any]] = Field(
+        default_factory=list,
+        description="options that differ by source: [{m = 0.5}, {m = 0.3}]",
+    )
 
 
 class HeadConfig(Component):
