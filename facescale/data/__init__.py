@@ -29,6 +29,7 @@ RECORDS, DATABASE, LISTS = "train.rec", "data.mdb", ("train.lst", "label.txt")
 
 
 def _synthetic(rest: str) -> Reader:
+    """Drawn faces of people who do not exist: ``synthetic:ids=1000,images=20``."""
     from facescale.data.synthetic.faces import parse_spec
 
     return parse_spec(f"synthetic:{rest}")
