@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from facescale.checksums import DamageWarning
-from facescale.cli import bench, data, exporting, models, people, prepare, recipes, training  # noqa: F401  (they register their commands)
+from facescale.cli import bench, data, exporting, models, people, prepare, recipes, serving, training  # noqa: F401  (they register their commands)
 from facescale.cli.app import app
 from facescale.files import NoSpaceError, is_full_disk, no_space
 from facescale.machine import tune

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from facescale.config import Config
 from facescale.data.readers.base import Reader
+from facescale.data.readers.known import WithKnownPeople
 from facescale.data.spec import split_sources
 from facescale.files import read_json, write_atomically
 
@@ -38,6 +39,22 @@ def old_numbers(file: Path, config: Config, reader: Reader) -> Tensor:
     old_names = _names(old["names"], old["num_ids"], _source(config))
     numbers = {name: number for number, name in enumerate(old_names)}
     return torch.tensor([numbers.get(name, -1) for name in _names(new_names, reader.num_ids, old["source"])])
+
+
+def with_people_of(file: Path, config: Config, reader: Reader) -> Reader:
+    """The data, with all people of the run that wrote ``file`` as identities, with images or without.
+
+    Raises:
+        ValueError: there is no such file.
+    """
+    old, old_N = _read(file), old_numbers(file, config, reader).numpy()
+    new_names: Sequence[str] | None = getattr(reader, "names", None)
+    names = None
+    if old["names"] is not None or new_names is not None:
+        cleaned = _names(new_names, reader.num_ids, old["source"])
+        names = _names(old["names"], old["num_ids"], _source(config))
+        names += [name for name, number in zip(cleaned, old_N, strict=True) if number < 0]
+    return WithKnownPeople(reader, old_N, old["num_ids"], names)
 
 
 def check_identities(file: Path, config: Config, reader: Reader) -> None:

@@ -1,8 +1,8 @@
 """The training loop: one function that reads from top to bottom.
 
     facescale train --run runs/first                            the embedded default, on synthetic faces
-    facescale train configs/NAME.toml --run runs/NAME           a recipe; the same command continues it
-    torchrun --nproc-per-node 8 -m -- facescale train configs/NAME.toml --run runs/NAME
+    facescale train NAME --run runs/NAME           a recipe; the same command continues it
+    torchrun --nproc-per-node 8 -m -- facescale train NAME --run runs/NAME
 
 One step reads in: this file, task.py, heads/centre_head.py (or another head), heads/chunked_softmax.py,
 centres/store.py, ops.py.
@@ -85,12 +85,12 @@ def train(
     with closing(session), stop_signals() as stop_asked, closing(batches):
         if owes_evaluation(session):
             with meter.paused():
-                save(session, evaluate(session))
+                evaluate(session)
         for batch, waited in batches:
             # ---- Rate and ramps ---------------------------------------------------------------------------
             lr = session.schedule(state.step)
             for group in optimizer.param_groups:
-                group["lr"] = lr
+                group["lr"] = lr * group.get("lr_scale", 1.0)
             strength = min(1.0, (state.step + 1) / plan.ramp_steps) if plan.ramp_steps else 1.0
             # fp16 only: reading the loss's factor waits for the device
             task.begin_step(state.step / plan.total_steps, strength, loss_scale=scaler.get_scale())
@@ -109,9 +109,11 @@ def train(
 
             # ---- Agreement: no process may take a step that is not finite on another, or stop alone -------
             finite = (output.loss + grad_norm).isfinite()
-            flags = torch.stack([~finite, torch.tensor(stop_asked(), device=dist.device)])
+            asked = torch.tensor([stop_asked(), session.saver.writing], device=dist.device)
+            flags = torch.cat([~finite[None], asked])
             # .tolist() is the one wait for the device in every step
-            bad, stopping = (flag > 0 for flag in dist.all_reduce(flags.float(), "max").tolist())
+            bad, stopping, writing = (flag > 0 for flag in dist.all_reduce(flags.float(), "max").tolist())
+            session.saver.poll(writing)
 
             # ---- Update -----------------------------------------------------------------------------------
             if bad:
@@ -131,6 +133,7 @@ def train(
                 figures = {"loss": str(float(output.loss)), "grad_norm": str(float(grad_norm))}
                 log("bad_step", lr=lr, **figures, first_images=keys)
             if state.bad_in_a_row >= config.train.max_bad_steps:
+                session.saver.finish()
                 raise TrainingError(
                     f"{state.bad_in_a_row} steps in a row not finite, up to step {state.step}, lr {lr:.3g}: "
                     "lower optim.lr, lengthen optim.warmup, or use train.precision=fp32 in a new run"
@@ -146,11 +149,14 @@ def train(
                     log("health", message=message)
                 state.warned = message is not None
 
-            # ---- Evaluate, checkpoint: neither is training time -------------------------------------------
+            # ---- Checkpoint, evaluate: neither is training time -------------------------------------------
             evaluating = session.protocols and not stopping and evaluates_at(plan, state.step)
             if evaluating or stopping or saves_at(plan, state.step):
                 with meter.paused():
-                    save(session, evaluate(session) if evaluating else {})
+                    save(session)
+                    if evaluating:
+                        evaluate(session)
             if stopping:  # an evaluation that is due now is made up for by the next sitting
                 break
+        session.saver.finish()
     return Result(run, state.step, not stopping, last_figures(run) if dist.is_main else {})

@@ -29,7 +29,7 @@ from facescale.run import RunDir
 from facescale.train import checkpoint
 from facescale.train.build import build_task
 from facescale.train.checkpoint import TrainState
-from facescale.train.finetune import inherit
+from facescale.train.finetune import inherit, people
 from facescale.train.meter import Meter
 from facescale.train.optim import Schedule, make_optimizer, make_schedule
 from facescale.train.owner import Owner
@@ -116,13 +116,15 @@ def open_session(
     Raises:
         ValueError: config, data and run folder do not fit.
     """
-    reader = open_reader(config.data.train, min_images=config.data.min_images)
+    reader = people(config, open_reader(config.data.train, min_images=config.data.min_images))
     plan = make_plan(config, dist, reader)
     with ExitStack() as undo:  # a training that cannot begin does not keep others out
         owner = undo.enter_context(closing(Owner(RunDir(run_path), dist)))
         run = open_run(config, plan, reader, run_path, dist, resume)
         task = build_task(config, plan, dist, run.centres)
-        optimizer = make_optimizer(config.optim, task.backbone, task.head)
+        optimizer = make_optimizer(
+            config.optim, task.backbone, task.head, layer_decay=config.finetune.layer_decay
+        )
         scaler = torch.amp.GradScaler(dist.device.type, _LOSS_SCALE, enabled=plan.precision == "fp16")
         state, started = TrainState(), dict[str, Any]()
         checksums = Checksums()
