@@ -6,10 +6,14 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from facescale.guard.limits import JSON_BYTES
+from facescale.guard.reading import check_file, is_sentence
+from facescale.guard.shown import escaped
 
 # What libraries say of a full disk instead of passing on the error: safetensors, NumPy.
 _FULL = re.compile(r"No space left on device|os error (28|122)\b|\d+ requested and \d+ written")
@@ -93,15 +97,41 @@ def replacing(path: str | Path, needed: int = 0) -> Iterator[Path]:
     path = Path(path)
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     with naming_full_disk(path, needed):
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())  # else a crash may leave an empty file under the new name
             follow_umask(temporary)
             temporary.replace(path)
+        except OSError as error:
+            if error.filename is None or Path(error.filename) not in (temporary, path.parent):
+                raise
+            raise type(error)(
+                error.errno, error.strerror, str(path)
+            ) from None  # the name that the user knows
         finally:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def require_writable(path: Path, advice: str) -> None:
+    """Find out before hours of work whether ``path`` can be written; what is there stays as it is.
+
+    Args:
+        path: a file, there already or not.
+        advice: what to do if not.
+
+    Raises:
+        ValueError: it cannot be written.
+    """
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()
+        temporary.unlink()
+    except OSError as error:
+        raise ValueError(f"cannot write '{path}' ({error.strerror}); {advice}") from None
 
 
 def follow_umask(path: Path) -> None:
@@ -121,14 +151,14 @@ def put_on_disk(path: Path) -> None:
 
 
 def one_line(name: str) -> str:
-    """A file's name for a file of lines and tabs: line ends, tabs and backslashes as escapes."""
-    return name.replace("\\", r"\\").replace("\n", r"\n").replace("\r", r"\r").replace("\t", r"\t")
+    """A file's name for a file of lines and tabs: control characters and backslashes as escapes."""
+    return escaped(name.replace("\\", r"\\"))
 
 
 def write_atomically(path: Path, text: str) -> None:
     """Write ``text`` so that a reader (or a crash) sees either the old file or the whole new one."""
     with replacing(path, len(text)) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8")
 
 
 def read_json(path: Path, kind: type, then: str) -> Any:
@@ -140,13 +170,16 @@ def read_json(path: Path, kind: type, then: str) -> Any:
         then: what to do if it is damaged.
 
     Raises:
-        ValueError: it is missing or damaged.
+        ValueError: it is missing, damaged, no regular file, or too large.
     """
     try:
+        check_file(path, "the file", JSON_BYTES)
         value = json.loads(path.read_bytes())
     except OSError as error:
         raise ValueError(f"'{path}' cannot be read ({error.strerror}); {then}") from None
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError) as error:
+        if is_sentence(error):
+            raise
         raise ValueError(f"'{path}' is damaged (it is not JSON); {then}") from None
     if not isinstance(value, kind):
         raise ValueError(f"'{path}' is damaged (it holds no {kind.__name__}); {then}")

@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from facescale.guard.limits import CARD_BYTES
+from facescale.guard.reading import is_sentence, reason
 from facescale.ops import normalise
 from facescale.registry import nearest
 
@@ -65,6 +67,11 @@ class Contract:
         if self.resize == "none":
             del values["resize"]
         return values
+
+    def words(self) -> str:
+        """The contract in one line for people."""
+        pixels = f"({self.colour} 0..255 - {self.mean:g}) / {self.std:g}"
+        return f"{self.size}x{self.size}, {pixels}, {'mirrored view added' if self.flip else 'one view'}"
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Contract":
@@ -153,6 +160,10 @@ class Card:
             ValueError: another format, or damaged.
         """
         try:
+            if len(text) > CARD_BYTES:
+                raise ValueError(
+                    f"its card has {len(text):,} letters, more than the {CARD_BYTES:,} that are read"
+                )
             tree = json.loads(text)
             if tree["format"] != _FORMAT:
                 raise ValueError(
@@ -166,8 +177,10 @@ class Card:
                 fingerprint=tree["fingerprint"],
                 graph=tree["graph"] and Graph(**tree["graph"]),
             )
-        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
-            raise ValueError(f"its card is damaged ({type(error).__name__}: {error})") from None
+        except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+            if is_sentence(error):
+                raise
+            raise ValueError(f"its card is damaged ({type(error).__name__}: {reason(error)})") from None
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ from typing import Any
 
 from facescale.checksums import DamageWarning, model_damage
 from facescale.files import naming_full_disk, read_json, write_atomically
+from facescale.guard.limits import LIST_BYTES
+from facescale.guard.reading import read_bytes
 
 _STEP = re.compile(r"step_(\d{8,})")
 
@@ -19,9 +21,10 @@ class RunDir:
     """Paths of a run.
 
     ``config.toml`` (what the user wrote), ``plan.json`` (what was derived from it), ``identities.json``
-    (names of the identities), ``metrics.jsonl``, ``checkpoints/step_N/``, ``centres/`` (placed on disk),
-    ``tensorboard/``, ``eval/step_N.json``, ``report.html``, ``features/`` (embeddings of
-    evaluated images, may be deleted), ``export/``, ``bad_records.txt``.
+    (names of the identities), ``data.safetensors`` (digest of the images), ``metrics.jsonl``,
+    ``checkpoints/step_N/``, ``centres/`` (placed on disk), ``tensorboard/``, ``results/`` (one file for each
+    protocol and checkpoint), ``report.html``, ``features/`` (embeddings of evaluated images, may be deleted),
+    ``export/``, ``bad_records.txt``.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -29,10 +32,11 @@ class RunDir:
         self.config = self.path / "config.toml"
         self.plan = self.path / "plan.json"
         self.identities = self.path / "identities.json"
+        self.data = self.path / "data.safetensors"
         self.metrics = self.path / "metrics.jsonl"
         self.checkpoints = self.path / "checkpoints"
         self.best_file = self.checkpoints / "best.json"
-        self.evaluations = self.path / "eval"
+        self.results = self.path / "results"
         self.centres = self.path / "centres"
         self.board = self.path / "tensorboard"
         self.report = self.path / "report.html"
@@ -57,7 +61,7 @@ class RunDir:
 
     def create(self) -> None:
         """Make the folders."""
-        for folder in (self.checkpoints, self.evaluations):
+        for folder in (self.checkpoints, self.results):
             folder.mkdir(parents=True, exist_ok=True)
 
     def snapshot(self, step: int) -> Path:
@@ -156,7 +160,7 @@ class RunDir:
     def log(self, kind: str, **values: Any) -> None:
         """Append one JSON line to metrics.jsonl."""
         line = json.dumps({"kind": kind, "time": round(time.time(), 3), **values}) + "\n"
-        with naming_full_disk(self.metrics, len(line)), self.metrics.open("a") as file:
+        with naming_full_disk(self.metrics, len(line)), self.metrics.open("a", encoding="utf-8") as file:
             file.write(line)
 
     def read_metrics(self, kind: str | None = None) -> list[dict[str, Any]]:
@@ -165,7 +169,9 @@ class RunDir:
         return [row for row in rows if row and kind in (None, row.get("kind"))]
 
     def _lines(self) -> list[bytes]:
-        return self.metrics.read_bytes().splitlines() if self.metrics.exists() else []
+        if not self.metrics.is_file():
+            return []
+        return read_bytes(self.metrics, "the metrics", LIST_BYTES).splitlines()
 
     def truncate_metrics(self, step: int) -> list[str]:
         """Forget metrics after ``step``: a resumed run writes them again.

@@ -68,3 +68,12 @@ def make_folder(tmp_path: Path) -> Callable[..., Path]:
         return tmp_path / name
 
     return make
+
+
+def fill(folder: Path, files: dict[str, str]) -> Path:
+    """Write texts as if they were images (nothing decodes them), by path below ``folder``; returns it."""
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return folder

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from facescale.files import one_line, replacing
+from facescale.files import one_line, replacing, require_writable
 
 
 def test_the_file_and_its_folder_appear_when_the_block_ends(tmp_path):
@@ -46,3 +46,21 @@ def test_a_file_has_the_mode_that_the_umask_asks_for(tmp_path: Path, mask: int) 
         assert os.umask(mask) == mask
     finally:
         os.umask(old)
+
+
+def test_a_refused_write_names_the_file_and_not_its_temporary_one(tmp_path: Path) -> None:
+    (tmp_path / "folder").write_text("a file")
+    with pytest.raises(OSError) as stop, replacing(tmp_path / "folder" / "a.txt") as temporary:
+        temporary.write_text("x")
+    assert stop.value.filename == str(tmp_path / "folder" / "a.txt")
+    with pytest.raises(FileNotFoundError) as missing, replacing(tmp_path / "b.txt"):
+        (tmp_path / "elsewhere").read_text()
+    assert missing.value.filename == str(tmp_path / "elsewhere")
+
+
+def test_a_place_that_cannot_be_written_is_found_out_early(tmp_path: Path) -> None:
+    (tmp_path / "folder").write_text("a file")
+    with pytest.raises(ValueError, match=r"cannot write '.*folder/a.txt' \(.+\); give --out FILE"):
+        require_writable(tmp_path / "folder" / "a.txt", "give --out FILE")
+    require_writable(tmp_path / "new" / "a.txt", "give --out FILE")
+    assert list((tmp_path / "new").iterdir()) == []

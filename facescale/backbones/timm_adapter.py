@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from facescale.backbones.layers import in_full_precision
@@ -53,7 +54,8 @@ def _create(model: str, embedding_size: int, input_size: int, pretrained: bool) 
         ) from None
     if not timm.is_model(model):
         raise ValueError(f"timm has no model '{model}'; timm.list_models() lists its models")
-    options: dict[str, Any] = {"pretrained": pretrained, "num_classes": embedding_size}
+    described = torch.get_default_device().type == "meta"  # nothing is downloaded to count parameters
+    options: dict[str, Any] = {"pretrained": pretrained and not described, "num_classes": embedding_size}
     try:
         return timm.create_model(model, img_size=input_size, **options)
     except TypeError:  # a convolutional network, which takes any size and no such option

@@ -5,7 +5,6 @@ but what is on a closed list, and each of these names stands for an inert record
 """
 
 import io
-import pickle
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,9 +14,12 @@ import torch
 from torch import Tensor
 
 from facescale.centres.wanted import Wanted
+from facescale.guard.limits import PICKLE_BYTES
+from facescale.guard.pickles import load_closed
+from facescale.guard.reading import read_bytes, reason
+from facescale.guard.torch_file import load_torch
 
 INDEX = ".metadata"
-_MOST_BYTES = 1 << 26  # of an index: 100 M rows take 2 MB
 _FILE = re.compile(r"__\d+_\d+\.distcp")
 _DTYPES = ("float32", "float16", "bfloat16", "int32", "int64")
 
@@ -38,7 +40,7 @@ def _path(*parts: str) -> str:
 
 _ALLOWED: dict[tuple[str, str], Any] = {
     ("torch.distributed.checkpoint.filesystem", "_StorageInfo"): _Record,
-    ("torch.serialization", "_get_layout"): str,
+    ("torch.serialization", "_get_layout"): _Record,
     ("torch", "Size"): tuple,
     ("pathlib", "PosixPath"): _path,
     ("pathlib", "WindowsPath"): _path,
@@ -59,13 +61,6 @@ _OF_METADATA = (
 _ALLOWED |= {("torch.distributed.checkpoint.metadata", name): _Record for name in _OF_METADATA}
 
 
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _ALLOWED:
-            raise pickle.UnpicklingError(f"it names {module}.{name}")
-        return _ALLOWED[module, name]
-
-
 def read_blocks(folder: Path, wanted: Wanted) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
     """(global rows, values by what they are) of every block that holds wanted rows, as ``row_files`` does.
 
@@ -74,11 +69,12 @@ def read_blocks(folder: Path, wanted: Wanted) -> Iterator[tuple[Tensor, dict[str
     """
     blocks: dict[int, dict[str, Any]] = {}
     try:
-        if (folder / INDEX).stat().st_size > _MOST_BYTES:
-            raise ValueError("its index is too large")
-        index = _Unpickler(io.BytesIO((folder / INDEX).read_bytes())).load()
+        data = read_bytes(folder / INDEX, "the index", PICKLE_BYTES)  # 2 MB for 100 million rows
+        index = load_closed(data, _ALLOWED, settable=(_Record,), keys=(_Record,), what="an index of centres")
         for key, info in index.storage_data.items():
-            name, _, number = str(key.fqn).partition("/")
+            if not isinstance(key.fqn, str):  # the text of a nested tuple may be endless
+                raise ValueError("its index names tensors by something other than text")
+            name, _, number = key.fqn.partition("/")
             blocks.setdefault(int(number), {})[name] = info
         for first, infos in sorted(blocks.items()):
             num_rows = int(index.state_dict_metadata[f"rows/{first:015d}"].size[0])
@@ -87,15 +83,13 @@ def read_blocks(folder: Path, wanted: Wanted) -> Iterator[tuple[Tensor, dict[str
                 if any(len(x) != num_rows or x.ndim != 2 for x in values.values()):
                     raise ValueError("its index and its files disagree")
                 yield torch.arange(first, first + num_rows), values
-    except (OSError, EOFError, pickle.UnpicklingError, RuntimeError) as error:
+    except Exception as error:  # the index is not of the form that was written, or a file is damaged
         raise _unreadable(folder, error) from None
-    except (ValueError, TypeError, AttributeError, KeyError, IndexError, OverflowError, MemoryError) as error:
-        raise _unreadable(folder, error) from None  # the index is not of the form that was written
 
 
 def _unreadable(folder: Path, error: Exception) -> ValueError:
-    reason = str(error).partition("\n")[0] or type(error).__name__
-    return ValueError(f"class centres in {folder} cannot be read ({reason}); use an earlier checkpoint")
+    why = reason(error)
+    return ValueError(f"class centres in {folder} cannot be read ({why}); use an earlier checkpoint")
 
 
 def _tensor(folder: Path, info: Any) -> Tensor:
@@ -103,7 +97,7 @@ def _tensor(folder: Path, info: Any) -> Tensor:
         raise ValueError(f"'{info.relative_path}' is not the name of one of its files")
     with (folder / info.relative_path).open("rb") as file:
         file.seek(info.offset)
-        tensor = torch.load(io.BytesIO(file.read(info.length)), map_location="cpu", weights_only=True)
+        tensor = load_torch(io.BytesIO(file.read(info.length)))
     if not isinstance(tensor, Tensor):
         raise ValueError("it holds something else than tensors")
     return tensor

@@ -1,35 +1,61 @@
 """The commands. Each imports its dependencies when it runs, so that help is instant."""
 
-import io
 import os
 import sys
 import warnings
 from pathlib import Path
 from typing import Any
 
+import typer
+
 from facescale.checksums import DamageWarning
-from facescale.cli import bench, data, exporting, models, people, prepare, recipes, serving, training  # noqa: F401  (they register their commands)
+from facescale.cli import (  # noqa: F401  (they register their commands)
+    bench,
+    data,
+    exporting,
+    models,
+    people,
+    prepare,
+    recipes,
+    serving,
+    training,
+)
 from facescale.cli.app import app
+from facescale.cli.terminal import safe_terminal
 from facescale.files import NoSpaceError, is_full_disk, no_space
+from facescale.guard.failures import explained
 from facescale.machine import tune
+
+# Of options and arguments; some versions of typer bring their own copy of click.
+_USAGE = typer.BadParameter.__mro__[2]
+_INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
 
 def main() -> None:
-    """Run a command. User errors print one sentence and exit with 2; internal failures exit with 1."""
+    """Run a command; whatever fails is told in one sentence.
+
+    The exit status is 2 where the user's input is wrong, 130 after Ctrl-C, and 1 for other failures.
+    """
     tune()
-    for stream in (sys.stdout, sys.stderr):  # a file's name may hold bytes that the terminal cannot show
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
     warnings.showwarning = _show_warning  # type: ignore[assignment]
     warnings.simplefilter("always", DamageWarning)
+    with safe_terminal():
+        sys.exit(_run())
+
+
+def _run() -> int:
     try:
-        app()
-    except (ValueError, FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError) as error:
-        _fail(error, 2)
-    except (RuntimeError, OSError) as error:
-        _fail(no_space(_file_of(error)) if _is_raw_full_disk(error) else error, 1)
-    except KeyboardInterrupt:
-        sys.exit(130)
+        return int(app(standalone_mode=False) or 0)
+    except typer.Exit as stop:
+        return stop.exit_code
+    except (KeyboardInterrupt, typer.Abort) as error:
+        cause = error.__cause__
+        return _told(cause) if isinstance(cause, EOFError) else _INTERRUPTED
+    except Exception as error:
+        if isinstance(error, _USAGE):
+            error.show()  # type: ignore[attr-defined]
+            return int(error.exit_code)  # type: ignore[attr-defined]
+        return _told(no_space(_file_of(error)) if _is_raw_full_disk(error) else error)
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *rest: Any) -> None:
@@ -49,8 +75,10 @@ def _file_of(error: Exception) -> str:
     return str(getattr(error, "filename", None) or Path.cwd())
 
 
-def _fail(error: Exception, code: int) -> None:
+def _told(error: Exception) -> int:
+    """Print the sentence of an error; its exit status."""
     if os.environ.get("FACESCALE_TRACEBACK"):
         raise error
-    print(f"facescale: {error}", file=sys.stderr)
-    sys.exit(code)
+    sentence, status = explained(error)
+    print(f"facescale: {sentence}", file=sys.stderr)
+    return status

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from facescale.cli.app import JsonOption, app, show
+from facescale.cli.app import JsonOption, app, key_value, show
 
 DataArgument = Annotated[
     str, typer.Argument(help="Folder with one sub-folder per identity, .rec file or synthetic:...")
@@ -55,14 +55,23 @@ def inspect(
 def convert_data(
     data: DataArgument,
     out: Annotated[Path, typer.Argument(help="Folder to create.")],
-    form: Annotated[str, typer.Option(help="recordio, im2rec or folder.")] = "recordio",
+    form: Annotated[
+        str,
+        typer.Option(
+            help="recordio, im2rec, folder, list, webface, lmdb, lmdb_jpeg, shards or parquet.",
+        ),
+    ] = "recordio",
+    info: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="To keep with the data, e.g. licence=CC-BY-4.0."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a data set in another format; labels.json keeps the identity names."""
+    """Write a data set in another format; labels.json keeps the identity names, dataset.json the licence."""
     from facescale.data import open_reader
     from facescale.prepare.convert_data import convert_data as write
 
-    done = write(open_reader(data), out, form=form)
+    done = write(open_reader(data), out, form=form, info=dict(key_value(text) for text in info or []))
     values = {
         "folder": str(done.folder),
         "images": done.num_images,

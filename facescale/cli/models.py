@@ -1,5 +1,6 @@
 """Commands that use a trained model: evaluate, report, export, embed, convert."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +17,14 @@ OnOption = Annotated[
     ),
 ]
 
+ContractOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KEY=VALUE,...",
+        help="How a file of another project wants images: colour=BGR,mean=0,std=1,flip=no.",
+    ),
+]
+
 
 @app.command()
 def evaluate(
@@ -29,40 +38,60 @@ def evaluate(
         typer.Option(min=2, help="Use a fixed part of each protocol: so many pairs, images or templates."),
     ] = None,
     cache: Annotated[bool, typer.Option(help="Keep embeddings in the run folder, and use them.")] = True,
+    contract: ContractOption = None,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Evaluate a model on verification protocols; write report.html and results.json.
 
-    Without --on, a run is evaluated on the protocols of its config. Several processes share the images:
+    Without --on, a run is evaluated on the protocols of its config. Every result is kept in RUN/results; the
+    report shows all of them. Several processes share the images:
     torchrun --nproc-per-node N -m -- facescale evaluate ...
     """
     from facescale.data.spec import split_name
     from facescale.distributed.launch import start
-    from facescale.evaluate.run_protocols import evaluate as run_evaluation
+    from facescale.evaluate.run_protocols import measure
+    from facescale.files import NoSpaceError, require_writable
+    from facescale.inference.load import contract_note
 
+    if out is not None:
+        require_writable(out, "name another file")
     named = [split_name(text) for text in on or []]
     is_graph = model.suffix == ".onnx"  # ONNX Runtime picks a device of its own
     with start("cpu" if is_graph else device) as dist:
         device = device if is_graph else str(dist.device)
-        results, report = run_evaluation(model, named, out, pictures, batch_size, device, cache, limit, dist)
+        done = measure(model, named, batch_size, device, cache, limit, dist, contract)
         if not dist.is_main:
             return
-    lines = [result.summary() for result in results]
-    notes = [note for r in results for note in r.notes()]
-    values = {"report": str(report), "results": [r.to_dict() for r in results]}
-    show(values, as_json, "\n".join([*lines, *notes, f"report: {report}"]))
+    written, refusal = None, ""
+    try:
+        written = done.write(out, pictures)
+    except OSError as error:  # the figures are not lost with the page
+        refusal = str(error)
+        if not isinstance(error, NoSpaceError):
+            refusal = f"cannot write '{error.filename}' ({error.strerror}); give --out FILE"
+    lines = [result.summary() for result in done.results]
+    notes = [note for r in done.results for note in r.notes()]
+    if assumed := contract_note(done.model):
+        notes.append(assumed)
+    results = [result.to_dict() for result in done.results]
+    values = {"report": written and str(written), "contract": assumed, "results": results}
+    show(values, as_json, "\n".join([*lines, *notes, *([f"report: {written}"] if written else [])]))
+    if refusal:
+        sys.stdout.flush()
+        print(f"facescale: no report: {refusal}", file=sys.stderr)
 
 
 @app.command()
 def report(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
     out: Annotated[Path | None, typer.Option(help="File to write; by default RUN/report.html.")] = None,
+    pictures: Annotated[bool, typer.Option(help="Include images of the hardest pairs.")] = True,
 ) -> None:
-    """Write the report of a run from its logs, without evaluating anything."""
+    """Write the report of a run from its log and all results that were measured, without evaluating."""
     from facescale.evaluate.run_protocols import report as write
 
-    print(f"report: {write(run, out)}")
+    print(f"report: {write(run, out, pictures)}")
 
 
 @app.command()
@@ -75,6 +104,7 @@ def embed(
         bool | None,
         typer.Option(help="Resize images that have another size; by default as the model was trained."),
     ] = None,
+    contract: ContractOption = None,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
@@ -82,11 +112,14 @@ def embed(
     from dataclasses import asdict
 
     from facescale.inference.embed_files import embed_to_file
-    from facescale.inference.load import load
+    from facescale.inference.load import contract_note, load
 
-    done = embed_to_file(load(model, device), images, out, batch_size=batch_size, resize=resize)
+    loaded = load(model, device, contract=contract)
+    done = embed_to_file(loaded, images, out, batch_size=batch_size, resize=resize)
+    assumed = contract_note(loaded)
     bad = "".join(f"\nskipped {key}: {reason}" for key, reason in done.bad.items())
-    show(asdict(done), as_json, f"{done.num_images} embeddings in {done.path}{bad}")
+    text = f"{done.num_images} embeddings in {done.path}{bad}" + (f"\n{assumed}" if assumed else "")
+    show({**asdict(done), "assumed": assumed}, as_json, text)
 
 
 @app.command()

@@ -1,5 +1,6 @@
 """Commands about photos: prepare, align."""
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -110,7 +111,9 @@ def _bar(enabled: bool) -> Iterator[Callable[[int, int], None] | None]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    console = Console(stderr=True)
+    from facescale.cli.terminal import for_progress
+
+    console = Console(file=for_progress(sys.stderr))
     if not (enabled and console.is_terminal):
         yield None
         return

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from facescale.cli.terminal import for_progress
 from facescale.data.readers.pictures import listed
+from facescale.guard.shown import shown_lines
 from facescale.plan import Plan
 
 if TYPE_CHECKING:
@@ -26,12 +28,12 @@ class Display:
     def __init__(self, enabled: bool, as_json: bool = False) -> None:
         self._enabled = enabled
         self._as_json = as_json
-        self._console = Console(file=sys.stdout, soft_wrap=True, highlight=False)
+        self._console = Console(file=for_progress(sys.stdout), markup=False, soft_wrap=True, highlight=False)
         self._progress: Progress | None = None
         self._bar: TaskID | None = None
         if enabled and not as_json and self._console.is_terminal:
             self._progress = Progress(
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=8),  # so that the whole line fits 80 columns
                 MofNCompleteColumn(),
                 TimeRemainingColumn(compact=True),
@@ -64,13 +66,14 @@ class Display:
             if values["kind"] == "train":
                 self._progress.update(self._bar, description=_short_text(values))
                 return
-        self._console.print(_TEXTS[values["kind"]](values, plan), markup=False)
+        self._console.print(shown_lines(_TEXTS[values["kind"]](values, plan)))
 
     def finish(self, result: "Result") -> None:
         """Print where the training stopped and how to continue."""
         if self._enabled and not self._as_json:
             if result.finished:
-                self._console.print(f"trained {result.step} steps; the run is in {result.run.path}")
+                where = shown_lines(str(result.run.path))
+                self._console.print(f"trained {result.step} steps; the run is in {where}")
             else:
                 self._console.print(
                     f"stopped after step {result.step}; the same command continues from there"
@@ -111,11 +114,13 @@ def _start_line(v: dict[str, Any], plan: Plan) -> str:
             else ""
         )
         + (
-            f"; {known} identities take their class centre from train.init"
-            if (known := v.get("known_identities"))
+            f"; {known} of {plan.num_ids} identities take their class centre from train.init"
+            + ("" if known else " (it has none for their names), which gives the network alone")
+            if (known := v.get("known_identities")) is not None
             else ""
         )
         + (f"; files passed over: {listed(others)}" if (others := v.get("passed_over")) else "")
+        + (f"\nattention: {length}" if (length := v.get("new_length")) else "")
         + "".join(f"\nattention: {note}" for note in v.get("notes", ()))
     )
 

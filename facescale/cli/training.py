@@ -21,17 +21,18 @@ def train(
 ) -> None:
     """Train a model, or resume an interrupted run.
 
-    Ctrl-C and SIGTERM write a checkpoint; the same command resumes from it. Several processes:
+    Ctrl-C and SIGTERM write a checkpoint; the same command resumes from it, and so does --run alone: without
+    a config file, that of the run counts. A larger train.duration lengthens a run. Several processes:
     torchrun --nproc-per-node N -m -- facescale train ...
     """
-    from facescale.plan.check import read_config
-
-    settled = read_config(config, settings or ())
     import torch
 
     from facescale.cli.progress import Display
     from facescale.distributed.launch import start
     from facescale.train import train as run_training
+    from facescale.train.open_run import config_for
+
+    settled = config_for(run, config, settings or ())
 
     if threads:
         torch.set_num_threads(threads)

@@ -7,6 +7,7 @@ from typing import Any
 from facescale.config.mistakes import Mistake, schema_mistakes
 from facescale.config.schema import Config
 from facescale.config.source import read_source
+from facescale.guard.limits import CONFIG_MISTAKES
 
 Check = Callable[[Mapping[str, Any]], Iterable[Mistake]]
 
@@ -31,7 +32,9 @@ def load_config(
     config, mistakes = schema_mistakes(source.tree)
     if check is not None:
         mistakes += check(source.tree)
-    lines = [*source.refused, *map(source.line, mistakes)]
+    lines = [*source.refused, *map(source.line, mistakes[:CONFIG_MISTAKES])]
+    if len(mistakes) > CONFIG_MISTAKES:
+        lines.append("and more mistakes than are told at once; correct these first")
     if config is None or lines:
         raise ValueError("\n".join(lines))
     return config

@@ -8,10 +8,13 @@ from pydantic import BaseModel, ValidationError
 
 from facescale.config.hints import hint
 from facescale.config.schema import Component, Config
+from facescale.guard.limits import CONFIG_MISTAKES
+from facescale.guard.shown import brief, shown
 
 Key = tuple[str, ...]
 
 _NO_VALUE: Any = object()
+_LONGEST = 200  # letters of a key in a message
 
 
 @dataclass(frozen=True)
@@ -32,13 +35,15 @@ class Mistake:
     def sentence(self) -> str:
         """The text, with key and value before it."""
         return (
-            self.text if self.value is _NO_VALUE else f"{dotted(self.keys[0])} = {self.value!r}: {self.text}"
+            self.text
+            if self.value is _NO_VALUE
+            else f"{dotted(self.keys[0])} = {brief(self.value)}: {self.text}"
         )
 
 
 def dotted(key: Key) -> str:
-    """A key as users write it."""
-    return ".".join(key)
+    """A key as users write it, cut short where it is long."""
+    return shown(".".join(key))[:_LONGEST]
 
 
 def schema_mistakes(tree: Mapping[str, Any]) -> tuple[Config | None, list[Mistake]]:
@@ -51,7 +56,8 @@ def schema_mistakes(tree: Mapping[str, Any]) -> tuple[Config | None, list[Mistak
 
 def _mistakes(error: ValidationError, tree: Mapping[str, Any]) -> Iterator[Mistake]:
     found: dict[Key, Mistake] = {}
-    for item in error.errors():
+    # Twice as many as are told, as two may be about one key: more cost seconds and are not told.
+    for item in error.errors()[: 2 * CONFIG_MISTAKES + 2]:
         key, value = _located(tree, item["loc"])
         text = item["msg"].removeprefix("Value error, ")
         text = text.replace("Input should", "input should", 1)
@@ -75,12 +81,18 @@ def _located(tree: Any, location: tuple[int | str, ...]) -> tuple[Key, Any]:
     key: list[str] = []
     value = tree
     for part in location:
-        children = dict(enumerate(value)) if isinstance(value, list) else value
-        if not isinstance(children, Mapping) or part not in children:
+        child = _child(value, part)
+        if child is _NO_VALUE:
             break
-        value = children[part]
+        value = child
         key.append(str(part))
     return tuple(key), value
+
+
+def _child(value: Any, part: int | str) -> Any:
+    if isinstance(value, list):
+        return value[part] if isinstance(part, int) and part < len(value) else _NO_VALUE
+    return value[part] if isinstance(value, Mapping) and part in value else _NO_VALUE
 
 
 def _section(key: Key) -> type[BaseModel]:

@@ -1,14 +1,19 @@
 """Configs in files: those of the package by name, and files that extend others."""
 
+import itertools
+import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from facescale.guard.limits import CONFIG_BYTES, CONFIG_FILES
+from facescale.guard.reading import read_text, reason
 from facescale.registry import nearest
 
 FOLDER = Path(__file__).parents[1] / "recipes"  # the recipes that come with the package
 _MOST_LEVELS = 8  # of files that extend files
+_DEEP = re.compile(r"""(?<![\w"'-])(?:[\w"'-]++[ \t]*+\.[ \t]*+){32}""")
 
 
 def recipe_names() -> list[str]:
@@ -41,10 +46,12 @@ def read_tables(path: str | Path) -> dict[str, Any]:
     Raises:
         ValueError: a file cannot be read, is not TOML, or extends itself.
     """
-    return _read(find_config(path), ())
+    return _read(find_config(path), (), itertools.count(1))
 
 
-def _read(file: Path, users: tuple[Path, ...]) -> dict[str, Any]:
+def _read(file: Path, users: tuple[Path, ...], read: Iterator[int]) -> dict[str, Any]:
+    if next(read) > CONFIG_FILES:
+        raise ValueError(f"{file}: a config may extend {CONFIG_FILES} files in all; take some 'extends' out")
     if file.resolve() in users or len(users) > _MOST_LEVELS:
         raise ValueError(f"{file} extends itself, over {len(users)} files; take one 'extends' out")
     tree = _parse(file)
@@ -55,7 +62,7 @@ def _read(file: Path, users: tuple[Path, ...]) -> dict[str, Any]:
         raise ValueError(f"{file}: extends takes the name of a config, or a list of names")
     merged: dict[str, Any] = {}
     for base in bases:
-        merged = _on_top(merged, _read(_base(file, base), (*users, file.resolve())))
+        merged = _on_top(merged, _read(_base(file, base), (*users, file.resolve()), read))
     return _on_top(merged, tree)
 
 
@@ -69,12 +76,13 @@ def _base(file: Path, name: str) -> Path:
 
 
 def _parse(file: Path) -> dict[str, Any]:
+    text = read_text(file, "the config", CONFIG_BYTES)
+    if _DEEP.search(text):  # tomllib takes the square of its length for such a key
+        raise ValueError(f"{file} has a key of more than 32 parts; a key is section.key, such as train.seed")
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"cannot read the config {file}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file} is not valid TOML: {error}") from None
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file} is not valid TOML: {reason(error)}") from None
 
 
 def _on_top(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:

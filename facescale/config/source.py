@@ -78,5 +78,5 @@ def parse_value(text: str) -> Any:
     """A value as TOML writes it; a bare word is a string, so that nobody needs quotes inside quotes."""
     try:
         return tomllib.loads(f"v = {text}")["v"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # of a number of 5,000 digits Python's own
         return text

@@ -1,19 +1,20 @@
 """Recognise a checkpoint of another project by its keys, and map it to a facescale backbone."""
 
-import pickle
-import zipfile
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from facescale import registry
 from facescale.backbones.profile import skeleton
+from facescale.guard.pickles import PickleError
+from facescale.guard.reading import check_file, reason
+from facescale.guard.tensor_file import read_tensors
+from facescale.guard.torch_file import load_torch
 from facescale.model_card import Contract
 
 State = dict[str, Tensor]
@@ -105,37 +106,23 @@ def read(path: str | Path) -> Any:
         ValueError: no such file, or not a checkpoint.
     """
     path = Path(path)
+    if path.suffix == ".safetensors":
+        return read_tensors(path, "the checkpoint")[0]
+    check_file(path, "the checkpoint")
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        # Files from before torch 1.6 are not zip archives; their globals cannot be listed.
-        archive = zipfile.is_zipfile(path)
-        unknown = torch.serialization.get_unsafe_globals_in_checkpoint(path) if archive else []
-        with torch.serialization.safe_globals([(_Placeholder, name) for name in unknown]):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise ValueError(f"'{path}' does not exist; name a checkpoint file") from None
-    except pickle.UnpicklingError:
+        with path.open("rb") as file:
+            return load_torch(file)
+    except PickleError as error:
         raise ValueError(
-            f"'{path}' is not a checkpoint, or would execute code when read, which is refused; "
-            "save the state dict alone, with torch.save(net.state_dict(), FILE), where it was made"
+            f"'{path}' is not a checkpoint, or would execute code when read, which is refused"
+            f" ({reason(error)}); save the state dict alone, with torch.save(net.state_dict(), FILE), where"
+            " it was made"
         ) from None
-    except (SafetensorError, RuntimeError, ValueError, OSError, EOFError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except Exception as error:  # a damaged archive raises errors of zipfile, struct, zlib, torch, ...
         raise ValueError(
-            f"'{path}' cannot be read as a PyTorch or safetensors checkpoint ({reason}); "
+            f"'{path}' cannot be read as a PyTorch or safetensors checkpoint ({reason(error)}); "
             "get a complete copy of it"
         ) from None
-
-
-class _Placeholder:
-    """Replaces an object of a class that is not loaded: accepts any state and keeps none."""
-
-    def __new__(cls, *_args: Any, **_options: Any) -> "_Placeholder":
-        return super().__new__(cls)
-
-    def __setstate__(self, _state: Any) -> None:
-        pass
 
 
 def recognise(checkpoint: Any, path: str = "the checkpoint", origin: str | None = None) -> Converted:
@@ -171,6 +158,7 @@ def recognise(checkpoint: Any, path: str = "the checkpoint", origin: str | None 
             layout = skeleton(name, embedding_size, **candidate.options).state_dict()
             likeness = _likeness(state, layout)
             if likeness == 1:
+                _check_finite(state, path)
                 spec = {"name": name, "embedding_size": embedding_size, "options": dict(candidate.options)}
                 return Converted(spec, _complete(state, layout), candidate.contract, candidate.name)
             best = max(best, (likeness, f"{candidate.name}'s {name}, {_difference(state, layout)}"))
@@ -182,17 +170,21 @@ def recognise(checkpoint: Any, path: str = "the checkpoint", origin: str | None 
     raise ValueError(f"{path} is not complete: it resembles {best[1]}; get a complete copy of it")
 
 
-def _state_dicts(item: Any) -> Iterator[State]:
-    """Every dict of tensors inside ``item``, which may be nested."""
-    if not isinstance(item, Mapping):
-        return
-    tensors = {
-        key: value for key, value in item.items() if isinstance(key, str) and isinstance(value, Tensor)
-    }
-    if tensors:
-        yield tensors
-    for value in item.values():
-        yield from _state_dicts(value)
+def _state_dicts(checkpoint: Any) -> Iterator[State]:
+    """Every dict of tensors inside ``checkpoint``, outer ones first; one that occurs twice is seen once."""
+    seen: set[int] = set()
+    waiting = deque([checkpoint])
+    while waiting:
+        item = waiting.popleft()
+        if not isinstance(item, Mapping) or id(item) in seen:
+            continue
+        seen.add(id(item))
+        tensors = {
+            key: value for key, value in item.items() if isinstance(key, str) and isinstance(value, Tensor)
+        }
+        if tensors:
+            yield tensors
+        waiting.extend(item.values())
 
 
 def _without_prefix(state: State) -> State:
@@ -202,6 +194,15 @@ def _without_prefix(state: State) -> State:
         if len(inner) > len(state) / 2:
             return _without_prefix(inner)
     return state
+
+
+def _check_finite(state: State, path: str) -> None:
+    for key, value in state.items():
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise ValueError(
+                f"{path} holds values that are not finite (in '{key}'): its training diverged, or it is"
+                " damaged; use an earlier checkpoint"
+            )
 
 
 def _is_counter(key: str) -> bool:

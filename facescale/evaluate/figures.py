@@ -26,7 +26,15 @@ class Result(Protocol):
         ...
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Plain values for JSON; ``name`` and ``kind`` are among them."""
+        ...
+
+    def curves(self) -> dict[str, Any]:
+        """What a page can draw, by kind of curve."""
+        ...
+
+    def hardest(self, pictures: bool) -> dict[str, list[dict[str, Any]]]:
+        """The pairs with the most extreme scores, by kind, where the protocol has pairs of images."""
         ...
 
 
@@ -41,6 +49,7 @@ class Figures:
         values: scalars by name; shares lie from 0 to 1.
         counts: how many images, people, templates or pairs.
         remarks: what was left out, and why.
+        drawn: curves for the page.
     """
 
     name: str
@@ -49,6 +58,7 @@ class Figures:
     values: Mapping[str, float]
     counts: Mapping[str, int]
     remarks: tuple[str, ...] = field(default=())
+    drawn: Mapping[str, Any] = field(default_factory=dict)
 
     def figures(self) -> Iterator[tuple[str, float]]:
         """Yield (name, value) of every scalar."""
@@ -73,6 +83,14 @@ class Figures:
             "figures": dict(self.values),
             "notes": self.notes(),
         }
+
+    def curves(self) -> dict[str, Any]:
+        """What a page can draw, by kind of curve."""
+        return dict(self.drawn)
+
+    def hardest(self, pictures: bool) -> dict[str, list[dict[str, Any]]]:
+        """Nothing: these figures are not about single pairs of images."""
+        return {}
 
 
 def shown_value(key: str, value: float) -> str:

@@ -4,6 +4,7 @@ Shapes: N images, V views of an image (1, or 2 with its mirror image), D embeddi
 P pairs.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,9 @@ from facescale.evaluate.metrics import Roc, require_finite, roc, unit_rows
 
 FARS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 CHUNK = 20_000  # pairs scored at once
+LEFT = 256  # templates compared with all of the other side at once
+DENSE = 30  # the share of all comparisons, as 1 in so many, from which a product of matrices is faster
+IMAGES = 8192  # images that are added to their templates at once
 
 
 @dataclass(frozen=True)
@@ -74,28 +78,29 @@ def build_templates(
             f"features of shape {features.shape} do not fit {len(templates)} templates, {len(medias)} media "
             "or the detector scores; pass one entry of each per image, features as (N, D) or (N, views, D)"
         )
-    require_finite(features, "features")
-    x_ND: FloatArray = features.astype(np.float64)
-    if x_ND.ndim == 3:
-        x_ND = x_ND.sum(axis=1)
-    if not keep_norms:
-        x_ND = unit_rows(x_ND)
+    order = np.lexsort((medias, templates))
+    new_template = np.diff(templates[order], prepend=templates[order[:1]] - 1) != 0
+    new_medium = new_template | (np.diff(medias[order], prepend=medias[order[:1]] - 1) != 0)
+    template_of = np.cumsum(new_template) - 1
+    medium_of = np.cumsum(new_medium) - 1
+    # The sum over media of the means over images is a weighted sum of the images.
+    weight_N = 1 / np.bincount(medium_of)[medium_of]
     if detector_score is not None:
-        x_ND = x_ND * np.asarray(detector_score, dtype=np.float64)[:, None]
-    groups, group_N, sizes = np.unique(
-        np.stack([templates, medias], axis=1), axis=0, return_inverse=True, return_counts=True
-    )
-    by_medium = _group_sums(x_ND, group_N.reshape(-1)) / sizes[:, None]
-    ids, template_of_medium = np.unique(groups[:, 0], return_inverse=True)
-    return Templates(ids.astype(np.int64), unit_rows(_group_sums(by_medium, template_of_medium)))
-
-
-def _group_sums(x_ND: FloatArray, group_N: IntArray) -> FloatArray:
-    """Sum of the rows of each group; groups are numbered 0, 1, ... and none is empty."""
-    order = np.argsort(group_N, kind="stable")
-    starts = np.flatnonzero(np.diff(group_N[order], prepend=-1))
-    sums: FloatArray = np.add.reduceat(x_ND[order], starts, axis=0)
-    return sums
+        weight_N = weight_N * np.asarray(detector_score, np.float64)[order]
+    ids = templates[order][new_template].astype(np.int64)
+    sums_TD = np.zeros((len(ids), features.shape[-1]))
+    for start in range(0, len(order), IMAGES):  # float64 of all images may not fit
+        block = slice(start, start + IMAGES)
+        x_nD: FloatArray = features[order[block]].astype(np.float64)
+        require_finite(x_nD, "features")
+        if x_nD.ndim == 3:
+            x_nD = x_nD.sum(axis=1)
+        if not keep_norms:
+            x_nD = unit_rows(x_nD)
+        x_nD *= weight_N[block, None]
+        starts = np.flatnonzero(np.diff(template_of[block], prepend=-1))
+        sums_TD[template_of[block][starts]] += np.add.reduceat(x_nD, starts, axis=0)
+    return Templates(ids, unit_rows(sums_TD))
 
 
 @dataclass(frozen=True)
@@ -135,16 +140,50 @@ def verify(
     Raises:
         ValueError: unknown templates, labels that do not fit, an unknown rule.
     """
-    a, b = (templates.rows(pairs[:, side]) for side in (0, 1))
-    x_TD = templates.unit_TD
-    scores = np.concatenate(
-        [
-            np.einsum("pd,pd->p", x_TD[a[start : start + CHUNK]], x_TD[b[start : start + CHUNK]])
-            for start in range(0, len(a), CHUNK)
-        ]
-    )
+    scores = scores_of(templates, pairs)
     curve = roc(scores, is_genuine, drop_collinear)
     return IjbVerification(scores, curve, {far: curve.tar_at(far, rule) for far in fars})
+
+
+def scores_of(templates: Templates, pairs: IntArray) -> FloatArray:
+    """Cosines (P,) of pairs (P, 2) of template numbers.
+
+    Raises:
+        ValueError: unknown templates.
+    """
+    a, b = (templates.rows(pairs[:, side]) for side in (0, 1))
+    return pair_scores(templates.unit_TD, a, b)
+
+
+def pair_scores(x_TD: FloatArray, a: IntArray, b: IntArray) -> FloatArray:
+    """Dot products (P,) of rows ``a`` and ``b`` of one array.
+
+    A protocol compares most of one set of templates with much of another, so products of blocks of matrices
+    are far faster than one product after the other, even though some of their entries are not asked for.
+    """
+    (left, a_of), (right, b_of) = _compact(a, len(x_TD)), _compact(b, len(x_TD))
+    scores = np.empty(len(a))
+    if len(a) * DENSE < len(left) * len(right):
+        for start in range(0, len(a), CHUNK):
+            rows = slice(start, start + CHUNK)
+            scores[rows] = np.einsum("pd,pd->p", x_TD[a[rows]], x_TD[b[rows]])
+        return scores
+    block_of = a_of // LEFT
+    order = np.argsort(block_of.astype(np.uint16 if len(left) < LEFT << 16 else np.int64), kind="stable")
+    ends = np.cumsum(np.bincount(block_of))
+    right_Dr = np.ascontiguousarray(x_TD[right].T)
+    for block, (first, end) in enumerate(itertools.pairwise([0, *ends.tolist()])):
+        product = x_TD[left[block * LEFT : (block + 1) * LEFT]] @ right_Dr
+        pairs = order[first:end]
+        scores[pairs] = product[a_of[pairs] - block * LEFT, b_of[pairs]]
+    return scores
+
+
+def _compact(rows: IntArray, num: int) -> tuple[IntArray, IntArray]:
+    """The different ``rows`` (below ``num``), ascending, and the place of each row among them."""
+    is_used = np.zeros(num, bool)
+    is_used[rows] = True
+    return np.flatnonzero(is_used), (np.cumsum(is_used) - 1)[rows]
 
 
 def identify(templates: Templates, galleries: Sequence[IntArray], probes: IntArray) -> MeanIdentification:

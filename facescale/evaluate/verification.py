@@ -2,15 +2,17 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from facescale.arrays import FloatArray
-from facescale.evaluate.embedding import Extraction, embed_set
+from facescale.arrays import FloatArray, IntArray
+from facescale.evaluate.curves import rates_by_threshold, roc_points, score_shares
+from facescale.evaluate.embedding import Embedded, Extraction, embed_set
 from facescale.evaluate.fold_rules import PAIR_RULES, PairResult, one_sided_folds
+from facescale.evaluate.hardest import hardest_pairs
 from facescale.evaluate.metrics import (
     MIN_FALSE_ACCEPTS,
     OperatingPoint,
@@ -144,6 +146,18 @@ class VerificationResult:
             "mean_norm": self.mean_norm,
         }
 
+    def curves(self) -> dict[str, Any]:
+        """ROC, rates over the threshold, distributions of the scores."""
+        return {
+            "roc": roc_points(self.curve),
+            "rates": rates_by_threshold(self.curve),
+            "scores": score_shares(self.scores, self.pairs.is_same),
+        }
+
+    def hardest(self, pictures: bool) -> dict[str, list[dict[str, Any]]]:
+        """The genuine pairs with the lowest and the impostor pairs with the highest scores."""
+        return hardest_pairs(self.pairs, self.scores, pictures)
+
 
 @dataclass(frozen=True)
 class Verification:
@@ -194,20 +208,62 @@ class Verification:
             extraction=extraction,
             sizes=sizes,
         )
-        in_pair_order_2ND = embedded.unit_ND[row.reshape(2, -1).T.ravel()].astype(np.float64)
-        scores = np.einsum("nd,nd->n", in_pair_order_2ND[0::2], in_pair_order_2ND[1::2])
-        curve = roc(scores, pairs.is_same)
-        return VerificationResult(
-            name=self.name,
-            pairs=pairs,
-            scores=scores,
-            accuracy=pair_accuracy(in_pair_order_2ND, pairs.is_same, self.rule, fold_ids=pairs.fold),
-            rule=self.rule,
-            curve=curve,
-            points=tuple(operating_point(curve, far) for far in self.fars),
-            mean_norm=float(embedded.norm_N.mean()),
-            num_images=len(used),
+        return verified(
+            self.name,
+            pairs,
+            embedded.unit_ND,
+            row,
+            embedded,
+            self.rule,
             flip=self.flip,
             size=self.size,
-            scaled={size: count for size, count in sizes.most_common() if size != f"{self.size}x{self.size}"},
+            fars=self.fars,
+            sizes=sizes,
         )
+
+
+def verified(
+    name: str,
+    pairs: Pairs,
+    unit_UD: FloatArray,
+    row_2N: IntArray,
+    embedded: Embedded,
+    rule: str,
+    *,
+    flip: bool,
+    size: int,
+    fars: Sequence[float] = FARS,
+    sizes: Mapping[str, int] | None = None,
+) -> VerificationResult:
+    """Score pairs and compute the figures.
+
+    Args:
+        name: of the protocol.
+        pairs: the N pairs.
+        unit_UD: features of what is compared, rows of length 1.
+        row_2N: row of the first side of each pair, then of the second.
+        embedded: the images that the features were made of.
+        rule: a key of `PAIR_RULES`.
+        flip: whether the mirrored view was added.
+        size: side of the images that the network took, pixels.
+        fars: false-accept rates at which thresholds are computed.
+        sizes: number of images by "WIDTHxHEIGHT".
+    """
+    in_pair_order_2ND = unit_UD[row_2N.reshape(2, -1).T.ravel()].astype(np.float64)
+    scores = np.einsum("nd,nd->n", in_pair_order_2ND[0::2], in_pair_order_2ND[1::2])
+    curve = roc(scores, pairs.is_same)
+    by_count = sorted((sizes or {}).items(), key=lambda item: -item[1])
+    return VerificationResult(
+        name=name,
+        pairs=pairs,
+        scores=scores,
+        accuracy=pair_accuracy(in_pair_order_2ND, pairs.is_same, rule, fold_ids=pairs.fold),
+        rule=rule,
+        curve=curve,
+        points=tuple(operating_point(curve, far) for far in fars),
+        mean_norm=float(embedded.norm_N.mean()),
+        num_images=len(embedded.norm_N),
+        flip=flip,
+        size=size,
+        scaled={text: count for text, count in by_count if text != f"{size}x{size}"},
+    )

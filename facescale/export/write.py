@@ -18,6 +18,7 @@ from facescale.export.onnx_writer import OnnxFile
 from facescale.export.parity import pick_faces
 from facescale.export.program import CompiledPackage, Program
 from facescale.export.quantise import calibration_faces, quantise
+from facescale.files import require_writable
 from facescale.inference.load import load
 from facescale.inference.model import Model
 from facescale.inference.weights import load_model, save_model
@@ -109,7 +110,10 @@ def export(
         AccuracyError: the file is less accurate.
     """
     start = time.perf_counter()
-    out = _default_path(model) if out is None else Path(out)
+    if out is None:
+        out = _default_path(model)
+        require_writable(out, "give --out FILE")
+    out = Path(out)
     graph = Graph(uint8_input, unit_output, precision)
     _check_options(out, graph, half_weights)
     run = None

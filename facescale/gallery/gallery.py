@@ -10,12 +10,15 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from facescale.guard.reading import check_file, reading
+
 # P people, N faces, d embedding size
 
 Embeddings = npt.NDArray[np.float32]
 
 _FORMAT = 1
 _APPLICATION = 0x46414345  # "FACE", in the header of the file
+_MOST_NUMBERS = 1 << 16  # of an embedding
 _TABLES = (
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
     "CREATE TABLE people (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE)",
@@ -73,18 +76,29 @@ class Gallery:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        if not self.path.is_file():
+        if not self.path.exists():
             raise ValueError(f"the gallery '{path}' does not exist; make it with: facescale enrol")
-        try:
-            with self._reading() as db:
-                application = db.execute("PRAGMA application_id").fetchone()[0]
-                meta = dict(db.execute("SELECT key, value FROM meta")) if application == _APPLICATION else {}
+        check_file(path, "the gallery")
+        with self._reading() as db:
+            application = db.execute("PRAGMA application_id").fetchone()[0]
+            if application == _APPLICATION:
+                self._check_tables(db)
+            meta = dict(db.execute("SELECT key, value FROM meta")) if application == _APPLICATION else {}
             if meta.get("format") != str(_FORMAT):
                 raise ValueError(f"'{path}' is not a gallery of this version; enrol the photos again")
-            self.fingerprint, self.model = meta["fingerprint"], meta["model"]
+            self.fingerprint, self.model = str(meta["fingerprint"]), str(meta["model"])
             self.embedding_size = int(meta["embedding_size"])
-        except (sqlite3.Error, KeyError) as error:
-            raise ValueError(f"'{path}' is not a gallery, or is damaged: {error}") from None
+        if not 1 <= self.embedding_size <= _MOST_NUMBERS:
+            raise ValueError(
+                f"the gallery '{path}' claims embeddings of {self.embedding_size:,} numbers; 1 to"
+                f" {_MOST_NUMBERS:,} are possible, so it is damaged: use a backup of it"
+            )
+
+    def _check_tables(self, db: sqlite3.Connection) -> None:
+        """A view in place of a table could compute without end, a trigger change what is enrolled."""
+        made = [sql for (sql,) in db.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")]
+        if sorted(map(str, made)) != sorted(_TABLES):
+            raise ValueError(f"the gallery '{self.path}' has other tables than a gallery; use a backup of it")
 
     @classmethod
     def create(cls, path: str | Path, fingerprint: str, embedding_size: int, model: str) -> "Gallery":
@@ -262,7 +276,9 @@ class Gallery:
 
     def _unpacked(self, packed: bytes) -> Embeddings:
         if not isinstance(packed, bytes) or len(packed) != 4 * self.embedding_size:
-            raise ValueError(f"the gallery '{self.path}' holds an embedding of another size; it is damaged")
+            raise ValueError(
+                f"the gallery '{self.path}' holds an embedding of another size; it is damaged: use a backup"
+            )
         return np.frombuffer(packed, "<f4").astype(np.float32, copy=False)
 
     @staticmethod
@@ -277,19 +293,18 @@ class Gallery:
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
-        try:
-            with _connected(self.path) as db:
-                yield db
-        except sqlite3.DatabaseError as error:
-            raise ValueError(f"the gallery '{self.path}' cannot be read: {error}") from None
+        with reading(self.path, "the gallery", "use a backup of it"), _connected(self.path) as db:
+            yield db
 
     @contextmanager
     def _changing(self) -> Iterator[sqlite3.Connection]:
-        try:
-            with _connected(self.path) as db, _transaction(db):
-                yield db
-        except sqlite3.DatabaseError as error:
-            raise ValueError(f"the gallery '{self.path}' cannot be changed: {error}") from None
+        advice = "check its disk and permissions"
+        with (
+            reading(self.path, "or change the gallery", advice),
+            _connected(self.path) as db,
+            _transaction(db),
+        ):
+            yield db
 
 
 def _stored(text: str) -> str | bytes:

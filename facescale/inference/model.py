@@ -129,7 +129,7 @@ class Model:
     @cached_property
     def fingerprint(self) -> str:
         """32 hex digits; embeddings of equal ones can be compared. An export keeps those of its source."""
-        return self.card.fingerprint or _fingerprint(self.module.state_dict(), self.contract)
+        return self.card.fingerprint or weights_fingerprint(self.module.state_dict(), self.contract)
 
     def weights_digest(self) -> str:
         """32 hex digits of the weights in memory and the contract, whatever the file says of itself.
@@ -137,7 +137,7 @@ class Model:
         Raises:
             ValueError: the model is an exported graph.
         """
-        return _fingerprint(self.module.state_dict(), self.contract)
+        return weights_fingerprint(self.module.state_dict(), self.contract)
 
     def embed(self, images_BHW3: npt.ArrayLike | Tensor, batch_size: int = 128) -> Embeddings:
         """Unit embeddings, float32 (B, d), of aligned faces, uint8 RGB (B, S, S, 3).
@@ -176,7 +176,7 @@ class Model:
         return out
 
 
-def _fingerprint(state: Mapping[str, Tensor], contract: Contract) -> str:
+def weights_fingerprint(state: Mapping[str, Tensor], contract: Contract) -> str:
     """Hash of everything that an embedding depends on (so not of BatchNorm's integer step counters)."""
     rules = contract.to_dict()
     rules.pop("resize", None)  # tells which pixels come in; the same pixels have the same embedding

@@ -5,13 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from facescale import backbones
+from facescale.backbones.profile import skeleton
 from facescale.convert.foreign import convert
 from facescale.files import replacing
+from facescale.guard.reading import reason
+from facescale.guard.tensor_file import open_tensors
 from facescale.inference.model import Model
 from facescale.model_card import KEY, Card, Contract, Threshold
 
@@ -46,11 +48,8 @@ def read_card(path: str | Path) -> Card:
     Raises:
         ValueError: the file cannot be read or has no card.
     """
-    try:
-        with safe_open(path, "pt") as file:
-            text = (file.metadata() or {}).get(KEY)
-    except (OSError, SafetensorError) as error:
-        raise ValueError(f"cannot read the weights '{path}': {error}") from None
+    with open_tensors(path, "the weights") as file:
+        text = (file.metadata() or {}).get(KEY)
     if text is None:
         raise ValueError(f"the weights '{path}' have no card; use a file that facescale wrote")
     return Card.from_json(text)
@@ -62,24 +61,68 @@ def load_model(path: str | Path, device: str = "auto", precision: str = "fp32") 
     Raises:
         ValueError: not such a file; weights that do not fit the backbone; an unknown device or precision.
     """
-    try:
-        with safe_open(path, "pt") as file:
-            text = (file.metadata() or {}).get(KEY)
-            state = {name: file.get_tensor(name) for name in file.keys()} if text else {}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise ValueError(f"cannot read the weights '{path}': {error}") from None
-    if text is None:
+    with open_tensors(path, "the weights") as file:
+        text = (file.metadata() or {}).get(KEY)
+        card = None if text is None else _card(text, path)
+        state = None if card is None else {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    if card is None or state is None:
         return load_foreign(path, device, precision)
     try:
-        card = Card.from_json(text)
-        spec = card.backbone or {}
-        if set(spec) != {"name", "embedding_size", "options"}:
-            raise ValueError("its card does not name a backbone")
-        module = backbones.build(spec["name"], spec["embedding_size"], **spec["options"])
-        module.load_state_dict(state)
+        module = _build(card.backbone or {}, state)
     except (ValueError, RuntimeError, TypeError) as error:
-        raise ValueError(f"cannot use the weights '{path}': {error}") from None
+        raise ValueError(f"cannot use the weights '{path}': {reason(error)}") from None
     return Model.of(_for_use(module), card, device, precision)
+
+
+def _card(text: str, path: str | Path) -> Card:
+    try:
+        return Card.from_json(text)
+    except ValueError as error:
+        raise ValueError(f"cannot use the weights '{path}': {error}") from None
+
+
+def _build(spec: Mapping[str, Any], state: Mapping[str, Tensor]) -> nn.Module:
+    """The network that a card names, if the weights are its own.
+
+    Names and shapes are compared before memory is taken: a card can name a network of any size. Weights of
+    timm are never downloaded, as those of the file replace them.
+    """
+    if set(spec) != {"name", "embedding_size", "options"} or not isinstance(spec["options"], Mapping):
+        raise ValueError("its card does not name a backbone")
+    if not isinstance(spec["name"], str):
+        raise ValueError(f"its card names the backbone {spec['name']!r}, which is not a text")
+    options = {key: value for key, value in spec["options"].items() if key != "pretrained"}
+    if spec["options"].keys() != options.keys() and not spec["name"].startswith("timm:"):
+        raise ValueError(f"its card gives {spec['name']} the option 'pretrained', which only timm has")
+    check_layout(skeleton(spec["name"], spec["embedding_size"], **options).state_dict(), state, spec["name"])
+    module = backbones.build(spec["name"], spec["embedding_size"], **options)
+    module.load_state_dict(state)
+    return module
+
+
+def check_layout(layout: Mapping[str, Tensor], state: Mapping[str, Tensor], name: str) -> None:
+    """Check that a state dict has the entries of a network, in its shapes.
+
+    Raises:
+        ValueError: one is missing, additional or of another shape.
+    """
+    missing = [key for key in layout if key not in state]
+    added = [key for key in state if key not in layout]
+    other = [key for key in layout if key in state and layout[key].shape != state[key].shape]
+    problems = [
+        f"{len(keys)} entries {what}"
+        for keys, what in ((missing, "are missing"), (added, "too many"))
+        if keys
+    ]
+    if other:
+        want, have = tuple(layout[other[0]].shape), tuple(state[other[0]].shape)
+        problems.append(f"'{other[0]}' has shape {have} instead of {want}")
+    if problems:
+        first = next(iter([*missing, *added, *other]))
+        raise ValueError(
+            f"they are not those of the {name} that the card names ({', '.join(problems)}; the first is"
+            f" '{first}'); get a complete copy of the file"
+        )
 
 
 def load_foreign(path: str | Path, device: str = "auto", precision: str = "fp32") -> Model:

@@ -25,6 +25,7 @@ from facescale.config.hints import hint, known_name
 from facescale.config.mistakes import Key, Mistake, dotted
 from facescale.config.no_effect import unread_by_head, unread_optim, unread_twin
 from facescale.distributed import Dist
+from facescale.guard.limits import CONFIG_MISTAKES
 from facescale.heads import ClassHead
 from facescale.plan.components import build_head
 
@@ -143,8 +144,11 @@ def _mistakes(section: _Section, make: Callable[..., nn.Module]) -> list[Mistake
         known = registry.options_of(factory_of(section.name))
     except ValueError as error:
         return [Mistake(((*key, "name"),), _meant(section) or str(error))]
-    wrong, options = [], {}
+    wrong: list[Mistake] = []
+    options: dict[str, Any] = {}
     for name, value in section.options.items():
+        if len(wrong) > CONFIG_MISTAKES:  # the rest is not told
+            return wrong
         if name not in known:
             wrong.append(Mistake(((*key, name),), _unknown_option(section, name, list(known))))
         elif not known[name].accepts(value):

@@ -14,6 +14,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from facescale.arrays import Pixels
+from facescale.guard.limits import LIST_BYTES
+from facescale.guard.reading import read_text
 from facescale.registry import lookup
 
 MIN_SCORE = 0.5
@@ -267,10 +269,7 @@ def read_landmarks(path: Path) -> dict[str, tuple[npt.NDArray[np.float64], float
         ValueError: the file cannot be read, or a line is not of that form.
     """
     found: dict[str, tuple[npt.NDArray[np.float64], float]] = {}
-    try:
-        lines = path.read_text("utf-8", errors="surrogateescape").splitlines()
-    except OSError as error:
-        raise ValueError(f"cannot read the landmarks '{path}': {error.strerror or error}") from None
+    lines = read_text(path, "the landmarks", LIST_BYTES, "surrogateescape").splitlines()
     for number, line in enumerate(lines, 1):
         words = [word.strip() for word in line.split(",")] if "," in line else line.split()
         values = _trailing_numbers(words)

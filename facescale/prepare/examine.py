@@ -11,6 +11,10 @@ from PIL import Image
 
 from facescale.arrays import Pixels
 from facescale.data.loading.decode import encode_jpeg
+from facescale.data.readers.base import BadRecordError
+from facescale.data.readers.folder import read_file
+from facescale.guard.limits import PHOTO_PIXELS
+from facescale.guard.reading import reason
 from facescale.prepare.align import SIZE, align
 from facescale.prepare.detect import (
     FACE_RULES,
@@ -22,7 +26,7 @@ from facescale.prepare.detect import (
     find_faces,
     read_landmarks,
 )
-from facescale.prepare.photos import MAX_PIXELS, PhotoError, open_photo
+from facescale.prepare.photos import PhotoError, open_photo
 from facescale.prepare.quality import DISTORTED, Quality, measure
 from facescale.registry import lookup
 
@@ -51,7 +55,7 @@ class Settings:
     min_score: float = MIN_SCORE
     face: str = "largest"
     size: int = SIZE
-    max_pixels: int = MAX_PIXELS
+    max_pixels: int = PHOTO_PIXELS
 
     def __post_init__(self) -> None:
         lookup("face rule", FACE_RULES, self.face)
@@ -159,9 +163,9 @@ def examine(root: Path, key: str, settings: Settings, faces: FaceSource) -> tupl
     path = root / key
     try:
         status = os.stat(path)
-        data = path.read_bytes()
-    except OSError as error:
-        return Finding(key, 0, 0, problem=UNREADABLE, detail=error.strerror or str(error)), b""
+        data = read_file(path)
+    except (OSError, BadRecordError) as error:
+        return Finding(key, 0, 0, problem=UNREADABLE, detail=reason(error)), b""
     known: dict[str, Any] = {
         "key": key,
         "num_bytes": status.st_size,
@@ -205,8 +209,8 @@ def align_photo(path: Path, settings: Settings) -> tuple[Pixels, int]:
         ValueError: it cannot be opened, or shows no face.
     """
     try:
-        pixels = open_photo(path.read_bytes(), settings.max_pixels).pixels_HW3
-    except PhotoError as error:
+        pixels = open_photo(read_file(path), settings.max_pixels).pixels_HW3
+    except BadRecordError as error:
         raise ValueError(f"cannot open the photo '{path}': {error}") from None
     found = find_faces(build_detector(settings.detector, settings.min_score), pixels)
     if not found:

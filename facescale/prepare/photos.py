@@ -10,11 +10,11 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from facescale.arrays import Pixels
-from facescale.data.loading.decode import TRANSPARENT, TURNED
+from facescale.data.loading.decode import TRANSPARENT, TURNED, few_scans
 from facescale.data.readers.base import BadRecordError
+from facescale.guard.limits import PHOTO_PIXELS
+from facescale.guard.reading import reason
 
-# Phones take 50-megapixel photos; 100 megapixels need 300 MB once decoded.
-MAX_PIXELS = 100_000_000
 # Nothing else is opened.
 _FORMATS = ("JPEG", "MPO", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM", "AVIF", "HEIF")
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1")
@@ -52,7 +52,7 @@ class Photo:
     notes: tuple[str, ...]
 
 
-def open_photo(data: bytes, max_pixels: int = MAX_PIXELS) -> Photo:
+def open_photo(data: bytes, max_pixels: int = PHOTO_PIXELS) -> Photo:
     """Decode a photo to upright uint8 RGB.
 
     The EXIF orientation is applied, CMYK and grey are converted, 16-bit channels are scaled to 8 bits,
@@ -70,21 +70,25 @@ def open_photo(data: bytes, max_pixels: int = MAX_PIXELS) -> Photo:
                 if image.width * image.height > max_pixels:
                     size = f"{image.width}x{image.height}"
                     raise PhotoError(TOO_LARGE, f"{size}, more than the {max_pixels:,} pixels allowed")
+                if image.format in ("JPEG", "MPO") and not few_scans(data, image.width * image.height):
+                    raise PhotoError(TOO_LARGE, "it has more scans than are decoded; encode it again")
                 return _to_rgb(image)
     except PhotoError:
         raise
     except Image.DecompressionBombError as error:
-        raise PhotoError(TOO_LARGE, str(error)) from error
+        raise PhotoError(TOO_LARGE, reason(error)) from error
     except UnidentifiedImageError as error:
         if not has_heif and data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS:
             raise PhotoError(NEEDS_HEIF, "") from error
         raise PhotoError(NOT_AN_IMAGE, "") from error
     except Exception as error:  # on damaged files Pillow raises OSError, SyntaxError, struct.error, ...
-        raise PhotoError(DAMAGED, str(error)) from error
+        raise PhotoError(DAMAGED, reason(error)) from error
 
 
 def is_photo(path: Path) -> bool:
     """Whether the first bytes of a file are those of a picture that `open_photo` may open."""
+    if not path.is_file():  # opening a pipe would wait for its writer
+        return False
     _register_heif()
     try:
         with Image.open(path, formats=_known_formats()):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from facescale.guard.shown import csv_cell, shown
 from facescale.prepare.journal import Journal
 from facescale.prepare.quality import Quality
 from facescale.prepare.scan import Scan
@@ -122,9 +123,10 @@ def _write_csv(path: Path, fates: Sequence[Fate], passed_over: Mapping[str, str]
             quality = [getattr(finding.quality, name) if finding.quality else "" for name in _QUALITY]
             outcome = "dropped" if fate.reason else "kept"
             who = [fate.source.key, fate.source.identity, outcome, fate.reason, finding.detail, fate.like]
-            rows.writerow([*who, "; ".join(finding.notes), finding.num_faces, *quality])
+            texts = map(csv_cell, [*who, "; ".join(finding.notes)])
+            rows.writerow([*texts, finding.num_faces, *quality])
         for key, reason in passed_over.items():
-            rows.writerow([key, "", "passed over", reason])
+            rows.writerow([csv_cell(key), "", "passed over", reason])
 
 
 def _page(report: Report, fates: Sequence[Fate], journal: Journal) -> Iterator[str]:
@@ -135,13 +137,13 @@ def _page(report: Report, fates: Sequence[Fate], journal: Journal) -> Iterator[s
         "img{width:96px;height:96px;object-fit:contain;background:#222;margin:2px}</style>"
     )
     yield f"<h1>{report.kept:,} crops of {report.identities:,} identities</h1>"
-    where = html.escape(report.photos)
+    where = _escaped(report.photos)
     yield f"<p>From {report.files:,} files below <code>{where}</code>; photos.csv names each."
     groups = {"dropped": report.dropped, "not opened": report.passed_over, "converted": report.notes}
     yield "<table><tr><th>files<th>what<th>why"
     for what, counts in groups.items():
         for reason, count in counts.items():
-            yield f"<tr><td>{count:,}<td>{what}<td>{html.escape(reason)}"
+            yield f"<tr><td>{count:,}<td>{what}<td>{_escaped(reason)}"
     yield "</table>"
     yield from _names("Identities of which no photo was kept", report.lost_identities)
     yield from _names("Identities with one image only", list(report.few_images))
@@ -154,23 +156,27 @@ def _page(report: Report, fates: Sequence[Fate], journal: Journal) -> Iterator[s
 
 def _sheet(reason: str, fates: Sequence[Fate], journal: Journal) -> Iterator[str]:
     """Pictures of some photos with one fate, spread over all of them."""
-    yield f"<h2>{html.escape(reason) or 'Kept'} ({len(fates):,})</h2>"
+    yield f"<h2>{_escaped(reason) or 'Kept'} ({len(fates):,})</h2>"
     for number in np.unique(np.linspace(0, len(fates) - 1, min(_SHEET, len(fates))).astype(int)).tolist():
         fate = fates[number]
-        name = html.escape(fate.source.key, quote=True)
+        name = _escaped(fate.source.key, quote=True)
         picture = journal.picture(fate.source.key)
         if picture:
             data = base64.b64encode(picture).decode("ascii")
             yield f"<img alt='{name}' title='{name}' src='data:image/jpeg;base64,{data}'>"
         else:
-            yield f"<p>{name} {html.escape(fate.finding.detail)}"
+            yield f"<p>{name} {_escaped(fate.finding.detail)}"
 
 
 def _names(title: str, names: Sequence[str]) -> Iterator[str]:
     if names:
         yield f"<h2>{title} ({len(names):,})</h2><ul>"
-        yield from (f"<li>{html.escape(name)}" for name in names[:_NAMED])
+        yield from (f"<li>{_escaped(name)}" for name in names[:_NAMED])
         yield "</ul>"
+
+
+def _escaped(text: str, quote: bool = False) -> str:
+    return html.escape(shown(text), quote)
 
 
 def _some(names: Sequence[str]) -> str:

@@ -1,6 +1,7 @@
 """Find the photos below a folder, and whose they are: by folder, by a pattern in the path, or by a CSV."""
 
 import csv
+import io
 import os
 import re
 from collections import defaultdict
@@ -9,6 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from facescale.data.readers.pictures import is_system_folder
+from facescale.guard.limits import FOLDER_DEPTH, LIST_BYTES
+from facescale.guard.reading import read_text, reading
+from facescale.guard.shown import from_csv_cell
 from facescale.prepare.photos import is_photo
 from facescale.registry import nearest
 
@@ -84,6 +88,11 @@ def scan(root: Path, *, pattern: str | None = None, labels: Path | None = None) 
 
 
 def _files(root: Path, below: str, passed: dict[str, str]) -> Iterator[str]:
+    if below.count("/") >= FOLDER_DEPTH:
+        raise ValueError(
+            f"'{root}' has more than {FOLDER_DEPTH} folders within folders, such as '{below[:80]}...'; move"
+            " the photos up"
+        )
     with os.scandir(root / below) as entries:
         for entry in entries:
             key = f"{below}/{entry.name}" if below else entry.name
@@ -165,29 +174,27 @@ def _read_csv(path: Path) -> dict[str, str]:
         ValueError: unreadable, a column missing, an empty identity, a path with two identities.
     """
     identities: dict[str, str] = {}
-    try:
-        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            rows = csv.DictReader(file)
-            columns = rows.fieldnames or []
-            for column in ("path", "identity"):
-                if column not in columns:
-                    raise ValueError(
-                        f"'{path}' has no column '{column}'{nearest(column, columns)}; its first line must"
-                        f" name path and identity, it has: {', '.join(columns) or 'nothing'}"
-                    )
-            for row in rows:
-                # A short row has None in place of its missing values.
-                key, identity = _tidy(row["path"] or ""), (row["identity"] or "").strip()
-                if not identity:
-                    raise ValueError(f"'{path}' line {rows.line_num}: '{key}' has no identity; fill it in")
-                if identities.setdefault(key, identity) != identity:
-                    raise ValueError(
-                        f"'{path}' line {rows.line_num}: '{key}' is '{identity}' and '{identities[key]}';"
-                        " keep one"
-                    )
-    except (OSError, csv.Error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ValueError(f"cannot read the CSV '{path}': {reason}") from None
+    text = read_text(path, "the CSV", LIST_BYTES, "surrogateescape")
+    with reading(path, "the CSV", "save it as a CSV with the columns path and identity"):
+        rows = csv.DictReader(io.StringIO(text, newline=""))
+        columns = rows.fieldnames or []
+        for column in ("path", "identity"):
+            if column not in columns:
+                raise ValueError(
+                    f"'{path}' has no column '{column}'{nearest(column, columns)}; its first line must"
+                    f" name path and identity, it has: {', '.join(columns) or 'nothing'}"
+                )
+        for row in rows:
+            # A short row has None in place of its missing values.
+            key = _tidy(from_csv_cell(row["path"] or ""))
+            identity = from_csv_cell(row["identity"] or "").strip()
+            if not identity:
+                raise ValueError(f"'{path}' line {rows.line_num}: '{key}' has no identity; fill it in")
+            if identities.setdefault(key, identity) != identity:
+                raise ValueError(
+                    f"'{path}' line {rows.line_num}: '{key}' is '{identity}' and '{identities[key]}';"
+                    " keep one"
+                )
     return identities
 
 

@@ -8,6 +8,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from facescale.guard.limits import CONFIG_BYTES
+from facescale.guard.reading import read_bytes
+
 _ARITHMETIC: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -15,7 +18,6 @@ _ARITHMETIC: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Div: operator.truediv,
     ast.FloorDiv: operator.floordiv,
 }
-_MOST_BYTES = 2**20
 _NUMBER = (int, float)
 
 
@@ -28,16 +30,11 @@ def read_settings(path: Path) -> tuple[dict[str, Any], list[str]]:
     Raises:
         ValueError: the file cannot be read, or holds no settings.
     """
+    data = read_bytes(path, "the config", CONFIG_BYTES)
     try:
-        with path.open("rb") as file:
-            data = file.read(_MOST_BYTES + 1)
         text = data.decode("utf-8")
-    except OSError as error:
-        raise ValueError(f"cannot read the config {path}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ValueError(f"{path} is not a text file; give a config as .py, .sh or JSON") from None
-    if len(data) > _MOST_BYTES:
-        raise ValueError(f"{path} is larger than 1 MiB, which no config is")
     reader = {".py": _from_python, ".sh": _from_shell}.get(path.suffix, _from_json)
     settings, unknown = reader(path, text)
     if not settings:
@@ -91,7 +88,10 @@ def _value(node: ast.expr, settings: Mapping[str, Any]) -> Any:
         case ast.UnaryOp(ast.USub(), operand):
             return -_number(operand, settings)
         case ast.Attribute(ast.Name(), name) if name in settings:
-            return settings[name]
+            value = settings[name]
+            if isinstance(value, list) and any(isinstance(item, list) for item in value):
+                raise ValueError("lists of lists of lists could double with every line")
+            return value
         case ast.BinOp(left, kind, right) if type(kind) in _ARITHMETIC:
             return _ARITHMETIC[type(kind)](_number(left, settings), _number(right, settings))
         case ast.Call(ast.Name("int"), [one], []):

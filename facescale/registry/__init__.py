@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
+from facescale.guard.shown import brief
 from facescale.registry.options import Option, options_of, wrong_values
 
 T = TypeVar("T")
@@ -39,7 +40,9 @@ def option_problems(
     }
     for wrong in wrong_values(factory, options).values():
         value = options[wrong.name]
-        problems[wrong.name] = f"{wrong.name} of {kind} '{name}' is {value!r}; it must be {wrong.expected}"
+        problems[wrong.name] = (
+            f"{wrong.name} of {kind} '{name}' is {brief(value)}; it must be {wrong.expected}"
+        )
     return problems
 
 

@@ -17,6 +17,7 @@ import torch
 
 from facescale.config import Config
 from facescale.distributed import Dist, pick_device
+from facescale.plan.check import read_config
 from facescale.run import RunDir
 from facescale.train.milestones import (
     evaluate,
@@ -55,7 +56,7 @@ class Result:
 
 
 def train(
-    config: Config,
+    config: Config | None,
     run_path: str | Path,
     dist: Dist | None = None,
     on_log: OnLog | None = None,
@@ -64,7 +65,7 @@ def train(
     """Train a run, or continue it from its newest checkpoint.
 
     Args:
-        config: what to train.
+        config: what to train; None continues the run with its own.
         run_path: the run folder; created if absent.
         dist: this process among its peers.
         on_log: called on the main process with every line that goes to metrics.jsonl.
@@ -76,6 +77,7 @@ def train(
     """
     # ---- Set up -------------------------------------------------------------------------------------------
     dist = dist or Dist(device=pick_device())
+    config = config or read_config(RunDir.open(run_path).config)
     session = open_session(config, run_path, dist, on_log, resume)
     run, plan, task, state = session.run, session.plan, session.task, session.state
     optimizer, scaler, meter, log = session.optimizer, session.scaler, session.meter, session.log

@@ -1,11 +1,11 @@
 """Evaluation and checkpoint: when they are due, and what they leave in the run folder."""
 
-import json
 from collections.abc import Mapping
 from functools import partial
 
 from facescale.evaluate.embedding import Extraction
-from facescale.files import write_atomically
+from facescale.evaluate.records import MeasuredModel, Record, write_record
+from facescale.inference.model import weights_fingerprint
 from facescale.plan import Plan
 from facescale.run import RunDir
 from facescale.train.saver import Content
@@ -36,15 +36,17 @@ def evaluate(session: Session) -> None:
     """Measure the protocols on all processes, and add the result to the checkpoint of this step.
 
     The checkpoint is there already: whoever is stopped in a long evaluation loses nothing, and the next
-    sitting makes up for it. Thresholds go into its weights, figures to ``eval/step_N.json`` and the log.
+    sitting makes up for it. Thresholds go into its weights, figures to ``results/`` and the log.
     """
     task, dist, step = session.task, session.dist, session.state.step
     with task.statistics_of_main():
         results = [one.measure(task.embed, Extraction(dist=dist)) for one in session.protocols]
+        fingerprint = weights_fingerprint(task.evaluated.state_dict(), task.card.contract)
     task.keep_thresholds(results)
     if dist.is_main:
-        file = session.run.evaluations / f"step_{step:08d}.json"
-        write_atomically(file, json.dumps([result.to_dict() for result in results], indent=1))
+        model = MeasuredModel.of(task.card, fingerprint, session.run.snapshot(step).name, step)
+        for result in results:
+            write_record(session.run.results, Record.of(result, model))
     save(session, {f"{result.name}/{key}": value for result in results for key, value in result.figures()})
 
 
@@ -61,6 +63,7 @@ def save(session: Session, figures: Mapping[str, float] | None = None) -> None:
         "task": task.state(),
         "optimizer": session.optimizer.state_dict(),
         "scaler": session.scaler.state_dict(),
+        "data": session.digest.text,
     }
     state.window = session.meter.state()
     size = num_bytes(tensors) + num_bytes(task.evaluated.state_dict())

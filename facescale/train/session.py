@@ -1,6 +1,5 @@
 """What a training is made of: networks, optimizer, batches, counters, log; new or from a checkpoint."""
 
-import json
 from collections.abc import Generator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -12,9 +11,9 @@ import torch
 from safetensors import SafetensorError
 
 from facescale.checksums import Checksums
-from facescale.config import Config, changed_keys, load_config
+from facescale.config import Config
 from facescale.data import open_reader
-from facescale.data.identities import check_identities, write_identities
+from facescale.data.digest import DataDigest, digest_of
 from facescale.data.loading.batch import Batch
 from facescale.data.loading.train_loader import TrainLoader
 from facescale.data.notes import data_notes
@@ -23,7 +22,6 @@ from facescale.data.sampling.multiview import make_sampler
 from facescale.distributed import Dist
 from facescale.evaluate import Evaluator
 from facescale.evaluate.protocols.open import open_protocol
-from facescale.files import write_atomically
 from facescale.plan import Plan, make_plan
 from facescale.run import RunDir
 from facescale.train import checkpoint
@@ -31,6 +29,7 @@ from facescale.train.build import build_task
 from facescale.train.checkpoint import TrainState
 from facescale.train.finetune import inherit, people
 from facescale.train.meter import Meter
+from facescale.train.open_run import changed_length, check_folder, keep_digest, open_run
 from facescale.train.optim import Schedule, make_optimizer, make_schedule
 from facescale.train.owner import Owner
 from facescale.train.run_log import OnLog, RunLog
@@ -39,16 +38,6 @@ from facescale.train.task import RecognitionTask
 
 # First factor of the loss in fp16 (from torch's own, 64 times that, most trainings lose six steps).
 _LOSS_SCALE = 1024.0
-
-# Keys that may change between two sittings of one run: they do not change what is learned.
-_FREE = (
-    "checkpoint.",
-    "eval.",
-    "data.workers",
-    "data.max_bad_share",
-    "train.log_every",
-    "train.max_bad_steps",
-)
 
 
 @dataclass(frozen=True)
@@ -72,6 +61,7 @@ class Session:
         log: writes a line of metrics.
         first_step: optimizer steps done before this sitting.
         owner: keeps other trainings out of the run folder.
+        digest: of the images.
         saver: writes checkpoints.
     """
 
@@ -91,6 +81,7 @@ class Session:
     log: RunLog
     first_step: int
     owner: Owner
+    digest: DataDigest
     saver: Saver
 
     def close(self) -> None:
@@ -118,23 +109,28 @@ def open_session(
     """
     reader = people(config, open_reader(config.data.train, min_images=config.data.min_images))
     plan = make_plan(config, dist, reader)
+    check_folder(RunDir(run_path))
+    digest = digest_of(reader)
     with ExitStack() as undo:  # a training that cannot begin does not keep others out
         owner = undo.enter_context(closing(Owner(RunDir(run_path), dist)))
-        run = open_run(config, plan, reader, run_path, dist, resume)
+        lengthened = changed_length(RunDir(run_path), config, plan)
+        run = open_run(config, plan, reader, digest, run_path, dist, resume)
         task = build_task(config, plan, dist, run.centres)
         optimizer = make_optimizer(
             config.optim, task.backbone, task.head, layer_decay=config.finetune.layer_decay
         )
         scaler = torch.amp.GradScaler(dist.device.type, _LOSS_SCALE, enabled=plan.precision == "fp16")
-        state, started = TrainState(), dict[str, Any]()
+        state, saved, started = TrainState(), dict[str, Any](), dict[str, Any]()
         checksums = Checksums()
         step, damages = checkpoint.newest_whole(run, dist, checksums)
         if step is not None:
             folder = run.snapshot(step)
             state, saved = checkpoint.load(folder, dist)
             _restore(task, optimizer, scaler, saved, folder)
+            started["new_length"] = lengthened
         elif config.train.init:
             started["known_identities"] = inherit(config, task, reader)
+        keep_digest(run, saved.get("data"), digest, dist)
         if dist.is_main:
             run.set_aside(after=state.step)
             damages += run.truncate_metrics(state.step)
@@ -166,6 +162,7 @@ def open_session(
             log=log,
             first_step=state.step,
             owner=owner,
+            digest=digest,
             saver=Saver(run, dist, checksums, config.checkpoint.background),
         )
 
@@ -191,41 +188,6 @@ def _restore(
         raise ValueError(
             f"checkpoint {folder} cannot be continued ({reason}); delete its folder to use the one before"
         ) from None
-
-
-def open_run(
-    config: Config, plan: Plan, reader: Reader, path: str | Path, dist: Dist, resume: bool
-) -> RunDir:
-    """Make the run folder, or check that the one there belongs to this config and these identities.
-
-    Raises:
-        ValueError: the folder holds another run.
-    """
-    run = RunDir(path)
-    if run.steps() and not resume:
-        raise ValueError(f"the run {path} has checkpoints already; continue it, or use another --run folder")
-    if run.steps() and not run.config.is_file():
-        raise ValueError(
-            f"the run {path} has checkpoints but no config.toml, so it is not known what it trains; put the "
-            "config back that it was started with, or use another --run folder"
-        )
-    if run.config.is_file():
-        changed = [key for key in changed_keys(load_config(run.config), config) if not key.startswith(_FREE)]
-        if changed:
-            raise ValueError(
-                f"the run {path} was started with other values of {', '.join(changed)}; "
-                "use another --run folder, or the same values to continue"
-            )
-    if run.steps() and run.identities.is_file():
-        check_identities(run.identities, config, reader)
-    dist.barrier()
-    if dist.is_main:
-        run.create()
-        write_identities(run.identities, config, reader)
-        write_atomically(run.config, config.to_toml())
-        write_atomically(run.plan, json.dumps(plan.to_dict(), indent=1))
-    dist.barrier()
-    return run
 
 
 def make_loader(

@@ -130,7 +130,7 @@ def test_nothing_in_an_old_index_is_executed(old: Path, where: str) -> None:
     index = pickle.loads(file.read_bytes())
     index.planner_data = evil
     file.write_bytes(pickle.dumps(evil if where == "whole" else index))
-    with pytest.raises(ValueError, match=r"cannot be read \(it names posix.mkdir\); use an earlier"):
+    with pytest.raises(ValueError, match=r"cannot be read \(it asks to run posix\.mkdir.*use an earlier"):
         loaded(old)
     assert not (old / "executed").exists()
 

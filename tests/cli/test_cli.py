@@ -30,7 +30,9 @@ def test_every_command_has_help(facescale, command: str) -> None:  # type: ignor
 def test_a_mistake_is_one_sentence_and_exit_code_2(facescale) -> None:  # type: ignore[no-untyped-def]
     code, out, err = facescale("train", "nowhere.toml")
     assert (code, out) == (2, "")
-    assert err == "facescale: cannot read the config nowhere.toml: No such file or directory\n"
+    assert (
+        err == "facescale: cannot read the config 'nowhere.toml': No such file or directory; check the path\n"
+    )
 
 
 def test_wrong_components_are_all_named(facescale) -> None:  # type: ignore[no-untyped-def]
@@ -96,8 +98,11 @@ def test_a_protocol_is_drawn_from_a_folder_and_used(
     assert code == 0 and out.startswith("32 embeddings in")
 
 
-def test_evaluating_weights_without_a_protocol_asks_for_one(facescale, tiny_run: Path) -> None:  # type: ignore[no-untyped-def]
-    weights = tiny_run / "checkpoints" / "step_00000006" / "model.safetensors"
+def test_evaluating_weights_without_a_protocol_asks_for_one(  # type: ignore[no-untyped-def]
+    facescale, tiny_run: Path, tmp_path: Path
+) -> None:
+    weights = tmp_path / "model.safetensors"  # those in a run are measured on the run's protocols
+    weights.write_bytes((tiny_run / "checkpoints" / "step_00000006" / "model.safetensors").read_bytes())
     code, _, err = facescale("evaluate", str(weights))
     assert code == 2 and "--on NAME=PATH" in err
     code, _, err = facescale("evaluate", "nowhere")

@@ -114,7 +114,7 @@ def test_names_of_networks_elsewhere_are_known(name: str, known: str | None) -> 
 
 
 def test_a_missing_file_is_one_sentence() -> None:
-    with pytest.raises(ValueError, match=r"cannot read the config nowhere\.toml: No such file"):
+    with pytest.raises(ValueError, match=r"cannot read the config 'nowhere\.toml': No such file"):
         load_config("nowhere.toml")
 
 

@@ -128,20 +128,25 @@ class _Trap:
 def test_a_checkpoint_that_would_run_code_is_refused(tmp_path: Path) -> None:
     mark = tmp_path / "mark"
     torch.save({"state_dict": weights("mbf_s"), "trap": _Trap(mark)}, tmp_path / "last.ckpt")
-    with pytest.raises(ValueError, match=r"would execute code when read, which is refused; save the state"):
+    with pytest.raises(
+        ValueError,
+        match=r"would execute code when read, which is refused \(it asks to run .*mkdir.*\); save the state",
+    ):
         convert(tmp_path / "last.ckpt")
     assert not mark.exists()
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"none\.pth' does not exist; name a checkpoint file"):
+    with pytest.raises(
+        ValueError, match=r"cannot read the checkpoint '.*none\.pth': No such file or directory"
+    ):
         convert(tmp_path / "none.pth")
 
 
 def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
-    for name, sentence in (("text.pth", "is not a checkpoint"), ("text.safetensors", "cannot be read as")):
+    for name, sentence in (("text.pth", " is not a checkpoint"), ("text.safetensors", ": its header claims")):
         (tmp_path / name).write_text("not a checkpoint")
-        with pytest.raises(ValueError, match=rf"{name}' {sentence}"):
+        with pytest.raises(ValueError, match=rf"{name}'{sentence}"):
             convert(tmp_path / name)
 
 

@@ -19,6 +19,7 @@ from facescale.data import open_reader
 from facescale.data.loading.train_loader import TrainLoader
 from facescale.distributed import Dist
 from facescale.evaluate import roc
+from facescale.evaluate.records import read_records
 from facescale.inference.weights import read_card
 from facescale.plan import make_plan
 from facescale.run import RunDir
@@ -43,7 +44,7 @@ def test_a_run_leaves_checkpoints_metrics_and_a_usable_model(tiny_run: Path) -> 
     assert kinds.count("eval") == 2 and kinds[0] == "start"
     losses = [row["loss"] for row in run.read_metrics("train")]
     assert len(losses) == 3 and all(loss > 0 for loss in losses)
-    assert (run.evaluations / "step_00000006.json").is_file()
+    assert {3, 6} <= {record.model.step for record in read_records(run.results)}
     best = run.best()
     assert best is not None and best["name"] == "unseen/accuracy"
     model = load(tiny_run)
@@ -108,7 +109,7 @@ def test_an_evaluation_that_a_stop_came_before_is_made_up_for(
     (line,) = run.read_metrics("eval")
     assert line["step"] == 3 and read_card(run.model_path(3)).thresholds
     assert result.metrics["unseen/accuracy"] == line["unseen/accuracy"]
-    assert (run.evaluations / "step_00000003.json").is_file()
+    assert [record.model.step for record in read_records(run.results)][:1] == [3]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

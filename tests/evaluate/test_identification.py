@@ -132,6 +132,38 @@ def test_templates_average_frames_and_add_media() -> None:
     np.testing.assert_allclose(weighed.unit_TD[1], [1, 0])
 
 
+def test_pairs_of_templates_are_scored_alike_by_blocks_and_one_by_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rng = np.random.default_rng(0)
+    x, a, b = rng.normal(size=(50, 7)), rng.integers(40, size=300), rng.integers(10, 50, size=300)
+    expected = [x[i] @ x[j] for i, j in zip(a, b, strict=True)]
+    monkeypatch.setattr(ijb, "CHUNK", 11)
+    monkeypatch.setattr(ijb, "LEFT", 7)
+    for dense in (10**6, 0):
+        monkeypatch.setattr(ijb, "DENSE", dense)
+        np.testing.assert_allclose(ijb.pair_scores(x, a, b), expected, rtol=1e-12)
+    assert len(ijb.pair_scores(x, a[:0], b[:0])) == 0
+
+
+def test_templates_do_not_depend_on_how_images_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    x, templates, medias = rng.normal(size=(60, 2, 5)), rng.integers(9, size=60), rng.integers(4, size=60)
+    score = rng.random(60)
+    expected = []
+    for template in np.unique(templates):  # as the released scripts do it: means of media, then their sum
+        own = templates == template
+        means = [
+            (x[own & (medias == m)].sum(axis=1) * score[own & (medias == m), None]).mean(axis=0)
+            for m in np.unique(medias[own])
+        ]
+        expected.append(np.sum(means, axis=0) / np.linalg.norm(np.sum(means, axis=0)))
+    for images in (1, 7, 1000):
+        monkeypatch.setattr(ijb, "IMAGES", images)
+        built = ijb.build_templates(x, templates, medias, score)
+        np.testing.assert_allclose(built.unit_TD, expected, rtol=1e-9)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

@@ -21,6 +21,7 @@ from facescale.evaluate.shares import computed_in_shares
 from tests.dist.spawn import run_processes
 from tests.evaluate.protocols.test_ijb_lists import small, write_lists
 from tests.evaluate.protocols.test_megaface import write_images, write_release
+from tests.evaluate.protocols.test_released_lists import WRITERS
 from tests.pictures import picture
 
 SIZE, BATCH = 48, 5  # no set below is a multiple of it
@@ -30,6 +31,7 @@ SETS = {
     "all_pairs": "all_pairs:synthetic:ids=6,images=3,size=48",
     "ijb": "ijb:FOLDER/ijb",
     "megaface": "megaface:FOLDER/megaface",
+    **{kind: f"{kind}:FOLDER/{kind}" for kind in WRITERS},
 }  # FOLDER: what ``released`` writes
 
 
@@ -55,6 +57,8 @@ def released(folder: Path) -> Path:
     folder.mkdir()
     ijb_folder(folder / "ijb")
     write_images(write_release(folder / "megaface"))
+    for kind, write in WRITERS.items():
+        write(folder / kind)
     return folder
 
 

@@ -148,7 +148,8 @@ def test_a_bad_image_is_named() -> None:
 
 
 def test_every_listed_evaluator_opens_a_protocol() -> None:
-    assert list(EVALS) == ["verification", "identification", "all_pairs", "ijb", "megaface"]
+    pairs = ["verification", "lfw", "calfw", "cplfw", "sllfw", "agedb", "cfp_ff", "cfp_fp", "ytf"]
+    assert list(EVALS) == [*pairs, "identification", "all_pairs", "ijb", "megaface", "tinyface"]
     for kind in ("identification", "all_pairs"):
         assert EVALS[kind]("synthetic:ids=4,images=2", name="x").name == "x"
     with pytest.raises(ValueError, match="name the folder of IJB-B or IJB-C"):
@@ -178,7 +179,7 @@ def test_protocols_are_opened_by_what_they_are(tmp_path: Path) -> None:
     [
         ("nowhere.csv", "'nowhere.csv' does not exist; name a folder with pairs.txt"),
         ("lfw=nowhere", "'lfw=nowhere' does not exist"),
-        ("{tmp}", "has no pairs.txt; sample pairs .*'facescale pairs"),
+        ("{tmp}", r"has no pairs.txt, .*; sample pairs .*'facescale pairs"),
         ("{tmp}/x.json", r"'.*x.json' is not a pair protocol; give a .txt"),
         ("{tmp}/x.json?root=y", r"'.*x.json' with \?root=y is not a pair protocol; give a .txt"),
         (

@@ -352,7 +352,7 @@ def foreign(path: Path, shape: list, kind=onnx.TensorProto.FLOAT) -> Path:
 def test_an_onnx_file_of_others_is_used_with_the_usual_contract_even_with_a_fixed_batch(tmp_path, batch):
     model = facescale.load(foreign(tmp_path / "f.onnx", [batch, 3, 24, 24]), "cpu")
     assert model.contract == Contract(size=24)
-    assert model.info == {"contract": "assumed, the file has none"}
+    assert model.info == {"contract": "assumed: the graph does not normalise"}
     assert len(model.fingerprint) == 32
     images = np.random.default_rng(0).integers(0, 256, (5, 24, 24, 3), np.uint8)
     expected = (images.astype(np.float64).mean((1, 2)) - 127.5) / 127.5

@@ -114,7 +114,7 @@ def test_what_is_not_a_gallery_is_said(tmp_path: Path, gallery: Gallery) -> None
     with pytest.raises(ValueError, match="does not exist; make it with: facescale enrol"):
         Gallery(tmp_path / "none")
     (tmp_path / "text").write_text("hello" * 1000)
-    with pytest.raises(ValueError, match="cannot be read: file is not a database"):
+    with pytest.raises(ValueError, match=r"cannot read the gallery .*: file is not a database; use a backup"):
         Gallery(tmp_path / "text")
     with sqlite3.connect(tmp_path / "other.db") as db:
         db.execute("CREATE TABLE meta (key TEXT, value TEXT)")

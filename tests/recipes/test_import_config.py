@@ -156,7 +156,7 @@ def test_nothing_is_executed(tmp_path: Path) -> None:
             "python main.py --net_type=ir50 --loss_type=XX",
             "loss_type = 'XX' is not one of AM, Arc and SV",
         ),
-        ("c.py", "#" * (2**20 + 1), "is larger than 1 MiB"),
+        ("c.py", "#" * (2**20 + 1), "has 1,048,577 bytes, and 1,048,576 are the most"),
         ("c.py", "config.a = " + "(" * 5000 + ")" * 5000, "is not valid Python|no settings"),
     ],
 )

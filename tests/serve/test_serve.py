@@ -187,7 +187,7 @@ def test_what_the_model_or_gallery_cannot_answer_is_said(
 def test_a_gallery_that_was_damaged_meanwhile_gets_a_sentence(client: TestClient, gallery: Gallery) -> None:
     gallery.path.write_bytes(b"not a database" * 1000)
     reply = client.post("/api/search", json={"photo": text(png(picture(1))), "far": FAR})
-    assert reply.status_code == 400 and "cannot be read" in reply.json()["error"]
+    assert reply.status_code == 400 and "file is not a database" in reply.json()["error"]
 
 
 def test_only_json_within_the_limit_and_to_this_host_is_read(client: TestClient) -> None:

@@ -1,5 +1,6 @@
 """A run that starts from another one: people who came, left or moved keep or lose their class centres."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from facescale.data.identities import old_numbers, write_identities
 from facescale.distributed import Dist
 from facescale.heads.centre_head import CentreHead
 from facescale.plan import make_plan
+from facescale.prepare.convert_data import convert_data
 from facescale.run import RunDir
 from facescale.train import train
 from facescale.train.build import build_task
@@ -62,6 +64,60 @@ def test_joining_a_second_source_keeps_the_first_ones_people(tmp_path: Path) -> 
     assert match(tmp_path, People("anna", "ben"), joined, new_data=data) == [0, 1, -1]
     assert match(tmp_path, joined, People("ben", "anna"), old_data=data) == [1, 0]
     assert match(tmp_path, joined, People(*reversed(joined.names)), data, data) == [2, 1, 0]
+
+
+def test_joined_sources_are_known_by_their_last_folder_and_by_nothing_else(tmp_path: Path) -> None:
+    def joined(*labels: str) -> People:
+        return People(*(f"{label}/anna" for label in labels))
+
+    def found(old: list[str], new: list[str]) -> Any:
+        return match(tmp_path, joined(*old), joined(*new), json.dumps(old), json.dumps(new))
+
+    assert found(["a/ms", "a/wf"], ["b/wf/", "b/ms/train.rec"]) == [1, 0]
+    assert found(["a/ms", "a/wf"], ["a/ms", "a/other"]) == [0, -1]
+    assert found(["a/ms", "b/ms"], ["c/ms", "b/ms/"]) == [0, 1]
+    assert found(["a/ms", "b/ms"], ["c/ms", "d/ms"]) == [-1, -1], "two of one name are ambiguous"
+
+
+@pytest.mark.parametrize("form", ["recordio", "im2rec", "folder"])
+def test_people_are_known_by_name_in_a_converted_set(tmp_path: Path, form: str) -> None:
+    faces = open_reader(draw(tmp_path / "faces", OLD))
+    convert_data(faces, tmp_path / "converted", form=form)
+    converted = open_reader(tmp_path / "converted")
+    assert match(tmp_path, faces, converted, '"faces"', '"converted"') == [0, 1, 2, 3]
+    assert match(tmp_path, converted, open_reader(draw(tmp_path / "new", NEW))) == [-1, 1, -1, 2, 3]
+
+
+def test_a_file_of_the_first_release_is_read(tmp_path: Path) -> None:
+    file, people = tmp_path / "identities.json", People("cara", "anna")
+    for source, data, old in (("faces", "faces", "anna"), ("", '["faces", "more"]', "faces/anna")):
+        file.write_text(json.dumps({"source": source, "num_ids": 2, "names": [old, "x"]}))
+        config = load_config(None, [f"data.train={data}"])
+        joined = people if source else People("faces/cara", "faces/anna")
+        assert old_numbers(file, config, joined).tolist() == [-1, 0]  # type: ignore[arg-type]
+    file.write_text(json.dumps({"source": "synthetic:ids=2", "num_ids": 2, "names": None}))
+    assert old_numbers(file, load_config(), People(num_ids=3)).tolist() == [0, 1, -1]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]",
+        '{"source": "a", "num_ids": 2, "names": ["x"]}',
+        '{"source": "a"}',
+        '{"sources": ["a"], "identities": [2], "names": ["x"]}',
+        '{"sources": ["a"], "identities": [1], "names": [1]}',
+        '{"sources": ["a"], "identities": [-1], "names": null}',
+        '{"sources": ["a", "b"], "identities": [1], "names": ["x"]}',
+    ],
+)
+def test_a_damaged_list_of_identities_is_one_sentence(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "identities.json"
+    file.write_text(text)
+    message = r"identities.json' is damaged \(it .*\); put it back from a copy; or, to start from the network"
+    with pytest.raises(ValueError, match=message):
+        old_numbers(file, load_config(), People(*OLD))  # type: ignore[arg-type]
 
 
 def test_people_without_names_are_their_numbers(tmp_path: Path) -> None:
@@ -191,7 +247,10 @@ def test_a_training_starts_from_another_one_and_resumes_without_it(old: Path, tm
 
 @pytest.mark.parametrize(
     ("names", "counts"),
-    [((*OLD, "eve"), r"\(4; now 5, 1 of them new\)"), (OLD[:3], r"\(4; now 3, 0 of them new\)")],
+    [
+        ((*OLD, "eve"), r"5 people instead of 4: 1 added \(such as 'eve'\)"),
+        (OLD[:3], r"3 people instead of 4: 1 removed \(such as 'dan'\)"),
+    ],
     ids=["more people", "fewer people"],
 )
 def test_a_run_does_not_go_on_with_other_people(
@@ -202,7 +261,7 @@ def test_a_run_does_not_go_on_with_other_people(
     faces.rename(tmp_path / "kept")
     try:
         draw(faces, names)
-        with pytest.raises(ValueError, match=counts + r"; start another run with --set train\.init="):
+        with pytest.raises(ValueError, match=counts + r".*; .* start another run with --set train\.init="):
             train(load_config(RunDir(old).config), tmp_path / "run")
     finally:
         shutil.rmtree(faces)

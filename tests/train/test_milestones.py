@@ -8,6 +8,7 @@ import pytest
 
 from facescale.config import Config, load_config
 from facescale.distributed import Dist
+from facescale.evaluate.records import read_records
 from facescale.evaluate.run_protocols import evaluate as evaluate_command
 from facescale.evaluate.verification import Verification
 from facescale.run import RunDir
@@ -49,7 +50,8 @@ def _train_and_evaluate(dist: Dist, folder: str) -> None:
     result = train(config, Path(folder, "run"), dist)
     assert bool(result.metrics) == dist.is_main
     page = Path(folder, "page.html")
-    shared, _ = evaluate_command(result.run.path, [], page, False, 8, "cpu", dist)
+    during = read_records(result.run.results) if dist.is_main else []
+    shared, _ = evaluate_command(result.run.path, [], page, False, 8, "cpu", dist=dist)
     alone, _ = evaluate_command(result.run.path, [], Path(folder, f"{dist.rank}.html"), False, 8, "cpu")
     assert [one.to_dict() for one in shared] == [one.to_dict() for one in alone]
     assert (shared[0].scores == alone[0].scores).all()  # type: ignore[union-attr]
@@ -57,9 +59,9 @@ def _train_and_evaluate(dist: Dist, folder: str) -> None:
     if dist.is_main:
         best = result.run.best()
         assert best is not None
-        during = json.loads((result.run.evaluations / f"step_{best['step']:08d}.json").read_text())
+        kept = [one.result for one in during if one.model.step == best["step"]]
         # Each process has batch statistics of its own; those that are saved were measured
-        assert during == [one.to_dict() for one in alone]
+        assert kept == [json.loads(json.dumps(one.to_dict())) for one in alone]
 
 
 def test_what_two_processes_measure_in_training_is_what_one_measures_afterwards(tmp_path: Path) -> None:

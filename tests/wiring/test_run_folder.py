@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from facescale import load
+from facescale.evaluate.records import read_records
 from facescale.run import RunDir
 from facescale.train import TrainingError
 from tests.wiring.toy import train_toy
@@ -56,9 +57,7 @@ def test_checkpoints_and_evaluations_come_when_the_config_says_and_old_ones_go(t
     assert [row["step"] for row in rows] == [3, 6, 9]
     assert best["value"] == max(row["unseen/accuracy"] for row in rows)
     assert best["step"] == next(row["step"] for row in rows if row["unseen/accuracy"] == best["value"])
-    assert sorted(path.name for path in run.evaluations.iterdir()) == [
-        f"step_0000000{step}.json" for step in (3, 6, 9)
-    ]
+    assert [record.model.step for record in read_records(run.results)] == [3, 6, 9]
     assert run.model_path().parent == run.snapshot(best["step"])
 
 
@@ -109,8 +108,8 @@ def contents(run: RunDir) -> dict[str, Any]:
             for key in ("waited", "seconds"):
                 meta["window"].pop(key, None)
             found[name] = meta
-        elif path.suffix == ".json" and path.parent == run.evaluations:
-            found[name] = json.loads(path.read_text())
+        elif path.suffix == ".json" and path.parent == run.results:
+            found[name] = {**json.loads(path.read_text()), "time": ""}
         elif path.name == "manifest.json":  # checksums, of meta.json too
             found[name] = list(json.loads(path.read_text())["files"])
         else:

@@ -1,10 +1,15 @@
 """The protocol every data source obeys: encoded images and int64 identities by index."""
 
+import os
+import zlib
 from collections import Counter
-from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
 
 from facescale.arrays import IntArray, Pixels
+from facescale.data.sampling.counter_rng import Uints, hash64_each
 
 
 class BadRecordError(ValueError):
@@ -66,3 +71,50 @@ def identity_names(reader: Reader) -> Sequence[str]:
     """What the source calls each identity: a folder's name, an original label; else its number."""
     names: Sequence[str] | None = getattr(reader, "names", None)
     return names if names is not None else [str(i) for i in range(reader.num_ids)]
+
+
+class People(NamedTuple):
+    """Who is in a data set.
+
+    Attributes:
+        sources: the joined sources, as the user named them; one without a name if nothing is joined.
+        source_N: int64 (N,), the source of each identity.
+        names: of each identity, in its source: an original name where a converted set kept it.
+        named: False if the source knows numbers only (synthetic faces).
+    """
+
+    sources: Sequence[str]
+    source_N: IntArray
+    names: Sequence[str]
+    named: bool
+
+
+def people_of(reader: Reader) -> People:
+    """Who is in a data set; see ``People``."""
+    found: People | None = getattr(reader, "people", None)
+    if found is not None:
+        return found
+    original: Sequence[str] | None = getattr(reader, "original_names", None)
+    names = identity_names(reader) if original is None else original
+    return People([""], np.zeros(reader.num_ids, np.int64), names, hasattr(reader, "names"))
+
+
+def image_hashes(reader: Reader) -> Uints:
+    """uint64 (N,): for each image a hash of its name, and of its size where that costs nothing to know.
+
+    Where the data lie does not count, so a set that was moved or renamed has the same.
+    """
+    hashes: Callable[[], Uints] | None = getattr(reader, "image_hashes", None)
+    if hashes is not None:
+        return hashes()
+    keys = (zlib.crc32(os.fsencode(reader.key(index))) for index in range(len(reader)))
+    return hash64_each(np.fromiter(keys, np.uint64, len(reader)))
+
+
+def image_size(reader: Reader, index: int) -> int | None:
+    """Bytes of a stored image; None if the source draws its images.
+
+    0 where the size is part of ``image_hashes`` already, -1 if the file cannot be asked.
+    """
+    size: Callable[[int], int | None] | None = getattr(reader, "image_size", None)
+    return None if size is None else size(index)

@@ -7,7 +7,18 @@ from collections.abc import Sequence
 import numpy as np
 
 from facescale.arrays import IntArray, Pixels
-from facescale.data.readers.base import Reader, identity_names, passed_over, repeated_sources
+from facescale.data.readers.base import (
+    People,
+    Reader,
+    identity_names,
+    image_hashes,
+    image_size,
+    passed_over,
+    people_of,
+    repeated_sources,
+)
+from facescale.data.readers.info_file import data_info
+from facescale.data.sampling.counter_rng import Uints, hash64_each
 
 
 class ConcatReader:
@@ -38,9 +49,35 @@ class ConcatReader:
         ]
 
     @property
+    def people(self) -> People:
+        """See ``base.People``: the sources keep their labels apart from the names."""
+        parts = [people_of(reader) for reader in self._readers]
+        source_N = np.repeat(np.arange(len(parts)), [len(part.names) for part in parts])
+        return People(self._labels, source_N, [name for part in parts for name in part.names], named=True)
+
+    def image_hashes(self) -> Uints:
+        """See ``base.image_hashes``."""
+        source_N = np.repeat(np.arange(len(self._readers)), np.diff(self._starts))
+        return hash64_each(source_N, np.concatenate([image_hashes(reader) for reader in self._readers]))
+
+    def image_size(self, index: int) -> int | None:
+        """See ``base.image_size``."""
+        source, place = self._place(index)
+        return image_size(self._readers[source], place)
+
+    @property
     def passed_over(self) -> Counter[str]:
         """Files that the sources did not take."""
         return sum((passed_over(reader) for reader in self._readers), Counter[str]())
+
+    @property
+    def info(self) -> dict[str, str]:
+        """What the sources tell of themselves, each text behind the label of its source."""
+        found: dict[str, str] = {}
+        for label, reader in zip(self._labels, self._readers, strict=True):
+            for key, text in data_info(reader).items():
+                found[key] = f"{found[key]}; {label}: {text}" if key in found else f"{label}: {text}"
+        return found
 
     @property
     def repeated(self) -> Sequence[str]:
@@ -87,9 +124,29 @@ class SubsetReader:
         return [names[i] for i in self._kept_ids]
 
     @property
+    def people(self) -> People:
+        """See ``base.People``."""
+        people = people_of(self._reader)
+        names = [people.names[i] for i in self._kept_ids]
+        return People(people.sources, people.source_N[self._kept_ids], names, named=True)
+
+    def image_hashes(self) -> Uints:
+        """See ``base.image_hashes``."""
+        return image_hashes(self._reader)[self._indices]
+
+    def image_size(self, index: int) -> int | None:
+        """See ``base.image_size``."""
+        return image_size(self._reader, int(self._indices[index]))
+
+    @property
     def passed_over(self) -> Counter[str]:
         """Files that the source did not take."""
         return passed_over(self._reader)
+
+    @property
+    def info(self) -> dict[str, str]:
+        """What the source tells of itself."""
+        return data_info(self._reader)
 
     @property
     def repeated(self) -> Sequence[str]:

@@ -1,29 +1,46 @@
 """Read a folder with one sub-folder of image files for each identity, and single image files."""
 
 import os
-from array import array
+import stat
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from facescale.arrays import IntArray
 from facescale.data.readers.base import BadRecordError
+from facescale.data.readers.info_file import INFO, read_info
+from facescale.data.readers.labels_file import LABELS, original_names
 from facescale.data.readers.pictures import is_picture, is_system_folder, kind_of, listed
+from facescale.data.readers.texts import Texts
+from facescale.data.sampling.counter_rng import Uints, hash64_each
+from facescale.guard.limits import FOLDER_DEPTH, IMAGE_BYTES
+from facescale.guard.reading import reason
+
+_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
 def read_file(path: str | Path) -> bytes:
     """The bytes of one image file.
 
     Raises:
-        BadRecordError: the file cannot be read.
+        BadRecordError: the file cannot be read, is no regular file, or is larger than any image.
     """
     try:
-        with open(path, "rb", buffering=0) as file:
+        # Without O_NONBLOCK, opening a pipe would wait for its writer.
+        with open(os.open(path, _FLAGS), "rb", buffering=0) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise BadRecordError(f"cannot read '{path}': it is a pipe, socket, device or folder")
+            if status.st_size > IMAGE_BYTES:
+                raise BadRecordError(
+                    f"cannot read '{path}': it has {status.st_size:,} bytes, more than the {IMAGE_BYTES:,} of"
+                    " the largest image that is read"
+                )
             return file.read()
     except OSError as error:
-        raise BadRecordError(f"cannot read '{path}': {error.strerror or error}") from error
+        raise BadRecordError(f"cannot read '{path}': {reason(error)}") from error
 
 
 class FolderReader:
@@ -49,7 +66,7 @@ class FolderReader:
             raise ValueError(
                 f"'{root}' is not a folder; give one with a sub-folder of images for each identity"
             )
-        self._files = _Texts()
+        self._files = Texts()
         counts: list[int] = []
         names: list[str] = []
         self.passed_over: Counter[str] = Counter()
@@ -75,6 +92,11 @@ class FolderReader:
         """Number of identities."""
         return len(self.names)
 
+    @property
+    def info(self) -> dict[str, str]:
+        """Licence, source and the like, from dataset.json."""
+        return read_info(self.root)
+
     def __len__(self) -> int:
         return len(self._files)
 
@@ -86,10 +108,31 @@ class FolderReader:
         """Path of image ``index`` below the root, with forward slashes."""
         return f"{self.names[self.ids[index]]}/{self._files[index]}"
 
+    @property
+    def original_names(self) -> Sequence[str]:
+        """Names of the identities; in an unpacked set those that its labels.json keeps."""
+        return original_names(self.root, self.names)
+
+    def image_hashes(self) -> Uints:
+        """See ``base.image_hashes``; names alone, as asking for a size takes a call of the file system."""
+        return hash64_each(self._files.checksums())
+
+    def image_size(self, index: int) -> int:
+        """See ``base.image_size``."""
+        try:
+            return os.stat(f"{self.root}/{self.key(index)}").st_size
+        except OSError:
+            return -1
+
 
 def _identities(root: Path, below: str, passed_over: Counter[str]) -> Iterator[tuple[str, list[str]]]:
     """Yield (path below ``root``, sorted image names) of every folder that holds images, in sorted order."""
     folders, images = [], []
+    if below.count("/") >= FOLDER_DEPTH:
+        raise ValueError(
+            f"'{root}' has more than {FOLDER_DEPTH} folders within folders, such as '{below[:80]}...'; move"
+            " the identities up"
+        )
     with os.scandir(root / below) as entries:
         for entry in entries:
             if entry.name.startswith(".") or is_system_folder(entry.name):
@@ -104,7 +147,7 @@ def _identities(root: Path, below: str, passed_over: Counter[str]) -> Iterator[t
                 folders.append(entry.name)
             elif is_picture(entry.path):
                 images.append(entry.name)
-            else:
+            elif below or entry.name not in (LABELS, INFO):
                 passed_over[kind_of(entry.name)] += 1
     if images:
         yield below, sorted(images)
@@ -116,22 +159,3 @@ def _identities(root: Path, below: str, passed_over: Counter[str]) -> Iterator[t
                     f" folder '{identity}'; a folder must hold either the images of one identity or folders"
                 )
             yield identity, files
-
-
-class _Texts:
-    """Many short strings in one block of bytes: tens of millions of ``str`` objects would fill the memory."""
-
-    def __init__(self) -> None:
-        self._bytes = bytearray()
-        self._ends = array("q", [0])
-
-    def add(self, texts: Iterable[str]) -> None:
-        for text in texts:
-            self._bytes += os.fsencode(text)
-            self._ends.append(len(self._bytes))
-
-    def __len__(self) -> int:
-        return len(self._ends) - 1
-
-    def __getitem__(self, index: int) -> str:
-        return os.fsdecode(bytes(self._bytes[self._ends[index] : self._ends[index + 1]]))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from facescale.arrays import IntArray, Pixels
-from facescale.data.readers.base import Reader, passed_over, repeated_sources
+from facescale.data.readers.base import People, Reader, passed_over, repeated_sources
 
 
 class WithKnownPeople:
@@ -15,19 +15,21 @@ class WithKnownPeople:
     Args:
         reader: the images.
         old_N: number of each of its identities in the earlier run; -1 for new ones.
-        num_old: people of the earlier run.
-        names: of all people, those of the earlier run first; None where people are numbered.
+        people: everybody, those of the earlier run first.
+
+    Attributes:
+        people: see above.
     """
 
-    def __init__(
-        self, reader: Reader, old_N: IntArray, num_old: int, names: Sequence[str] | None = None
-    ) -> None:
+    def __init__(self, reader: Reader, old_N: IntArray, people: People) -> None:
         self._reader = reader
         is_new = old_N < 0
-        self.num_ids = num_old + int(is_new.sum())
+        self.people = people
+        self.num_ids = len(people.names)
+        num_old = self.num_ids - int(is_new.sum())
         self.ids: IntArray = np.where(is_new, num_old - 1 + np.cumsum(is_new), old_N)[reader.ids]
-        if names is not None:
-            self.names = names
+        if people.named:
+            self.names = people.names
 
     @property
     def passed_over(self) -> Counter[str]:

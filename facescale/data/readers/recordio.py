@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from facescale.data.readers.base import BadRecordError
+from facescale.data.readers.info_file import read_info
+from facescale.data.readers.labels_file import original_names
 from facescale.data.readers.recordio_format import (
     FRAME,
     HEADER,
@@ -27,6 +29,7 @@ from facescale.data.readers.recordio_index import (
     record_end,
 )
 from facescale.data.readers.recordio_labels import insightface_labels, record_labels
+from facescale.data.sampling.counter_rng import Uints, hash64_each
 
 _READ_AHEAD = 16384  # more than an aligned face takes, so that most records are one read
 
@@ -82,6 +85,11 @@ class RecordReader:
         """Label that the file gives each identity."""
         return [str(label) for label in self._labels.tolist()]
 
+    @property
+    def info(self) -> dict[str, str]:
+        """Licence, source and the like, from dataset.json."""
+        return read_info(self.path.parent)
+
     def __len__(self) -> int:
         return len(self._keys)
 
@@ -102,6 +110,19 @@ class RecordReader:
     def key(self, index: int) -> str:
         """File and record key of image ``index``."""
         return f"{self.path.name}#{self._keys[index]}"
+
+    @property
+    def original_names(self) -> Sequence[str]:
+        """Names of the identities: those that labels.json beside the file keeps, else their labels."""
+        return original_names(self.path.parent, self.names)
+
+    def image_hashes(self) -> Uints:
+        """See ``base.image_hashes``: of the record's key and its length."""
+        return hash64_each(self._keys, gaps_between(self._offsets, os.fstat(self._fd).st_size))
+
+    def image_size(self, index: int) -> int:
+        """See ``base.image_size``."""
+        return 0
 
     def _payload(self, offset: int) -> bytes:
         """The payload that starts at byte ``offset``, its parts joined."""

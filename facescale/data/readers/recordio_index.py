@@ -72,8 +72,10 @@ def record_end(words: Words, offset: int) -> int:
 
 def gaps_between(offsets: IntArray, size: int) -> IntArray:
     """Bytes from each record to the next one in the file: its framed length, whatever its key."""
+    gaps = np.diff(offsets, append=size)
+    if gaps.min() > 0:  # keys and records in the same order, as packers write them
+        return gaps
     order = np.argsort(offsets, kind="stable")
-    gaps = np.empty_like(offsets)
     gaps[order] = np.diff(offsets[order], append=size)
     return gaps
 

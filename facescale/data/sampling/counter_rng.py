@@ -16,6 +16,8 @@ _MIX_1, _MIX_2 = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB  # its output function's
 _WORD = 0xFFFFFFFFFFFFFFFF
 _ROUNDS = 6  # of the Feistel network; four already pass for pseudo-random, six cost nothing
 
+PIECE = 1 << 16  # numbers that are hashed at once
+
 # The first stream number tells what a draw is for, so that two purposes never share numbers.
 ORDER, AUGMENT, REPLACE, KEYS, PAIRS, SHUFFLE = 1, 2, 3, 4, 5, 6
 
@@ -42,6 +44,15 @@ def hash64(*streams: int | IntArray | Uints) -> Uints:
         word = np.uint64(stream & _WORD) if isinstance(stream, int) else stream.astype(np.uint64)
         state = _scramble((state ^ word) + np.uint64(_GOLDEN))
     return state
+
+
+def hash64_each(*streams: IntArray | Uints) -> Uints:
+    """`hash64` of long arrays (N,), piece by piece, which stays in the cache."""
+    out = np.empty(len(streams[0]), np.uint64)
+    for start in range(0, len(out), PIECE):
+        piece = slice(start, start + PIECE)
+        out[piece] = hash64(*(stream[piece] for stream in streams))
+    return out
 
 
 def uniform(count: int, *streams: int | IntArray) -> npt.NDArray[np.float32]:

@@ -1,11 +1,13 @@
 """The `synthetic:` scheme: painted faces of people who do not exist, and verification pairs of them."""
 
+import zlib
 from dataclasses import KW_ONLY, dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from facescale.arrays import BoolArray, IntArray, Pixels
+from facescale.data.sampling.counter_rng import Uints, hash64_each
 from facescale.data.spec import parse_options
 from facescale.data.synthetic.people import CAPACITY, person, photo
 from facescale.data.synthetic.render import render
@@ -76,6 +78,12 @@ class SyntheticFaces:
         """Seed, split, identity and image number, as in ``synthetic:seed=0,split=train#12/3``."""
         identity, shot = self._locate(index)
         return f"{SCHEME}:seed={self.seed},split={self.split}#{identity}/{shot}"
+
+    def image_hashes(self) -> Uints:
+        """See ``readers.base.image_hashes``: of all that a picture depends on."""
+        style = zlib.crc32(f"{self.seed} {self.split} {self.size} {self.nuisance}".encode())
+        images = np.arange(len(self), dtype=np.int64)
+        return hash64_each(np.full(len(self), style), *np.divmod(images, self.images_per_id))
 
     def _locate(self, index: int) -> tuple[int, int]:
         if not 0 <= index < len(self):

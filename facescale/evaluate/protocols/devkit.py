@@ -1,6 +1,5 @@
 """Files of the MegaFace development kit: feature .bin files, image lists, lists of wrong labels."""
 
-import json
 import struct
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -10,6 +9,8 @@ import numpy.typing as npt
 
 from facescale.arrays import FloatArray
 from facescale.files import replacing
+from facescale.guard.limits import LIST_BYTES, MB
+from facescale.guard.reading import parse_json, read_bytes, read_text
 
 _HEADER = struct.Struct("<4i")  # rows, columns, bytes of a number, OpenCV's number for float32
 _FLOAT32 = 5
@@ -21,10 +22,7 @@ def read_feature(path: Path) -> npt.NDArray[np.float32]:
     Raises:
         ValueError: not such a file.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ValueError(f"cannot read the feature file '{path}': {error.strerror or error}") from None
+    data = read_bytes(path, "the feature file", MB)
     header = _HEADER.unpack_from(data) if len(data) >= _HEADER.size else (0, 0, 0, 0)
     rows, columns, width, kind = header
     if not (rows > 0 and (columns, width, kind) == (1, 4, _FLOAT32)) or len(data) != 16 + 4 * rows:
@@ -94,10 +92,8 @@ def read_list(path: Path) -> list[str]:
     """
     text = _text(path)
     if text.lstrip().startswith("{"):
-        try:
-            names = json.loads(text)["path"]
-        except (ValueError, KeyError, TypeError):
-            names = None
+        tree = parse_json(text, path, "the list")
+        names = tree.get("path") if isinstance(tree, dict) else None
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise ValueError(f"'{path}' is not a devkit list: it needs the key 'path' with a list of names")
     else:
@@ -125,7 +121,4 @@ def ends_in(names: Iterable[str], noises: frozenset[str], parts: int) -> list[bo
 
 
 def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="surrogateescape")
-    except OSError as error:
-        raise ValueError(f"cannot read the list '{path}': {error.strerror or error}") from None
+    return read_text(path, "the list", LIST_BYTES, "surrogateescape")

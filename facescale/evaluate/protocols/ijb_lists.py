@@ -1,26 +1,16 @@
-"""IJB-B and IJB-C as InsightFace packs them: lists, landmarks and loosely cropped images in one folder."""
+"""The lists of IJB-B and IJB-C as InsightFace packs them: images, landmarks, templates, pairs, galleries."""
 
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from facescale.arrays import BoolArray, FloatArray, IntArray
-from facescale.evaluate import ijb
-from facescale.evaluate.embedding import Extraction, embed_set
-from facescale.evaluate.figures import Figures
-from facescale.evaluate.metrics import MIN_FALSE_ACCEPTS
-from facescale.evaluate.protocols.aligned import Align, AlignedImages
+from facescale.evaluate.protocols.alignment_check import alignment_note
 from facescale.evaluate.protocols.subset import first_people, linked, part_note
-
-if TYPE_CHECKING:
-    from facescale.evaluate.embedding import Embed
-
-FPIRS = (1e-1, 1e-2)
-IMAGES = "loose_crop"
+from facescale.guard.limits import LIST_BYTES
+from facescale.guard.reading import check_file, read_text, reason
 
 
 @dataclass(frozen=True)
@@ -39,6 +29,8 @@ class IjbLists:
         galleries: (rows, 2) each, template and subject.
         probes: (rows, 2), the same.
         remarks: what a reader of the figures should know of the lists.
+        used: int64 (N,), place of each image in the lists of the folder.
+        num_listed: images there.
     """
 
     folder: Path
@@ -51,7 +43,9 @@ class IjbLists:
     is_genuine: BoolArray
     galleries: tuple[IntArray, ...]
     probes: IntArray
-    remarks: tuple[str, ...] = ()
+    remarks: tuple[str, ...]
+    used: IntArray
+    num_listed: int
 
     def limited(self, limit: int | None) -> "IjbLists":
         """The templates of the first people, whole, with ``limit`` images at most; all without a limit.
@@ -90,7 +84,8 @@ class IjbLists:
             is_genuine=self.is_genuine[among],
             galleries=tuple(rows[np.isin(rows[:, 0], kept)] for rows in self.galleries),
             probes=self.probes[np.isin(self.probes[:, 0], kept)],
-            remarks=part_note(len(used), len(self.files), "images", "the first people, whole"),
+            remarks=self.remarks + part_note(len(used), len(self.files), "images", "the first people, whole"),
+            used=self.used[used],
         )
 
 
@@ -117,41 +112,44 @@ def read_ijb(folder: Path) -> IjbLists:
         raise ValueError(
             f"{kind}_face_tid_mid.txt and {kind}_name_5pts_score.txt of '{meta}' do not name the same images"
         )
+    if outside := [name for name in files if name.startswith("/") or ".." in name.split("/")]:
+        raise ValueError(f"'{found[0]}' names '{outside[0]}', which is outside the folder of the images")
     pairs = _numbers(meta / f"{kind}_template_pair_label.txt", 3)
     galleries = tuple(_people(path) for path in sorted(meta.glob(f"{kind}_1N_gallery_*.csv")))
     probe_file = meta / f"{kind}_1N_probe_mixed.csv"
+    landmarks = points[:, :10].reshape(-1, 5, 2)
     return IjbLists(
         folder=folder,
         files=files,
         templates=ids[:, 0].astype(np.int64),
         medias=ids[:, 1].astype(np.int64),
-        landmarks=points[:, :10].reshape(-1, 5, 2),
+        landmarks=landmarks,
         detector_score=points[:, 10],
         pairs=pairs[:, :2],
         is_genuine=pairs[:, 2] == 1,
         galleries=galleries if probe_file.is_file() else (),
         probes=_people(probe_file) if probe_file.is_file() else np.empty((0, 2), np.int64),
+        remarks=alignment_note(landmarks),
+        used=np.arange(len(files)),
+        num_listed=len(files),
     )
 
 
 def _numbers(path: Path, columns: int) -> IntArray:
     """Whole numbers, (rows, columns); 15 million rows in seconds, without a Python object for each."""
+    check_file(path, "the list", LIST_BYTES)
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # of a text that is not read to its end
         try:
             return np.fromfile(path, np.int64, sep=" ").reshape(-1, columns)
         except OSError as error:
-            raise ValueError(f"cannot read the list '{path}': {error.strerror or error}") from None
+            raise ValueError(f"cannot read the list '{path}': {reason(error)}; check the file") from None
         except (ValueError, DeprecationWarning):
             raise ValueError(f"'{path}' is not a list of {columns} whole numbers a line") from None
 
 
 def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ValueError(f"cannot read the list '{path}': {reason}") from None
+    return read_text(path, "the list", LIST_BYTES).splitlines()
 
 
 def _named_numbers(path: Path, columns: int) -> tuple[list[str], FloatArray]:
@@ -171,78 +169,3 @@ def _people(path: Path) -> IntArray:
         return np.array([line.split(",")[:2] for line in lines]).astype(np.int64).reshape(-1, 2)
     except ValueError:
         raise ValueError(f"'{path}' is not a CSV whose first columns are template and subject") from None
-
-
-@dataclass(frozen=True)
-class Ijb:
-    """An evaluator: 1:1 verification of template pairs and 1:N identification.
-
-    Image features are the sum of both views with their norm kept, weighted by the detector's score: the
-    setting N1 D1 F1 of InsightFace's eval_ijbc.py. TAR is read at the nearest false-accept rate, as there.
-
-    Attributes:
-        name: of the protocol.
-        lists: what ``read_ijb`` gave.
-        align: brings five landmarks to the template: (photo, landmarks, size) -> face.
-        size: side of the images that the network takes, in pixels.
-        flip: add the embedding of the mirrored image.
-        batch_size: images in one forward pass.
-    """
-
-    name: str
-    lists: IjbLists = field(repr=False)
-    align: Align
-    size: int = 112
-    flip: bool = True
-    batch_size: int = 128
-
-    def run(self, embed: "Embed") -> Iterator[tuple[str, float]]:
-        """Yield (name, value) of every scalar; see ``measure``."""
-        return self.measure(embed).figures()
-
-    def measure(self, embed: "Embed", extraction: Extraction | None = None) -> Figures:
-        """Align and embed every image, fuse templates, score pairs, search galleries.
-
-        Args:
-            embed: uint8 RGB tensor (B, size, size, 3) -> raw embeddings (B, D).
-            extraction: where known embeddings are.
-
-        Raises:
-            ValueError: an image cannot be read or aligned; lists that do not fit.
-        """
-        lists = self.lists
-        embedded = embed_set(
-            embed,
-            AlignedImages(lists.folder / IMAGES, lists.files, lists.landmarks, self.align, self.size),
-            range(len(lists.files)),
-            size=self.size,
-            flip=self.flip,
-            batch_size=self.batch_size,
-            extraction=extraction,
-        )
-        return self.score(embedded.unit_ND * embedded.sum_norm_N[:, None])
-
-    def score(self, features_ND: FloatArray) -> Figures:
-        """Figures from image features (N, D), both views added, norm kept, in the order of the lists."""
-        lists = self.lists
-        templates = ijb.build_templates(features_ND, lists.templates, lists.medias, lists.detector_score)
-        verified = ijb.verify(templates, lists.pairs, lists.is_genuine, drop_collinear=True)
-        impostors = int((~lists.is_genuine).sum())
-        values: dict[str, float] = {}
-        notes = list(lists.remarks)
-        for far, tar in sorted(verified.tar.items(), reverse=True):
-            values[f"tar@far={far:g}"] = tar
-            if far * impostors < MIN_FALSE_ACCEPTS:
-                notes.append(f"FAR {far:g} is {far * impostors:.2g} of {impostors:,} impostor pairs")
-        if lists.galleries:
-            found = ijb.identify(templates, lists.galleries, lists.probes)
-            values |= {f"rank{k}": found.at_rank(k) for k in (1, 5, 10)}
-            values |= {f"tpir@fpir={fpir:g}": found.tpir_at(fpir) for fpir in FPIRS}
-        counts = {
-            "images": len(lists.files),
-            "templates": len(templates.ids),
-            "genuine pairs": len(lists.pairs) - impostors,
-            "impostor pairs": impostors,
-            "probes": len(np.unique(lists.probes, axis=0)),
-        }
-        return Figures(self.name, "ijb", str(lists.folder), values, counts, tuple(notes))

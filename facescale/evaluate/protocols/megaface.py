@@ -23,14 +23,14 @@ from facescale.evaluate.protocols.devkit import (
     read_noises,
     write_feature,
 )
-from facescale.evaluate.protocols.pair_lists import FileImages
+from facescale.evaluate.protocols.file_images import FileImages
 from facescale.evaluate.protocols.subset import first_people, part_note
 from facescale.evaluate.rows import unit_rows
 
 if TYPE_CHECKING:
     from facescale.evaluate.embedding import Embed
 
-RULES = ("devkit", "ffc")
+MEGAFACE_RULES = ("devkit", "ffc")
 NOISES = ("centre", "remove")
 FARS = (1e-3, 1e-4, 1e-5, 1e-6)
 HISTOGRAM_FARS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9)
@@ -140,7 +140,7 @@ class MegaFace:
     size: int = 112
     flip: bool = True
     batch_size: int = 128
-    rule: str = RULES[0]
+    rule: str = MEGAFACE_RULES[0]
     noise: str = NOISES[0]
     features: Path | None = None
     write: Path | None = None

@@ -1,7 +1,7 @@
 """Open a protocol from the text that names it."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from facescale.data import open_reader
@@ -9,19 +9,26 @@ from facescale.data.images import ReaderImages
 from facescale.data.spec import parse_options, split_options
 from facescale.data.synthetic.faces import synthetic_pairs
 from facescale.evaluate.fold_rules import PAIR_RULES
+from facescale.evaluate.protocols.cfp import read_cfp
 from facescale.evaluate.protocols.data_set import DataSet, EveryPair, Identification
-from facescale.evaluate.protocols.ijb_lists import Ijb, read_ijb
-from facescale.evaluate.protocols.megaface import NOISES, RULES, MegaFace, read_megaface
+from facescale.evaluate.protocols.ijb_protocol import Ijb
+from facescale.evaluate.protocols.megaface import MegaFace
+from facescale.evaluate.protocols.open_sets import open_ijb, open_megaface, open_tinyface, open_ytf
 from facescale.evaluate.protocols.options import chosen
 from facescale.evaluate.protocols.pair_bin import read_bin
-from facescale.evaluate.protocols.pair_lists import read_csv, read_lfw
+from facescale.evaluate.protocols.pair_lists import read_csv
 from facescale.evaluate.protocols.pairs import Pairs
+from facescale.evaluate.protocols.text_lists import read_txt
+from facescale.evaluate.protocols.tinyface import TinyFace
+from facescale.evaluate.protocols.ytf import VideoVerification
 from facescale.evaluate.verification import Verification
-from facescale.prepare.align import align
 
 _DRAWN = "synthetic:"
 _OPTIONS = {"pairs": int, "seed": int, "folds": int, "nuisance": float}
-Opened = Verification | DataSet | Ijb | MegaFace
+Opened = Verification | DataSet | Ijb | MegaFace | VideoVerification | TinyFace
+
+# Lists as they are released, which a folder is searched for.
+_LISTS = ("pairs.txt", "pairs_CALFW.txt", "pairs_CPLFW.txt", "pair_SLLFW.txt", "agedb_30.bin")
 
 
 def open_protocol(
@@ -75,7 +82,7 @@ def open_verification(
     if place.startswith(_DRAWN) and not os.path.exists(place):
         pairs, default_name = _open_synthetic(place, size), "synthetic"
     else:
-        pairs, default_name = _open_files(Path(place), options.get("root")), Path(place).stem
+        pairs, default_name = _open_files(Path(place), options.get("root"), _LISTS), Path(place).stem
     return Verification(name or default_name, pairs.limited(limit), size, flip, batch_size, rule=rule)
 
 
@@ -111,78 +118,91 @@ def open_all_pairs(
     return EveryPair(name or "all_pairs", path, open_reader(path), size, flip, batch_size, limit)
 
 
-def open_ijb(
-    path: str,
-    size: int = 112,
-    flip: bool = True,
-    batch_size: int = 128,
-    name: str = "",
-    limit: int | None = None,
-) -> Ijb:
-    """IJB-B or IJB-C, 1:1 and 1:N, from the folder with meta/ and loose_crop/: ``ijb:FOLDER``.
+def _of_pairs(kind: str, what: str, read: Callable[[Path, str | None], Pairs]) -> Callable[..., Verification]:
+    """An opener of a protocol of pairs that is released in one form; options as `open_verification`."""
 
-    Raises:
-        ValueError: a list is missing or damaged.
-    """
-    return Ijb(name or Path(path).name, read_ijb(Path(path)).limited(limit), align, size, flip, batch_size)
+    def opener(
+        path: str,
+        size: int = 112,
+        flip: bool = True,
+        batch_size: int = 128,
+        name: str = "",
+        limit: int | None = None,
+    ) -> Verification:
+        place, options = split_options(path, ("root", "rule"))
+        rule = chosen(options, "rule", list(PAIR_RULES))
+        pairs = read(Path(place), options.get("root")).limited(limit)
+        return Verification(name or kind, pairs, size, flip, batch_size, rule=rule)
+
+    opener.__doc__ = f"{what}: ``{kind}:PATH``."
+    return opener
 
 
-def open_megaface(
-    path: str,
-    size: int = 112,
-    flip: bool = True,
-    batch_size: int = 128,
-    name: str = "",
-    limit: int | None = None,
-) -> MegaFace:
-    """MegaFace challenge 1, rank 1 and TAR among a million distractors: ``megaface:FOLDER``.
+def _listed(*names: str) -> Callable[[Path, str | None], Pairs]:
+    return lambda path, root: _open_files(path, root, names)
 
-    Options: ``features=FOLDER`` reads the devkit's feature files in place of images, ``write=FOLDER`` writes
-    them; ``rule=devkit`` or ``ffc``, ``noise=centre`` or ``remove``.
 
-    Raises:
-        ValueError: a list is missing or damaged, features both read and written, an unknown option.
-    """
-    folder, options = split_options(path, ("features", "write", "rule", "noise"))
-    if {"features", "write"} <= options.keys():
-        raise ValueError(f"'{path}' reads features and writes them; give one of features= and write=")
-    places = {key: Path(options[key]) for key in ("features", "write") if key in options}
-    return MegaFace(
-        name or "megaface",
-        read_megaface(Path(folder)).limited(limit),
-        size,
-        flip,
-        batch_size,
-        chosen(options, "rule", RULES),
-        chosen(options, "noise", NOISES),
-        **places,
-    )
+def _cfp(split: str) -> Callable[[Path, str | None], Pairs]:
+    return lambda path, root: read_cfp(path, split, None if root is None else Path(root))
 
 
 KINDS: dict[str, Callable[..., Opened]] = {
     "verification": open_verification,
+    "lfw": _of_pairs("lfw", "LFW, from the folder with pairs.txt", _listed("pairs.txt", "lfw.bin")),
+    "calfw": _of_pairs(
+        "calfw",
+        "Cross-age LFW, from the folder with pairs_CALFW.txt",
+        _listed("pairs_CALFW.txt", "calfw.bin"),
+    ),
+    "cplfw": _of_pairs(
+        "cplfw",
+        "Cross-pose LFW, from the folder with pairs_CPLFW.txt",
+        _listed("pairs_CPLFW.txt", "cplfw.bin"),
+    ),
+    "sllfw": _of_pairs(
+        "sllfw",
+        "Similar-looking LFW, from LFW's images and pair_SLLFW.txt",
+        _listed("pair_SLLFW.txt", "sllfw.bin"),
+    ),
+    "agedb": _of_pairs(
+        "agedb",
+        "AgeDB-30, from agedb_30.bin or a list of lines A.jpg B.jpg 1",
+        _listed("agedb_30.bin", "agedb_30.txt", "pairs.txt"),
+    ),
+    "cfp_ff": _of_pairs(
+        "cfp_ff", "CFP frontal-frontal, from the folder with Protocol/ and Data/", _cfp("FF")
+    ),
+    "cfp_fp": _of_pairs(
+        "cfp_fp", "CFP frontal-profile, from the folder with Protocol/ and Data/", _cfp("FP")
+    ),
+    "ytf": open_ytf,
     "identification": open_identification,
     "all_pairs": open_all_pairs,
     "ijb": open_ijb,
     "megaface": open_megaface,
+    "tinyface": open_tinyface,
 }
 
 
-def _open_files(path: Path, root: str | None) -> Pairs:
+def _open_files(path: Path, root: str | None, lists: Sequence[str]) -> Pairs:
     images = None if root is None else Path(root)
     if os.path.isdir(path):
-        if not (path / "pairs.txt").is_file():
+        found = [path / name for name in lists if (path / name).is_file()]
+        if not found:
             raise ValueError(
-                f"'{path}' has no pairs.txt; sample pairs from a folder of identities with "
+                f"'{path}' has no {', '.join(lists)}; sample pairs from a folder of identities with "
                 f"'facescale pairs {path}', then evaluate on the CSV that it writes"
             )
-        return read_lfw(path / "pairs.txt", images)
+        if len(found) > 1 and found[0].name != lists[0]:
+            names = ", ".join(place.name for place in found)
+            raise ValueError(f"'{path}' has several lists of pairs ({names}); name the file, not the folder")
+        path = found[0]
     if not os.path.isfile(path):
         raise ValueError(
             f"'{path}' does not exist; name a folder with pairs.txt, a .csv or .bin of pairs "
             "(lists with ?root=FOLDER if need be), or synthetic:pairs=2000"
         )
-    readers = {".txt": read_lfw, ".csv": read_csv}
+    readers = {".txt": read_txt, ".csv": read_csv}
     suffix = path.suffix.lower()
     if suffix in readers:
         return readers[suffix](path, images)

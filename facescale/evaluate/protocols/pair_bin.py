@@ -1,11 +1,13 @@
 """Read and write insightface's verification .bin, a pickle of images and labels, without running it.
 
-A pickle is a program: it may name any function for the reader to call. Here the few names that such a file
-needs are answered by stand-ins that hold data and check it; every other name ends the reading.
+The few names that such a file needs are answered by stand-ins that hold data and check it; every other name
+ends the reading (``guard.pickles``).
 """
 
-import io
+import functools
+import math
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,9 @@ from facescale.data.loading.decode import encode_jpeg
 from facescale.evaluate.fold_rules import contiguous_folds
 from facescale.evaluate.protocols.pairs import Pairs
 from facescale.files import replacing
+from facescale.guard.limits import BIN_BYTES
+from facescale.guard.pickles import PickleError, load_closed
+from facescale.guard.reading import read_bytes, reason
 
 
 def read_bin(path: str | Path, num_folds: int = 10) -> Pairs:
@@ -31,15 +36,12 @@ def read_bin(path: str | Path, num_folds: int = 10) -> Pairs:
         ValueError: not such a file, too few pairs, or one that asks for more than bytes, lists, numbers and
             numpy arrays.
     """
+    data = read_bytes(path, "the pairs", BIN_BYTES)
     try:
-        # From memory: a file that claims more bytes than it has cannot make the reader allocate them.
-        data = io.BytesIO(Path(path).read_bytes())
-        encoded, is_same = _images_and_labels(_BinUnpickler(data, encoding="bytes").load())
-    except OSError as error:
-        raise ValueError(f"cannot read '{path}': {error.strerror or error}") from error
-    except Exception as error:  # damaged pickles raise nearly anything
+        encoded, is_same = _images_and_labels(_load(data))
+    except (ValueError, TypeError, OverflowError) as error:
         raise ValueError(
-            f"'{path}' is not a verification .bin (a pickle of images and labels): {error}; "
+            f"'{path}' is not a verification .bin (a pickle of images and labels): {reason(error)}; "
             "make one with 'facescale pairs', or use a CSV of pairs"
         ) from error
     num_folds = num_folds if len(is_same) >= num_folds else len(is_same) // 2
@@ -73,19 +75,53 @@ def write_bin(path: str | Path, pairs: Pairs) -> None:
         pickle.dump((images, [bool(same) for same in pairs.is_same]), file, protocol=4)
 
 
+def _load(data: bytes) -> Any:
+    """What the pickle holds, with stand-ins for arrays; it makes no more bytes than it has itself."""
+    left = len(data)
+
+    def spend(made: bytes) -> bytes:
+        nonlocal left
+        left -= len(made)
+        if left < 0:
+            raise PickleError("it makes more bytes than it has, by naming one text again and again")
+        return made
+
+    functions: dict[tuple[str, str], Callable[..., Any]] = dict(_STAND_INS)
+    for name, stand_in in _MAKERS.items():
+        functions[name] = functools.partial(_spent, spend, stand_in)
+    return load_closed(data, functions, settable=(_Dtype, _Array), what="a list of images")
+
+
+def _spent(spend: Callable[[bytes], bytes], function: Callable[..., bytes], *arguments: Any) -> bytes:
+    return spend(function(*arguments))
+
+
 def _images_and_labels(content: Any) -> tuple[list[bytes], BoolArray]:
     if not isinstance(content, tuple | list) or len(content) != 2:
         raise ValueError("it does not contain (images, labels)")
     images, labels = (part.value() if isinstance(part, _Array) else part for part in content)
     if not isinstance(images, list | tuple) or not isinstance(labels, list | tuple | np.ndarray):
         raise ValueError("its images or labels are not a list")
-    encoded = [_image(image) for image in images]
-    is_same = np.array([label.value() if isinstance(label, _Array) else label for label in labels])
-    if is_same.dtype.kind not in "buif" or is_same.ndim != 1 or not np.isin(is_same, (0, 1)).all():
-        raise ValueError("its labels are not booleans, nor 0 and 1")
+    done: dict[int, bytes] = {}  # an image that is named a thousand times is kept once
+    encoded = [done.get(id(image)) or done.setdefault(id(image), _image(image)) for image in images]
+    is_same = _labels(labels)
     if len(encoded) != 2 * len(is_same):
         raise ValueError(f"{len(encoded)} images do not make {len(is_same)} pairs")
-    return encoded, is_same.astype(bool)
+    return encoded, is_same
+
+
+def _labels(labels: Any) -> BoolArray:
+    if not isinstance(labels, np.ndarray):
+        values = [label.value() if isinstance(label, _Array) else label for label in labels]
+        if not all(isinstance(value, _NUMBERS) and np.ndim(value) == 0 for value in values):
+            raise ValueError("its labels are not booleans, nor 0 and 1")
+        labels = np.array([value == 1 if value in (0, 1) else 2 for value in values])
+    if labels.dtype.kind not in "buif" or labels.ndim != 1 or not np.isin(labels, (0, 1)).all():
+        raise ValueError("its labels are not booleans, nor 0 and 1")
+    return np.asarray(labels, dtype=bool)
+
+
+_NUMBERS = (bool, int, float, np.ndarray, np.generic)
 
 
 def _image(image: Any) -> bytes:
@@ -139,6 +175,8 @@ class _Array:
         self.shape: Any = None
 
     def __setstate__(self, state: Any) -> None:
+        if not isinstance(state, tuple) or len(state) != 5:
+            raise ValueError("it describes an array in an unknown way")
         _, self.shape, self.dtype, _, self.data = state
 
     def value(self) -> npt.NDArray[Any] | list[Any]:
@@ -153,7 +191,13 @@ class _Array:
             return self.data
         if self.dtype.name == "O8" or not isinstance(self.data, bytes | bytearray):
             raise ValueError("it contains an array without data")
-        return np.frombuffer(self.data, self.dtype.kind).reshape(self.shape)
+        kind, shape = self.dtype.kind, self.shape
+        if isinstance(shape, int):
+            shape = (shape,)
+        whole = isinstance(shape, tuple) and all(type(n) is int and n >= 0 for n in shape) and len(shape) < 16
+        if not whole or math.prod(shape) * kind.itemsize != len(self.data):
+            raise ValueError("it contains an array whose shape is not that of its data")
+        return np.frombuffer(self.data, kind).reshape(shape)
 
 
 class _Scalar(_Array):
@@ -170,34 +214,29 @@ class _BufferArray(_Array):
         self.data, self.dtype, self.shape = data, dtype, shape
 
 
-class _EncodedText:
+def _encoded_text(text: Any, encoding: Any) -> bytes:
     """Stands for ``codecs.encode``, by which Python 3 writes bytes for Python 2 to read."""
-
-    def __new__(cls, text: Any, encoding: Any) -> Any:
-        if not isinstance(text, str) or _text(encoding) != "latin1":
-            raise ValueError("it encodes something other than bytes")
-        return text.encode("latin1")
-
-    def __setstate__(self, _: Any) -> None:
-        """Present so that a file cannot set attributes of this class."""
+    if not isinstance(text, str) or _text(encoding) != "latin1":
+        raise ValueError("it encodes something other than bytes")
+    return text.encode("latin1")
 
 
-class _Bytes:
+def _bytes(data: Any = b"", encoding: Any = "latin1") -> bytes:
     """Stands for ``bytearray``, which is written as a call on bytes, or on text that spells them."""
-
-    def __new__(cls, data: Any = b"", encoding: Any = "latin1") -> Any:
-        if isinstance(data, str) and _text(encoding).replace("-", "") == "latin1":
-            return data.encode("latin1")
-        if not isinstance(data, bytes):
-            raise ValueError("it makes a bytearray of something else than bytes")
-        return data
-
-    def __setstate__(self, _: Any) -> None:
-        """Present so that a file cannot set attributes of this class."""
+    if isinstance(data, str) and _text(encoding).replace("-", "") == "latin1":
+        return data.encode("latin1")
+    if not isinstance(data, bytes):
+        raise ValueError("it makes a bytearray of something else than bytes")
+    return data
 
 
 def _text(value: Any) -> str:
-    return value.decode("ascii") if isinstance(value, bytes) else str(value)
+    """A short text of the file."""
+    if isinstance(value, bytes):
+        return value[:100].decode("ascii", "replace")
+    if not isinstance(value, str):
+        raise ValueError("it names a type by something other than text")
+    return value[:100]
 
 
 _CORE = {  # in numpy.core before numpy 2, in numpy._core since
@@ -208,29 +247,11 @@ _CORE = {  # in numpy.core before numpy 2, in numpy._core since
 _STAND_INS: dict[tuple[str, str], type] = {
     ("numpy", "ndarray"): _Array,
     ("numpy", "dtype"): _Dtype,
-    ("_codecs", "encode"): _EncodedText,
-    ("builtins", "bytearray"): _Bytes,
-    ("__builtin__", "bytearray"): _Bytes,
     **{(f"numpy.core.{module}", name): stand_in for (module, name), stand_in in _CORE.items()},
     **{(f"numpy._core.{module}", name): stand_in for (module, name), stand_in in _CORE.items()},
 }
-
-
-class _BinUnpickler(pickle._Unpickler):
-    """Loads plain containers, and the stand-ins above.
-
-    The variant written in Python keeps its memo in a dict. With the C one, five bytes of a file can number a
-    memo entry 2^32 - 1, and it makes room for all the numbers below.
-    """
-
-    def find_class(self, module: str, name: str) -> type:
-        """Answer the few allowed names with stand-ins.
-
-        Raises:
-            UnpicklingError: any other name.
-        """
-        if (module, name) not in _STAND_INS:
-            raise pickle.UnpicklingError(
-                f"it asks to run {module}.{name}, which is not allowed in a list of images"
-            )
-        return _STAND_INS[module, name]
+_MAKERS: dict[tuple[str, str], Callable[..., bytes]] = {
+    ("_codecs", "encode"): _encoded_text,
+    ("builtins", "bytearray"): _bytes,
+    ("__builtin__", "bytearray"): _bytes,
+}

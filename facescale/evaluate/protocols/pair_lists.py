@@ -2,56 +2,28 @@
 
 import csv
 import io
-import os
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from facescale.arrays import BoolArray, IntArray
-from facescale.data.readers.folder import read_file
-from facescale.data.readers.pictures import is_picture
-from facescale.evaluate.protocols.pairs import Pairs, stratified_folds
+from facescale.evaluate.protocols.file_images import file_pairs, locate
+from facescale.evaluate.protocols.pairs import Pairs
 from facescale.files import replacing
+from facescale.guard.limits import LIST_BYTES
+from facescale.guard.reading import read_text, reading
+from facescale.guard.shown import csv_cell, from_csv_cell
 
 _TRUTH = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 
-class FileImages:
-    """Image files below one folder.
+def read_rows(list_file: Path) -> list[list[str]]:
+    """Words of each line of a list; a tab separates words that may hold blanks.
 
     Raises:
-        ValueError: a path leaves the folder (by ``..``, from the root of the disk or through a link), or a
-            file is missing.
+        ValueError: as `list_text`.
     """
-
-    def __init__(self, root: Path, paths: Sequence[str], source: str) -> None:
-        self._root, self._paths = root, paths
-        real_root = os.path.realpath(root)
-        missing = []
-        for path in paths:
-            real = os.path.realpath(root / path)
-            if os.path.commonpath([real_root, real]) != real_root:
-                raise ValueError(
-                    f"{source}: '{path}' is outside '{root}'; name images by their path below that folder"
-                )
-            if not os.path.isfile(real):
-                missing.append(path)
-        if missing:
-            raise ValueError(
-                f"{source}: {len(missing)} of {len(paths)} images are not in '{root}', the first is "
-                f"'{missing[0]}'; complete the folder, or name another one: PATH?root=FOLDER"
-            )
-
-    def __len__(self) -> int:
-        return len(self._paths)
-
-    def __getitem__(self, index: int) -> bytes:
-        return read_file(self._root / self._paths[index])
-
-    def key(self, index: int) -> str:
-        """Path of image ``index`` below the folder."""
-        return self._paths[index]
+    lines = [line.rstrip("\r") for line in list_text(list_file).split("\n") if line.strip()]
+    return [line.split("\t") if "\t" in line else line.split() for line in lines]
 
 
 def read_lfw(list_file: Path, root: Path | None = None) -> Pairs:
@@ -68,8 +40,7 @@ def read_lfw(list_file: Path, root: Path | None = None) -> Pairs:
     Raises:
         ValueError: a line of another form, another number of lines than stated, missing images.
     """
-    lines = [line.rstrip("\r") for line in _text(list_file).split("\n") if line.strip()]
-    rows = [line.split("\t") if "\t" in line else line.split() for line in lines]
+    rows = read_rows(list_file)
     header = rows.pop(0) if len(rows[0]) <= 2 else []
     names = [name for row in rows for name in _lfw_names(list_file, row)]
     is_same = np.array([len(row) == 3 for row in rows], dtype=bool)
@@ -87,8 +58,8 @@ def read_lfw(list_file: Path, root: Path | None = None) -> Pairs:
             )
         if num_folds > 1:
             fold = np.repeat(np.arange(num_folds), 2 * of_each)
-    root, pictures = _locate(list_file.parent if root is None else root, names[0])
-    return _file_pairs(list_file, root, [pictures.path_of(name) for name in names], is_same, fold)
+    root, pictures = locate(list_file.parent if root is None else root, names[0])
+    return file_pairs(list_file, root, [pictures.path_of(name) for name in names], is_same, fold)
 
 
 def read_csv(list_file: Path, root: Path | None = None) -> Pairs:
@@ -102,8 +73,10 @@ def read_csv(list_file: Path, root: Path | None = None) -> Pairs:
         ValueError: a column or value is missing or of another form, images are missing or not below ``root``.
     """
     # As one text: a quoted name may hold line ends. Blanks after a comma belong to a quoted name only.
-    lines = csv.DictReader(io.StringIO(_text(list_file), newline=""), skipinitialspace=True, restval="")
-    rows = [row for row in lines if any(isinstance(value, str) and value.strip() for value in row.values())]
+    text = io.StringIO(list_text(list_file), newline="")
+    with reading(list_file, "the pair list", "save it as a CSV of the columns a,b,same"):
+        lines = csv.DictReader(text, skipinitialspace=True, restval="")
+        rows = [row for row in lines if any(isinstance(x, str) and x.strip() for x in row.values())]
     columns = rows[0].keys() if rows else ()
     if not {"a", "b", "same"} <= set(columns):
         raise ValueError(
@@ -118,8 +91,8 @@ def read_csv(list_file: Path, root: Path | None = None) -> Pairs:
             )
     is_same = np.array([_TRUTH[row["same"].strip().lower()] for row in rows], dtype=bool)
     fold = np.unique([row["fold"] for row in rows], return_inverse=True)[1] if "fold" in columns else None
-    paths = [path for row in rows for path in (row["a"], row["b"])]
-    return _file_pairs(list_file, root or list_file.parent, paths, is_same, fold)
+    paths = [from_csv_cell(path) for row in rows for path in (row["a"], row["b"])]
+    return file_pairs(list_file, root or list_file.parent, paths, is_same, fold)
 
 
 def write_csv(path: str | Path, pairs: Pairs) -> None:
@@ -131,15 +104,17 @@ def write_csv(path: str | Path, pairs: Pairs) -> None:
         writer = csv.writer(file, quoting=csv.QUOTE_NONNUMERIC)
         writer.writerow(["a", "b", "same", "fold"])
         for a, b, same, fold in zip(pairs.a, pairs.b, pairs.is_same, pairs.fold, strict=True):
-            writer.writerow([pairs.images.key(int(a)), pairs.images.key(int(b)), int(same), int(fold)])
+            keys = [csv_cell(pairs.images.key(int(index))) for index in (a, b)]
+            writer.writerow([*keys, int(same), int(fold)])
 
 
-def _text(path: Path) -> str:
-    """The text of a list; bytes that are not UTF-8 stand for themselves, as in names of files."""
-    try:
-        text = path.read_bytes().decode("utf-8-sig", "surrogateescape")
-    except OSError as error:
-        raise ValueError(f"cannot read the pair list '{path}': {error.strerror or error}") from error
+def list_text(path: Path) -> str:
+    """The text of a list; bytes that are not UTF-8 stand for themselves, as in names of files.
+
+    Raises:
+        ValueError: it cannot be read, is empty, or is not a text.
+    """
+    text = read_text(path, "the pair list", LIST_BYTES, "surrogateescape")
     if "\0" in text:
         raise ValueError(f"cannot read the pair list '{path}': it holds zero bytes; save it as UTF-8 text")
     if not text.strip():
@@ -159,62 +134,3 @@ def _lfw_names(list_file: Path, row: list[str]) -> tuple[str, str]:
         )
     second = other[0] if other else name
     return f"{name}/{name}_{int(i):04d}", f"{second}/{second}_{int(j):04d}"
-
-
-class _Pictures:
-    """Picture files below a folder, found by their names without suffix."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._stems: dict[str, dict[str, str]] = {}  # folder -> name without suffix -> file
-
-    def path_of(self, name: str) -> str:
-        """Path of the picture ``FOLDER/NAME``, whatever its suffix; the name itself where there is none."""
-        folder, _, stem = name.rpartition("/")
-        return self._in(folder).get(stem, name)
-
-    def __contains__(self, name: str) -> bool:
-        folder, _, stem = name.rpartition("/")
-        return stem in self._in(folder)
-
-    def _in(self, folder: str) -> dict[str, str]:
-        if folder not in self._stems:
-            place = self._root / folder
-            inside = not folder.startswith("/") and ".." not in folder.split(
-                "/"
-            )  # else `FileImages` refuses it
-            files = sorted(os.listdir(place), reverse=True) if inside and place.is_dir() else []
-            stems: dict[str, str] = {}
-            for file in files:  # of two suffixes, the first in the order of names
-                if is_picture(place / file):
-                    stems[os.path.splitext(file)[0]] = f"{folder}/{file}"
-            self._stems[folder] = stems
-        return self._stems[folder]
-
-
-def _locate(folder: Path, name: str) -> tuple[Path, _Pictures]:
-    """The folder in which a picture of this name is, and the pictures below it."""
-    for root in (folder, folder / "images", folder / "lfw"):
-        pictures = _Pictures(root)
-        if name in pictures:
-            return root, pictures
-    raise ValueError(
-        f"no image '{name}' of any suffix in '{folder}', nor in its images or lfw folder; "
-        "say where the images are: PATH?root=FOLDER"
-    )
-
-
-def _file_pairs(
-    list_file: Path, root: Path, paths: list[str], is_same: BoolArray, fold: IntArray | None
-) -> Pairs:
-    """Pairs from paths in pair order (a, b, a, b, ...), each different one listed once."""
-    number = {path: index for index, path in enumerate(dict.fromkeys(paths))}
-    index = np.array([number[path] for path in paths], dtype=np.int64)
-    return Pairs(
-        source=str(list_file),
-        images=FileImages(root, list(number), str(list_file)),
-        a=index[0::2],
-        b=index[1::2],
-        is_same=is_same,
-        fold=stratified_folds(is_same) if fold is None else fold.astype(np.int64),
-    )

@@ -8,44 +8,42 @@ import numpy as np
 
 from facescale.arrays import FloatArray
 from facescale.evaluate.metrics import MIN_FALSE_ACCEPTS
+from facescale.evaluate.records import Record
 from facescale.evaluate.report.markup import Element
+from facescale.evaluate.report.summary import by_rate
 from facescale.evaluate.report.svg import Line, Mark, chart, linear_axis, log_axis, thin
-from facescale.evaluate.verification import VerificationResult
 
 NUM_SERIES = 8  # colours in report.css
-NUM_BINS = 60  # of a score distribution
 
 Row = Mapping[str, Any]  # a line of metrics.jsonl
 
 
-def roc_chart(results: Sequence[VerificationResult]) -> Element:
+def roc_chart(records: Sequence[Record]) -> Element:
     """ROC of every protocol over a logarithmic FAR; dashed where it rests on too few impostor pairs."""
-    lowest_far = 1 / max(result.curve.num_impostor for result in results)
+    curves = [record.curves["roc"] for record in records]
+    lowest_far = min(1 / curve["impostor_pairs"] for curve in curves)
     x = log_axis("false-accept rate (FAR)", min(lowest_far, 0.1), 1)
     lines = []
-    for number, result in enumerate(results):
-        curve = result.curve
-        far = np.geomspace(1 / curve.num_impostor, 1, 300)
-        tar = curve.tar[np.searchsorted(curve.far, far, side="right") - 1]
-        solid_from = MIN_FALSE_ACCEPTS / curve.num_impostor
-        lines.append(Line(result.name, far, tar, series(number), solid_from=solid_from))
+    for number, (record, curve) in enumerate(zip(records, curves, strict=True)):
+        far, tar = np.array(curve["far"]), np.array(curve["tar"])
+        solid_from = MIN_FALSE_ACCEPTS / curve["impostor_pairs"]
+        lines.append(Line(record.name, far, tar, series(number), solid_from=solid_from))
     y = linear_axis("true-accept rate (TAR)", np.concatenate([line.y for line in lines]))
     return chart("ROC", lines, x, y)
 
 
-def score_chart(result: VerificationResult) -> Element:
+def score_chart(record: Record) -> Element:
     """Distributions of the genuine and the impostor scores, with the thresholds."""
-    margin = 0.005  # so that a collapsed network, whose scores are all equal, has an axis too
-    edges = np.linspace(result.scores.min() - margin, result.scores.max() + margin, NUM_BINS + 1)
-    is_same = result.pairs.is_same
+    edges = np.array(record.curves["scores"]["edges"])
     lines = []
-    for label, kind in (("genuine", is_same), ("impostor", ~is_same)):
-        percent = 100 * np.histogram(result.scores[kind], edges)[0] / kind.sum()
+    for label in ("genuine", "impostor"):
+        percent = np.array(record.curves["scores"][label])
         steps = np.concatenate([[0], np.repeat(percent, 2), [0]])
         lines.append(Line(label, np.repeat(edges, 2), steps, label, is_area=True))
-    marks = [Mark(point.threshold, f"FAR {point.far:g}") for point in result.points if point.usable]
+    thresholds = by_rate(record.figures, "threshold@far=")
+    marks = [Mark(thresholds[far], f"FAR {far:g}") for far in sorted(thresholds, reverse=True)]
     y = linear_axis("share of pairs", np.concatenate([line.y for line in lines]), unit=" %")
-    return chart(f"Scores: {result.name}", lines, linear_axis("cosine of the pair", edges), y, marks)
+    return chart(f"Scores: {record.name}", lines, linear_axis("cosine of the pair", edges), y, marks)
 
 
 def training_charts(history: Sequence[Row], names: Sequence[str]) -> list[Element]:

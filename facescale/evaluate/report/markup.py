@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from xml.etree import ElementTree
 
+from facescale.guard.shown import shown_lines
+
 Element = ElementTree.Element
 Child = str | Element | Iterable["str | Element"]
 
@@ -16,7 +18,7 @@ def el(tag: str, *children: Child, **attributes: object) -> Element:
     for name, value in attributes.items():
         if value is not None and value is not False:
             key = name.rstrip("_").replace("_", "-")
-            element.set(key, "" if value is True else str(value))
+            element.set(key, "" if value is True else shown_lines(str(value)))
     for child in children:
         for part in [child] if isinstance(child, str | Element) else child:
             _append(element, part)
@@ -29,6 +31,7 @@ def document(root: Element) -> str:
 
 
 def _append(element: Element, part: str | Element) -> None:
+    part = shown_lines(part) if isinstance(part, str) else part
     if isinstance(part, Element):
         element.append(part)
     elif len(element):

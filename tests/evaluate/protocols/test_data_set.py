@@ -92,5 +92,5 @@ def test_the_command_measures_reports_and_prints_them(
     text = page.read_text()
     assert "people enrolled" in text and "impostor pairs" in text
     results = json.loads((tmp_path / "results.json").read_text())["results"]
-    assert [one["kind"] for one in results] == ["identification", "all_pairs"]
+    assert [one["kind"] for one in results[:2]] == ["identification", "all_pairs"]
     assert np.isfinite(list(results[0]["figures"].values())).all()

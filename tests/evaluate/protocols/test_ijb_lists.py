@@ -1,6 +1,7 @@
 """IJB-B and IJB-C from folders in the released layout."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,12 @@ import pytest
 import torch
 
 from facescale.data.loading.decode import encode_jpeg
-from facescale.evaluate.protocols.ijb_lists import Ijb, read_ijb
+from facescale.evaluate.protocols.alignment_check import alignment_note, residuals
+from facescale.evaluate.protocols.feature_arrays import read_array
+from facescale.evaluate.protocols.ijb_lists import read_ijb
+from facescale.evaluate.protocols.ijb_protocol import Ijb
 from facescale.evaluate.protocols.open import open_protocol
-from facescale.prepare.align import TEMPLATE, align
+from facescale.prepare.align import TEMPLATE, align, similarity
 
 
 def write_lists(folder: Path, kind: str, lists: dict[str, Any]) -> Path:
@@ -48,8 +52,10 @@ def small(**changes: Any) -> dict[str, Any]:
     return lists | changes
 
 
-def test_the_command_line_gives_the_figures_of_the_released_scripts(golden: Path, tmp_path: Path) -> None:
-    """Golden section H: eval_ijbc at N1 D1 F1 and ijb_evals' 1:N, from lists in files."""
+def test_the_command_line_gives_the_figures_of_the_released_scripts(
+    golden: Path, facescale: Callable[..., tuple[int, str, str]], tiny_run: Path, tmp_path: Path
+) -> None:
+    """Golden section H: eval_ijbc at all its settings, both 1:N scripts and F2C, from lists and features."""
     expected, z = json.loads((golden / "H_ijb.json").read_text()), np.load(golden / "H_ijb.npz")
     lists = {
         "templates": z["in/templates"],
@@ -63,21 +69,50 @@ def test_the_command_line_gives_the_figures_of_the_released_scripts(golden: Path
             "probe_mixed": z["in/probe_mixed"],
         },
     }
-    protocol = open_protocol(f"ijb:{write_lists(tmp_path / 'IJBC', 'ijbc', lists)}")
-    assert isinstance(protocol, Ijb)
-    features_ND = z["in/feats"].astype(np.float64).reshape(900, 2, 48).sum(axis=1)
-    values = protocol.score(features_ND).values
-    fars = expected["far_points"]
-    np.testing.assert_allclose(
-        [values[f"tar@far={far:g}"] for far in fars], expected["eval_ijbc"]["N1D1F1"]["tar"]
-    )
-    assert protocol.score(features_ND).counts == {
+    folder = write_lists(tmp_path / "IJBC", "ijbc", lists)
+    np.save(tmp_path / "views.npy", z["in/feats"].reshape(900, 2, 48))
+    np.savez(tmp_path / "ffc.npz", features=z["ffc/image_feats"])
+    spec = f"ijb:{folder}?features={tmp_path}/views.npy"
+    on = {flags: f"{spec}&setting={flags}" for flags in expected["eval_ijbc"]}
+    on |= {f"{flags}, all": f"{path}&rule=all_points" for flags, path in on.items()}
+    on["pooled"] = f"{spec}&one_to_n=ijb_1n"
+    on["ffc"] = f"ijb:{folder}?features={tmp_path}/ffc.npz&setting=N0D0F0&rule=ffc"
+    words = [word for name, path in on.items() for word in ("--on", f"{name}={path}")]
+    code, out, err = facescale("evaluate", str(tiny_run), *words, "--out", str(tmp_path / "x.html"), "--json")
+    assert code == 0, err
+    results = {one["name"]: one for one in json.loads(out)["results"]}
+    fars = [f"tar@far={far:g}" for far in expected["far_points"]]
+
+    def figures(name: str) -> dict[str, float]:
+        return results[name]["figures"]
+
+    for flags, answer in expected["eval_ijbc"].items():
+        np.testing.assert_allclose([figures(flags)[far] for far in fars], answer["tar"], atol=1e-12)
+        kept = [figures(f"{flags}, all")[far] for far in fars]
+        np.testing.assert_allclose(kept, answer["tar_if_all_roc_points_kept"], atol=1e-12)
+    per_gallery = expected["ijb_evals_1n"]["mean"]
+    for k in (1, 5, 10):
+        assert figures("N1D1F1")[f"rank{k}"] == pytest.approx(per_gallery[f"top{k}"], abs=1e-12)
+        assert figures("pooled")[f"rank{k}"] == pytest.approx(expected["ijb_1n"][f"top{k}"], abs=1e-12)
+    for fpir, tpir in per_gallery["tpir_at_fpir"].items():
+        assert figures("N1D1F1")[f"tpir@fpir={float(fpir):g}"] == pytest.approx(tpir, abs=1e-12)
+    for row in expected["ijb_1n"]["fpir"]:
+        found = figures("pooled")[f"recall@pooled_fpir={row['far']:g}"]
+        assert found == pytest.approx(row["tpir"], abs=1e-9)
+    for far, answer in expected["ffc_test_ijbc_find_score"].items():
+        key = f"tar@far={float(far):g}"
+        if key in figures("ffc"):
+            assert figures("ffc")[key] == pytest.approx(answer[0] if answer else 0.0, abs=1e-4)
+    assert results["N1D1F1"]["counts"] == {
         "images": 900,
         "templates": 300,
         "genuine pairs": 450,
         "impostor pairs": 19550,
         "probes": 225,
     }
+    assert any(
+        "setting N0D1F0, rule insightface: TAR at the nearest" in n for n in results["N0D1F0"]["notes"]
+    )
 
 
 def test_images_are_aligned_by_their_landmarks(tmp_path: Path) -> None:
@@ -171,3 +206,77 @@ def test_a_limit_keeps_people_whole_with_their_pairs_and_subjects(tmp_path: Path
     assert whole.limited(6) is whole and whole.limited(None) is whole
     with pytest.raises(ValueError, match="a limit of 3 images leaves no genuine or no impostor pair"):
         whole.limited(3)
+
+
+def test_landmarks_in_another_order_are_said() -> None:
+    rng = np.random.default_rng(0)
+    turn = np.array([[0.6, -0.8], [0.8, 0.6]])
+    points = (TEMPLATE @ turn.T * 1.7 + 30) + rng.normal(0, 3, (50, 5, 2))
+    distance = residuals(points)
+    for landmarks, got in zip(points, distance, strict=True):
+        matrix = similarity(landmarks, TEMPLATE)
+        aligned = landmarks @ matrix[:, :2].T + matrix[:, 2]
+        assert got == pytest.approx(np.sqrt(((aligned - TEMPLATE) ** 2).sum(axis=1).mean()))
+    assert alignment_note(points) == ()
+    for order in ([1, 0, 2, 4, 3], [2, 0, 1, 3, 4]):
+        (note,) = alignment_note(points[:, order])
+        assert note.startswith("100% of the landmarks lie more than 12 of 112 pixels from the template")
+
+
+def test_features_follow_the_lists_when_a_part_is_measured(tmp_path: Path) -> None:
+    lists = small(templates=[9, 1, 2, 3], medias=[1, 2, 3, 4], pairs=[(1, 2), (1, 3), (9, 1)], same=[1, 0, 0])
+    folder = write_lists(tmp_path / "ijb", "ijbc", lists)
+    x = np.random.default_rng(0).normal(size=(4, 6))
+    np.save(tmp_path / "x.npy", x)
+    whole = open_protocol(f"ijb:{folder}?features={tmp_path}/x.npy")
+    part = open_protocol(f"ijb:{folder}?features={tmp_path}/x.npy", limit=3)
+    assert part.lists.files == ["2.jpg", "3.jpg", "4.jpg"] and part.lists.pairs.tolist() == [[1, 2], [1, 3]]
+    result = part.measure(lambda images: images)
+    assert dict(result.figures()) == dict(part.score(x[1:]).figures())
+    assert dict(whole.measure(lambda images: images).figures()) == dict(whole.score(x).figures())
+
+
+def test_where_every_subject_is_enrolled_there_is_no_tpir(tmp_path: Path) -> None:
+    people = {"gallery_G1": [(1, 70), (2, 71)], "probe_mixed": [(3, 70)]}
+    folder = write_lists(tmp_path / "ijb", "ijbc", small(people=people))
+    result = open_protocol(f"ijb:{folder}").score(np.random.default_rng(0).normal(size=(4, 6)))
+    assert "rank1" in result.values and "tpir@fpir=0.1" not in result.values
+    assert "no TPIR: each probe's subject is in each gallery" in result.remarks
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("setting=N2D1F1", "setting=N2D1F1 is not known; write N0 or N1, D0 or D1, F0 or F1"),
+        ("rule=exact", "rule=exact is not known; choose one of: insightface, all_points, ffc"),
+        ("one_to_n=open", "one_to_n=open is not known; choose one of: ijb_evals, ijb_1n"),
+        ("features={0}/no.npy", "cannot read the features '.*no.npy'"),
+        ("features={0}/text.npy", "cannot read the features '.*text.npy'.*; give a .npy, or a .npz with"),
+        (
+            "features={0}/few.npy",
+            r"holds float64 \(3, 5\); the list needs floats, \(4, D\) or \(4, views, D\)",
+        ),
+        ("features={0}/other.npz", "cannot read the features '.*other.npz'.*the entry 'features'"),
+    ],
+)
+def test_options_that_do_not_fit_are_one_sentence(tmp_path: Path, options: str, message: str) -> None:
+    folder = write_lists(tmp_path / "ijb", "ijbc", small())
+    (tmp_path / "text.npy").write_text("hello")
+    np.save(tmp_path / "few.npy", np.ones((3, 5)))
+    np.savez(tmp_path / "other.npz", x=np.ones((4, 5)))
+    with pytest.raises(ValueError, match=message):
+        open_protocol(f"ijb:{folder}?{options.format(tmp_path)}").measure(lambda images: images)
+
+
+def test_images_outside_the_folder_are_refused(tmp_path: Path) -> None:
+    folder = write_lists(tmp_path / "ijb", "ijbc", small())
+    for path in (folder / "meta").glob("*.txt"):
+        path.write_text(path.read_text().replace("1.jpg", "../../1.jpg"))
+    with pytest.raises(ValueError, match=r"names '../../1.jpg', which is outside the folder of the images"):
+        read_ijb(folder)
+
+
+def test_a_file_of_features_is_not_read_at_once(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.ones((4, 5), np.float32))
+    assert isinstance(read_array(tmp_path / "x.npy", 4, np.arange(4)), np.memmap)
+    assert read_array(tmp_path / "x.npy", 4, np.array([1, 3])).shape == (2, 5)

@@ -159,7 +159,7 @@ def test_any_damage_is_a_value_error_or_still_a_protocol(tmp_path_factory: Any, 
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"cannot read '.*none\.bin'"):
+    with pytest.raises(ValueError, match=r"cannot read the pairs '.*none\.bin'"):
         read_bin(tmp_path / "none.bin")
 
 

@@ -12,11 +12,14 @@ import torch
 
 from facescale.data.images import IndexedImages
 from facescale.data.loading.decode import decode
+from facescale.evaluate.hardest import NUM_HARDEST
 from facescale.evaluate.protocols.pairs import Pairs, stratified_folds
-from facescale.evaluate.report.page import NUM_HARDEST, write_report
+from facescale.evaluate.records import MeasuredModel, Record
+from facescale.evaluate.report.page import write_report
 from facescale.evaluate.report.svg import MAX_POINTS, Axis, Line, Mark, chart, linear_axis, log_axis, thin
 from facescale.evaluate.verification import Verification, VerificationResult
 
+MODEL = MeasuredModel("step_00000300", "0123456789abcdef" * 2, 300, "r18", "my faces", "CC-BY-4.0", "112x112")
 VOID = {"meta", "input", "img", "br"}
 HISTORY = [
     {"kind": "train", "step": 100, "loss": 20.0, "lr": 0.1, "images_per_s": 900.0, "target_cosine": 0.1},
@@ -79,7 +82,8 @@ def result() -> VerificationResult:
 
 
 def written(tmp_path: Path, *results: VerificationResult, **options) -> Page:
-    write_report(tmp_path / "report.html", results, **options)
+    records = [Record.of(result, MODEL, pictures=True) for result in results]
+    write_report(tmp_path / "report.html", records, **options)
     return Page(tmp_path / "report.html")
 
 
@@ -101,6 +105,7 @@ def test_page_shows_the_measured_figures(tmp_path: Path, result: VerificationRes
     assert f"{100 * result.accuracy.mean:.2f} %" in text
     assert f"{100 * result.curve.eer:.2f} %" in text
     assert f"{result.curve.auc:.4f}" in text
+    assert all(word in text for word in ("step_00000300", MODEL.fingerprint, "my faces", "CC-BY-4.0"))
     point = result.points[0]
     assert (
         f"{point.threshold:.3f}" in text

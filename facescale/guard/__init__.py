@@ -1,0 +1,1 @@
+"""What protects against files and names from elsewhere: limits, checked reading, escaped printing."""
