@@ -11,7 +11,8 @@ from torch import Tensor
 from facescale.centres import disk_snapshot, distcp, row_files
 from facescale.centres.store import CentreStore
 from facescale.centres.wanted import Wanted
-from facescale.files import Writing, read_json, write_atomically
+from facescale.files import Writing, write_atomically
+from facescale.guard.reading import read_object
 
 
 def prepare(store: CentreStore, folder: Path, copy: bool) -> Writing:
@@ -70,7 +71,9 @@ def load(store: CentreStore, folder: Path, old_ids: Tensor | None = None) -> Non
         ValueError: nothing was saved there, or it does not fit.
     """
     folder = folder / "centres"
-    meta = read_json(folder / "centres.json", dict, "use a whole checkpoint")
+    keys = ("num_ids", "dim", "rows_per_id")
+    advice = "use a whole checkpoint"
+    meta = read_object(folder / "centres.json", "the class centres", *keys, advice=advice)
     for key, mine in (("dim", store.dim), ("rows_per_id", store.rows_per_id)):
         if meta[key] != mine:
             raise ValueError(

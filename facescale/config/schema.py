@@ -41,6 +41,16 @@ class DataConfig(Section):
     workers: int = Field(2, ge=0, description="decoding threads; no influence on the data")
     resize: bool = Field(False, description="scale images of another size than the backbone takes")
     min_images: int = Field(1, ge=1, description="leave out identities with fewer images")
+    edits: str | list[str] = Field(
+        default_factory=list, description="edit lists: images to drop or move, identities to drop or merge"
+    )
+    sampling: Literal["images", "balanced", "pxk"] = Field(
+        "images", description="each image once per epoch; identities in turn; in turn by groups (P x K)"
+    )
+    images_per_identity: int = Field(4, ge=2, description="pxk: K, successive images of an identity")
+    weights: list[float] = Field(
+        default_factory=list, description="images: how often those of each source come per epoch; all 1"
+    )
     max_bad_share: float = Field(0.01, ge=0, le=1, description="unreadable share that stops the run")
 
 
@@ -54,8 +64,16 @@ class AugmentConfig(Section):
     brightness: float = Field(0.0, ge=0, le=1, description="brightness changes by up to this share")
     contrast: float = Field(0.0, ge=0, le=1, description="contrast changes by up to this share")
     saturation: float = Field(0.0, ge=0, le=1, description="colourfulness changes by up to this share")
+    hue: float = Field(0.0, ge=0, le=0.5, description="colours turn by up to this share of the circle")
     grey: float = Field(0.0, ge=0, le=1, description="probability of a grey picture")
-    low_resolution: float = Field(0.0, ge=0, le=1, description="probability of a low-resolution picture")
+    mask: float = Field(0.0, ge=0, le=1, description="probability of a drawn face mask")
+    blur: float = Field(0.0, ge=0, le=1, description="probability of Gaussian blur, sigma 0.4 to 2 pixels")
+    resize_down: float = Field(
+        0.0, ge=0, le=1, description="probability of 50-95 % of the side and back, with a plain resize"
+    )
+    low_resolution: float = Field(
+        0.0, ge=0, le=1, description="probability of 20-90 % of the side and back, by area average"
+    )
     erase: float = Field(0.0, ge=0, le=1, description="probability of a blanked rectangle")
 
 
@@ -165,7 +183,24 @@ class TrainConfig(Section):
     channels_last: bool = Field(True, description="memory layout that convolutions like")
     compile: bool = Field(False, description="torch.compile the backbone (minutes of waiting on a CPU)")
     max_bad_steps: int = Field(20, ge=1, description="stop after this many non-finite steps in a row")
+    roll_back_after: int = Field(
+        0, ge=0, description="non-finite steps in a row that lead back to the last good checkpoint; 0: never"
+    )
+    roll_back_rate: float = Field(
+        0.5, gt=0, lt=1, description="factor on the learning rate after going back, and again each time"
+    )
     log_every: int = Field(20, ge=1, description="steps between log lines")
+
+    @field_validator("roll_back_after")
+    @classmethod
+    def _before_the_stop(cls, after: int, others: ValidationInfo) -> int:
+        limit = others.data.get("max_bad_steps", after)
+        if after > limit:
+            raise ValueError(
+                f"{after} is never reached, as train.max_bad_steps = {limit} stops the run before; use at "
+                f"most {limit}"
+            )
+        return after
 
 
 class FinetuneConfig(Section):
@@ -217,6 +252,17 @@ class EvalConfig(Section):
     batch_size: int = Field(128, ge=1, description="images per forward pass")
 
 
+class DistributedConfig(Section):
+    """Several processes: how long they wait for each other."""
+
+    timeout: float = Field(
+        120.0, gt=0, description="seconds that a step waits for another process before the run stops"
+    )
+    first_timeout: float = Field(
+        600.0, gt=0, description="the same while the processes start, up to the end of the first step"
+    )
+
+
 class Config(Section):
     """Everything that a user decides about a run."""
 
@@ -230,6 +276,7 @@ class Config(Section):
     finetune: FinetuneConfig = FinetuneConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     eval: EvalConfig = EvalConfig()
+    distributed: DistributedConfig = DistributedConfig()
 
     def to_toml(self) -> str:
         """TOML text of the fields that were set; reading it back gives the same config."""

@@ -4,9 +4,11 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from facescale.data.readers.base import Reader
 from facescale.data.readers.combine import ConcatReader, with_min_images
+from facescale.data.readers.edits import edited, read_edits
 from facescale.data.readers.folder import FolderReader
 from facescale.data.readers.image_list import ListReader
 from facescale.data.readers.lmdb_set import LmdbReader
@@ -17,7 +19,10 @@ from facescale.data.readers.webface import open_webface
 from facescale.data.spec import split_sources
 from facescale.registry import lookup
 
-__all__ = ["READERS", "open_reader"]
+if TYPE_CHECKING:  # reading data needs no schema
+    from facescale.config import DataConfig
+
+__all__ = ["READERS", "open_reader", "open_training_data"]
 
 RECORDS, DATABASE, LISTS = "train.rec", "data.mdb", ("train.lst", "label.txt")
 
@@ -44,7 +49,19 @@ READERS: dict[str, Callable[[str], Reader]] = {
 _SUFFIXES = {".rec": "rec", ".mdb": "lmdb", ".tar": "shards", ".parquet": "parquet", ".lst": "list"}
 
 
-def open_reader(spec: str | Path | Sequence[str | Path], *, min_images: int = 1) -> Reader:
+def open_training_data(config: "DataConfig") -> Reader:
+    """The set that a config trains on: its sources joined and edited, small identities left out.
+
+    Raises:
+        ValueError: as `open_reader`, or edit lists that do not fit the data.
+    """
+    edits = [config.edits] if isinstance(config.edits, str) else config.edits
+    return open_reader(config.train, min_images=config.min_images, edits=edits)
+
+
+def open_reader(
+    spec: str | Path | Sequence[str | Path], *, min_images: int = 1, edits: Sequence[str | Path] = ()
+) -> Reader:
     """Open a data set.
 
     Args:
@@ -52,6 +69,7 @@ def open_reader(spec: str | Path | Sequence[str | Path], *, min_images: int = 1)
             set, or "scheme:..." with a scheme of ``READERS``. Several, as a list or joined by " + ", are
             trained together: their identities are all different. A path that exists is never taken apart.
         min_images: leave out identities with fewer images; the others are renumbered.
+        edits: edit lists (`facescale.data.readers.edits`), which are followed first.
 
     Raises:
         ValueError: unknown scheme, missing path, or data that is not what it should be.
@@ -61,7 +79,7 @@ def open_reader(spec: str | Path | Sequence[str | Path], *, min_images: int = 1)
         raise ValueError("no training data given; name a folder, a .rec file or synthetic:...")
     readers = [_open_one(text) for text in texts]
     reader = readers[0] if len(readers) == 1 else ConcatReader(readers, texts)
-    return with_min_images(reader, min_images)
+    return with_min_images(edited(reader, read_edits(edits)), min_images)
 
 
 def _open_one(text: str) -> Reader:

@@ -2,14 +2,17 @@
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from facescale.data.readers.base import Reader, identity_names
+from facescale.checksums import Checksums, write_manifest
+from facescale.data.readers.base import Reader, people_of
 from facescale.data.readers.info_file import data_info, write_info
 from facescale.data.readers.labels_file import LABELS
-from facescale.data.writers import WRITERS
+from facescale.data.writers import FILES, WRITERS
+from facescale.files import naming_full_disk
 from facescale.registry import lookup
 
 
@@ -42,8 +45,8 @@ def convert_data(
     """Write the images of ``reader`` to a new ``folder``, and the names of the identities to its labels.json.
 
     Encoded images are copied byte for byte. labels.json maps each label, that is the number of an identity,
-    to what the source calls it; dataset.json holds licence, source and the like. The folder appears when
-    everything is written.
+    to what the source calls it; dataset.json holds licence, source and the like, manifest.json the
+    checksums of the files of a packed set. The folder appears when everything is written.
 
     Args:
         reader: the source.
@@ -59,11 +62,7 @@ def convert_data(
     write = lookup("form", WRITERS, form)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"'{folder}' is not an empty folder; choose a new one for the converted data")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = folder.with_name(f".{folder.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir()
-    try:
+    with naming_full_disk(folder), _beside(folder) as unfinished:
         written = write(reader, unfinished)
         labels = dict(enumerate(_names(reader)))
         (unfinished / LABELS).write_text(
@@ -73,13 +72,30 @@ def convert_data(
             "backslashreplace",
         )
         write_info(unfinished, {**data_info(reader), **(info or {})})
+        if form not in FILES:  # of single images, the manifest would be as large as the names of all
+            Checksums().write_part(unfinished, [path for path in unfinished.iterdir() if path.is_file()], 0)
+            write_manifest(unfinished, 1)
         unfinished.replace(folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
     return Converted(folder, form, written.num_images, written.num_ids, written.bad)
 
 
-def _names(reader: Reader) -> Sequence[str]:
-    """Names of the identities, the original ones where the source was converted itself."""
-    names: Sequence[str] | None = getattr(reader, "original_names", None)
-    return identity_names(reader) if names is None else names
+@contextmanager
+def _beside(folder: Path) -> Iterator[Path]:
+    """A folder for what is unfinished; it is deleted unless it is renamed."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = folder.with_name(f".{folder.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir()
+    try:
+        yield unfinished
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _names(reader: Reader) -> list[str]:
+    """Original names of the identities; those of joined sources behind the source's."""
+    people = people_of(reader)
+    if len(people.sources) == 1:
+        return list(people.names)
+    sources = [people.sources[number] for number in people.source_N.tolist()]
+    return [f"{source}/{name}" for source, name in zip(sources, people.names, strict=True)]

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from facescale import heads
+from facescale.checksums import Checksums
 from facescale.config import Config, FinetuneConfig
 from facescale.data.identities import old_numbers, with_people_of
 from facescale.data.images import ReaderImages
@@ -17,6 +18,7 @@ from facescale.heads.centre_head import CentreHead
 from facescale.inference.load import load
 from facescale.ops import unit
 from facescale.run import RunDir
+from facescale.train.checkpoint import damage_of
 from facescale.train.task import RecognitionTask
 
 # N identities of the new run, D embedding size
@@ -67,7 +69,11 @@ def inherit(config: Config, task: RecognitionTask, reader: Reader) -> int:
         ValueError: there is neither a run nor a weights file, or the network does not fit the config.
     """
     path = Path(config.train.init)
-    model = load(path, device="cpu")
+    run = RunDir(path) if (path / "config.toml").exists() else None
+    folder, dist = path, task.head.dist
+    if run:
+        folder = run.whole(lambda one: damage_of(one, dist, Checksums()))
+    model = load(folder, device="cpu")
     try:
         task.start_with(model.module.state_dict())
     except RuntimeError:
@@ -77,19 +83,19 @@ def inherit(config: Config, task: RecognitionTask, reader: Reader) -> int:
             f"the network of train.init = '{path}' ({theirs[0]}, {theirs[1]}-d) does not fit the "
             f"config's ({ours[0]}, {ours[1]}-d); set [backbone] to the same values"
         ) from None
-    old_N = _inherit_centres(config, task.head, reader, path)
+    old_N = _inherit_centres(config, task.head, reader, run, folder)
     new_N = torch.arange(reader.num_ids) if old_N is None else (old_N < 0).nonzero()[:, 0]
     if config.finetune.new_centres == "mean" and isinstance(task.head, CentreHead):
         _start_from_means(config, task, reader, new_N)
     return reader.num_ids - len(new_N)
 
 
-def _inherit_centres(config: Config, head: ClassHead, reader: Reader, path: Path) -> Tensor | None:
+def _inherit_centres(
+    config: Config, head: ClassHead, reader: Reader, run: RunDir | None, folder: Path
+) -> Tensor | None:
     """Number of every identity in the old run, -1 for new ones; None where no centre is taken over."""
-    if not path.is_dir() or not head.keeps_every_id or config.finetune.head == "replace":
+    if run is None or not head.keeps_every_id or config.finetune.head == "replace":
         return None
-    run = RunDir.open(path)
-    folder = run.model_path().parent
     if not (folder / "centres").is_dir():  # that head has no centre for every identity
         return None
     old_N = old_numbers(run.identities, config, reader)

@@ -1,7 +1,7 @@
 """Backbone, head and the networks that follow them: turns a batch into a loss, images into embeddings."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from facescale.data.loading.augment import Augment
 from facescale.data.loading.batch import Batch
@@ -101,10 +102,13 @@ class RecognitionTask(nn.Module):
         self._net = [net]  # in a list: what wraps the backbone has no state of its own
         self._augment, self._augment_repeats = augment, augment_repeats
         self._precision, self._dist = precision, dist
-        # Running statistics as they were before the step: a forward pass that is not finite spoils them.
-        self._statistics = [x for x in backbone.buffers() if x.is_floating_point()]
+        # What forward passes change, as it was before the step: one that is not finite spoils it. The centres
+        # that a head may keep in buffers are its own to restore.
+        changing = [backbone, head.margin, *([twin.net] if twin else [])]
+        self._statistics = [x for module in changing for x in module.buffers()]
         self._statistics_before = [x.clone() for x in self._statistics]
         self._encoder = TorchEncoder(self.evaluated, card.contract, dist.device, precision)
+        self._trained = TorchEncoder(backbone, card.contract, dist.device, precision)
 
     @property
     def input_size(self) -> int:
@@ -170,6 +174,13 @@ class RecognitionTask(nn.Module):
         out = self.head(q_VBD, batch.ids.to(device, non_blocking=True), k_VBD)
         return StepOutput(out.loss + distance, {**out.stats, **stats})
 
+    def gradients_exchanged(self, exchanged: bool) -> AbstractContextManager[None]:
+        """Inside: whether processes average gradients; they must after the last part of a batch only."""
+        net = self._net[0]
+        if exchanged or not isinstance(net, DistributedDataParallel):
+            return nullcontext()
+        return net.no_sync()
+
     def _augmented(self, batch: Batch) -> Tensor:
         """Normalised images (V, B, 3, H, W) on the device."""
         device = self._dist.device
@@ -192,6 +203,19 @@ class RecognitionTask(nn.Module):
         self.head.after_step(lr if self._moves_centres else 0.0)
         if self.average is not None:
             self.average.update(self.backbone)
+
+    @torch.no_grad()
+    def is_sound(self) -> bool:
+        """Whether all weights and centres here are finite, and the embeddings of two images by each network.
+
+        Weights of 1e30 are finite, too, and of no use. Centres on disk are not read.
+        """
+        nets = [self.backbone, self.evaluated, self.head, *([self.twin] if self.twin else [])]
+        values = [x for net in nets for x in (*net.parameters(), *net.buffers()) if x.is_floating_point()]
+        size = self.input_size
+        probe_BHW3 = (torch.arange(2 * size * size * 3) % 251).to(torch.uint8).view(2, size, size, 3)
+        values += [self._encoder(probe_BHW3), self._trained(probe_BHW3)]
+        return bool(torch.stack([x.isfinite().all() for x in values]).all()) and self.head.has_finite_rows()
 
     # ---- evaluation ---------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ import pytest
 
 from facescale.data import open_reader
 from facescale.data.loading.decode import decode
+from facescale.data.readers.base import people_of
 from facescale.data.readers.info_file import data_info
 from facescale.data.writers import WRITERS
 from facescale.files import one_line
@@ -48,6 +49,9 @@ def test_joined_sources_keep_what_each_tells_of_itself(make_folder, tmp_path):
     joined = open_reader([a, b], min_images=2)
     assert data_info(joined) == {"licence": f"{a}: A; {b}: B"}
     assert joined.num_ids == 4 and joined[9] == (source[4][0], 3)
+    packed = convert_data(joined, tmp_path / "packed", form="shards").folder
+    names = [f"{a}/ann", f"{a}/bob", f"{b}/ann", f"{b}/bob"]
+    assert list(people_of(open_reader(packed)).names) == names
 
 
 @pytest.mark.parametrize(

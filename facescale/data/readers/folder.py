@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from facescale.arrays import IntArray
+from facescale.checksums import MANIFEST
 from facescale.data.readers.base import BadRecordError
 from facescale.data.readers.info_file import INFO, read_info
 from facescale.data.readers.labels_file import LABELS, original_names
@@ -147,7 +148,7 @@ def _identities(root: Path, below: str, passed_over: Counter[str]) -> Iterator[t
                 folders.append(entry.name)
             elif is_picture(entry.path):
                 images.append(entry.name)
-            elif below or entry.name not in (LABELS, INFO):
+            elif below or entry.name not in (LABELS, INFO, MANIFEST):
                 passed_over[kind_of(entry.name)] += 1
     if images:
         yield below, sorted(images)

@@ -76,6 +76,10 @@ class LmdbFile:
             raise BadRecordError(f"'{self.path}' has no key '{os.fsdecode(key)}'")
         return value
 
+    def __len__(self) -> int:
+        """Number of values."""
+        return int(self._environment().database.stat()["entries"])
+
     def _environment(self) -> _Environment:
         opened, process = self._opened, os.getpid()
         if opened is not None and opened.process == process:

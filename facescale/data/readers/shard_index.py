@@ -56,7 +56,7 @@ def shard_index(files: ShardFiles) -> ShardIndex:
     for place in places:
         if (found := _loaded(place, state, files)) is not None:
             return found
-    built = _built(files)
+    built = build_index(files)
     for place in places:
         if _saved(place, state, built):
             break
@@ -124,7 +124,12 @@ def _saved(place: Path, state: str, index: ShardIndex) -> bool:
     return True
 
 
-def _built(files: ShardFiles) -> ShardIndex:
+def build_index(files: ShardFiles) -> ShardIndex:
+    """The index from the headers of all shards.
+
+    Raises:
+        ValueError: a shard is damaged or holds no image, or a label is wrong.
+    """
     rows: list[tuple[int, int, int, int]] = []
     keys = Texts()
     for number, (name, total) in enumerate(zip(files.names, files.sizes, strict=True)):

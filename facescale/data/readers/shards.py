@@ -8,7 +8,7 @@ import numpy as np
 from facescale.data.readers.labelled import Labelled
 from facescale.data.readers.shard_files import open_shards
 from facescale.data.readers.shard_index import shard_index
-from facescale.data.sampling.counter_rng import Uints, hash64
+from facescale.data.sampling.counter_rng import Uints, hash64_each
 
 
 class ShardReader(Labelled):
@@ -18,14 +18,17 @@ class ShardReader(Labelled):
     "label"). Archives without labels have a folder for each identity. The place of every image is read from
     the headers once and kept in an index, so the order of a training is exact, as for any other reader.
 
+    Attributes:
+        files: the shards.
+
     Raises:
         ValueError: a file is missing, no tar archive, compressed or truncated; some images have no label.
     """
 
     def __init__(self, spec: str | Path) -> None:
-        self._files = open_shards(str(spec))
-        self._index = shard_index(self._files)
-        folder = Path(self._files.names[0]).parent
+        self.files = open_shards(str(spec))
+        self._index = shard_index(self.files)
+        folder = Path(self.files.names[0]).parent
         label_N = self._index.label_N
         unlabelled = int((label_N < 0).sum())
         self._folders: Sequence[str] | None = None
@@ -44,7 +47,7 @@ class ShardReader(Labelled):
         folders = [keys[i].rpartition("/")[0] for i in range(len(keys))]
         if not all(folders):
             raise ValueError(
-                f"the images of '{self._files.names[0]}' have neither labels nor folders, such as"
+                f"the images of '{self.files.names[0]}' have neither labels nor folders, such as"
                 f" '{keys[folders.index('')]}'; add a file NAME.cls with a number for each"
             )
         names, label_N = np.unique(folders, return_inverse=True)
@@ -58,7 +61,7 @@ class ShardReader(Labelled):
     @property
     def num_shards(self) -> int:
         """Number of files."""
-        return len(self._files.names)
+        return len(self.files.names)
 
     def __getitem__(self, index: int) -> tuple[bytes, int]:
         """Encoded image and identity of ``index``.
@@ -67,18 +70,18 @@ class ShardReader(Labelled):
             BadRecordError: its file cannot be read.
         """
         places = self._index
-        data = self._files.read(
+        data = self.files.read(
             int(places.shard_N[index]), int(places.offset_N[index]), int(places.size_N[index])
         )
         return data, int(self.ids[index])
 
     def key(self, index: int) -> str:
         """File and sample of image ``index``."""
-        return f"{Path(self._files.names[int(self._index.shard_N[index])]).name}#{self._index.keys[index]}"
+        return f"{Path(self.files.names[int(self._index.shard_N[index])]).name}#{self._index.keys[index]}"
 
     def image_hashes(self) -> Uints:
         """A hash of the place of each image, uint64 (N,)."""
-        return hash64(self._index.shard_N, self._index.offset_N, self._index.size_N)
+        return hash64_each(self._index.shard_N, self._index.offset_N, self._index.size_N)
 
     def image_size(self, index: int) -> int:
         """0: the size is part of ``image_hashes``."""

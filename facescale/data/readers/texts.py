@@ -25,6 +25,12 @@ class Texts:
             self._bytes += os.fsencode(text)
             self._ends.append(len(self._bytes))
 
+    def checksums(self) -> Uints:
+        """CRC-32 of each, uint64 (N,)."""
+        block, ends = memoryview(self._bytes), self._ends
+        found = (zlib.crc32(block[start:end]) for start, end in pairwise(ends))
+        return np.fromiter(found, np.uint64, len(self))
+
     def __len__(self) -> int:
         return len(self._ends) - 1
 
@@ -34,9 +40,3 @@ class Texts:
 
     def __getitem__(self, index: int) -> str:
         return os.fsdecode(self.raw(index))
-
-    def checksums(self) -> Uints:
-        """CRC-32 of each, uint64 (N,)."""
-        block, ends = memoryview(self._bytes), self._ends
-        found = (zlib.crc32(block[start:end]) for start, end in pairwise(ends))
-        return np.fromiter(found, np.uint64, len(self))

@@ -11,7 +11,9 @@ from facescale.data.writers.parquet import write_parquet
 from facescale.data.writers.recordio import write_im2rec, write_records
 from facescale.data.writers.shards import write_shards
 
-__all__ = ["WRITERS"]
+__all__ = ["FILES", "WRITERS"]
+
+FILES = ("folder", "list", "webface")  # forms of single image files
 
 # form -> what writes a reader's images into an existing folder
 WRITERS: dict[str, Callable[[Reader, Path], Written]] = {

@@ -104,7 +104,6 @@ def test_threads_and_processes_read_alike(packed, make_folder, start: str):
     with multiprocessing.get_context(start).Pool(2) as processes:
         assert processes.map(_read_all, [reader] * 4) == [expected] * 4
     assert _read_all(reader) == expected
-    assert reader.image_size(0) == len(expected[0])
 
 
 def test_a_missing_key_is_a_bad_record(packed):
@@ -112,7 +111,6 @@ def test_a_missing_key_is_a_bad_record(packed):
     reader = open_reader(packed)
     with pytest.raises(BadRecordError, match="has no key 'nobody'"):
         reader[0]
-    assert reader.image_size(0) == -1
 
 
 def test_what_is_no_database_is_refused(packed, tmp_path):

@@ -85,12 +85,12 @@ def test_a_tar_of_folders_has_an_identity_for_each(tmp_path):
 
 def test_the_index_is_built_once_and_again_when_a_shard_changes(packed, monkeypatch):
     first = open_reader(packed)
-    built = indexing._built
-    monkeypatch.setattr(indexing, "_built", lambda files: pytest.fail("built again"))
+    built = indexing.build_index
+    monkeypatch.setattr(indexing, "build_index", lambda files: pytest.fail("built again"))
     again = open_reader(packed)
     assert [again[i] for i in range(10)] == [first[i] for i in range(10)]
     assert again.key(9) == first.key(9)
-    monkeypatch.setattr(indexing, "_built", built)
+    monkeypatch.setattr(indexing, "build_index", built)
     write_tar(packed / "train-000002.tar", {"z.jpg": JPEG, "z.cls": b"9"})
     assert len(open_reader(packed)) == 9
 
