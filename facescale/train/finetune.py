@@ -52,8 +52,8 @@ def people(config: Config, reader: Reader) -> Reader:
             )
         if config.head.margin.by_source:
             raise ValueError(
-                f"finetune.head = '{wanted.head}' does not go with head.margin.by_source: people without images "
-                "have no source; use 'inherit' or 'replace', or one margin for all"
+                f"finetune.head = '{wanted.head}' does not go with head.margin.by_source: people without "
+                "images have no source; use 'inherit' or 'replace', or one margin for all"
             )
         return with_people_of(RunDir.open(config.train.init).identities, config, reader)
     return reader

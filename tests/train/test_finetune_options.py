@@ -215,6 +215,10 @@ def test_a_mixed_run_trains_and_takes_its_old_network_from_elsewhere(old: Path, 
             ["train.init={old}", "finetune.head=extend", "head.name=attfc", "head.share=1.0"],
             "with head 'attfc' has none: use 'replace'",
         ),
+        (
+            ["train.init={old}", "finetune.head=extend", "head.margin.by_source=[{{m=0.3}}, {{m=0.2}}]"],
+            "does not go with head.margin.by_source: people without images have no source",
+        ),
     ],
 )
 def test_options_that_do_not_fit_are_refused(
