@@ -81,7 +81,9 @@ def photo_paths(source: str | Path) -> list[Path]:
     """
     path = Path(source)
     if path.suffix == ".txt" and path.is_file():
-        lines = [line for line in path.read_text("utf-8", errors="surrogateescape").splitlines() if line.strip()]
+        lines = [
+            line for line in path.read_text("utf-8", errors="surrogateescape").splitlines() if line.strip()
+        ]
         found = [path.parent / line for line in lines]
     elif path.is_file():
         found = [path]
