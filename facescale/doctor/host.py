@@ -77,7 +77,8 @@ def disk(folder: Path, needed: int) -> Iterator[Finding]:
     """
     place = next(one for one in (folder.absolute(), *folder.absolute().parents) if one.is_dir())
     free = shutil.disk_usage(place).free
-    short = f"free {amount(needed - free)}, lower checkpoint.keep, or use another --run" if free < needed else ""
+    lacking = amount(max(0, needed - free))
+    short = f"free {lacking}, lower checkpoint.keep, or use another --run" if free < needed else ""
     wanted = f", the checkpoints need about {amount(needed)}" if needed else ""
     yield Finding("disk space", f"{amount(free)} free at {place}{wanted}", short)
     if free < 2 * _PROBE:

@@ -61,7 +61,8 @@ def memory(advice: Advice, available: int | None) -> Iterator[Finding]:
         available: bytes on the device; None if not known.
     """
     head = advice.heads[0]
-    text = f"about {amount(head.total)} of {'unknown' if available is None else amount(available)} on the device"
+    room = "unknown" if available is None else amount(available)
+    text = f"about {amount(head.total)} of {room} on the device"
     fix = "" if head.fits is not False else "; ".join(advice.sentences[1:])
     yield Finding("plan", f"{advice.plan.total_steps:,} steps, {text}", fix)
 
