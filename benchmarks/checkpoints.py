@@ -1,11 +1,10 @@
 """What a training waits for its checkpoints: written at once, in the background, and the checksums' share.
 
-    python benchmarks/checkpoints.py [--ids 200000] [--rounds 3]
+    python benchmarks/checkpoints.py [--ids 200000] [--rounds 3] [--interval 1000]
 
-Two trainings on synthetic faces, each at once and in the background in turn. "network": mbf at 112 pixels,
-few identities. "centres": a small network with ``ids`` class centres in memory, which is short and saves every
-12 steps. A share is that of an epoch, the default interval of checkpoints: the time of one checkpoint over
-the median step of the same run times the steps of an epoch (one image per identity in "centres").
+Two short trainings on synthetic faces that save every few steps, each at once and in the background in turn.
+"network": mbf at 112 pixels, few identities. "centres": a small network with ``ids`` class centres in memory.
+A share is the time of one checkpoint over that of ``interval`` steps, by the median step of the same run.
 """
 
 import argparse
@@ -22,11 +21,12 @@ from facescale.run import RunDir
 from facescale.train import train
 from facescale.train.saver import Saver
 
+SAVED = 3  # checkpoints of a training
 COMMON = ["eval.every=100%", "eval.sets={}", "train.log_every=1", "checkpoint.keep=1"]
-NETWORK = ["data.train=synthetic:ids=60,images=16", "backbone.name=mbf", "train.batch_size=64"]
-NETWORK += ["train.duration=3 epochs", "checkpoint.every=1 epoch"]
+NETWORK = ["data.train=synthetic:ids=60,images=4", "backbone.name=mbf", "train.batch_size=32"]
+NETWORK += ["train.duration=9 steps", "checkpoint.every=3 steps"]
 CENTRES = ["backbone.name=mbf_s", "backbone.input_size=56", "head.name=partial_fc", "head.rate=0.1"]
-CENTRES += ["train.batch_size=128", "train.duration=36 steps", "checkpoint.every=12 steps"]
+CENTRES += ["train.batch_size=128", "train.duration=15 steps", "checkpoint.every=5 steps"]
 
 
 class Timed:
@@ -60,7 +60,7 @@ class Timed:
 
 
 def measure(settings: list[str], background: bool) -> dict[str, float]:
-    """Seconds of a checkpoint (wait of the training, checksums) and of a step, steps per epoch, bytes."""
+    """Seconds of a checkpoint (wait of the training, checksums) and of a step, and bytes."""
     words = [*COMMON, *settings, f"checkpoint.background={str(background).lower()}"]
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -68,18 +68,14 @@ def measure(settings: list[str], background: bool) -> dict[str, float]:
         Timed(Checksums, "of") as sums,
     ):
         run: RunDir = train(load_config(None, words), Path(folder) / "run").run
-        plan, rows = run.read_metrics("start")[0], run.read_metrics("train")
-        sizes = sum(
-            path.stat().st_size for path in run.snapshot(run.steps()[-1]).rglob("*") if path.is_file()
-        )
-    steps = int(plan["total_steps"])
-    batch = plan["process_batch"]
+        batch, rows = run.read_metrics("start")[0]["process_batch"], run.read_metrics("train")
+        files = [path for path in run.snapshot(run.steps()[-1]).rglob("*") if path.is_file()]
+        size = sum(path.stat().st_size for path in files)
     return {
-        "wait": waits.seconds / 3,
-        "checksums": sums.seconds / 3,
-        "step": median(batch / row["images_per_s"] for row in rows[2:]),
-        "steps_per_epoch": float(plan["steps_per_epoch"]),
-        "bytes": float(sizes),
+        "wait": waits.seconds / SAVED,
+        "checksums": sums.seconds / SAVED,
+        "step": median(batch / row["images_per_s"] for row in rows[1:]),
+        "bytes": float(size),
     }
 
 
@@ -88,14 +84,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--ids", type=int, default=200_000)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--interval", type=int, default=1000, help="steps between two checkpoints")
     args = parser.parse_args()
     centres = [f"data.train=synthetic:ids={args.ids},images=1,size=56", *CENTRES]
     for name, settings in (("network", NETWORK), ("centres", centres)):
         for _ in range(args.rounds):
             at_once, later = measure(settings, False), measure(settings, True)
-            between = at_once["step"] * at_once["steps_per_epoch"]
+            between = at_once["step"] * args.interval
             print(
-                f"{name:8} {at_once['bytes'] / 1e6:7.1f} MB  epoch {between:8.1f} s"
+                f"{name:8} {at_once['bytes'] / 1e6:7.1f} MB  interval {between:8.1f} s"
                 f"  wait at once {at_once['wait']:6.3f} s {at_once['wait'] / between:7.3%}"
                 f"  in the background {later['wait']:6.3f} s {later['wait'] / at_once['wait']:5.2f}x"
                 f"  checksums {at_once['checksums']:6.3f} s {at_once['checksums'] / between:7.4%}"
