@@ -39,6 +39,13 @@ def evaluate(
     ] = None,
     cache: Annotated[bool, typer.Option(help="Keep embeddings in the run folder, and use them.")] = True,
     contract: ContractOption = None,
+    far: Annotated[
+        list[float] | None,
+        typer.Option(help="False-accept rate of pair protocols; may be given several times."),
+    ] = None,
+    adopt: Annotated[
+        bool, typer.Option(help="Write the thresholds of the one protocol into the weights file.")
+    ] = False,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
@@ -60,7 +67,7 @@ def evaluate(
     is_graph = model.suffix == ".onnx"  # ONNX Runtime picks a device of its own
     with start("cpu" if is_graph else device) as dist:
         device = device if is_graph else str(dist.device)
-        done = measure(model, named, batch_size, device, cache, limit, dist, contract)
+        done = measure(model, named, batch_size, device, cache, limit, dist, contract, far or ())
         if not dist.is_main:
             return
     written, refusal = None, ""
@@ -74,8 +81,11 @@ def evaluate(
     notes = [note for r in done.results for note in r.notes()]
     if assumed := contract_note(done.model):
         notes.append(assumed)
+    adopted = done.adopt(far or ()) if adopt else []
+    if adopted:
+        notes.append(f"thresholds adopted at FAR {', '.join(f'{rate:g}' for rate in adopted)}")
     results = [result.to_dict() for result in done.results]
-    values = {"report": written and str(written), "contract": assumed, "results": results}
+    values = {"report": written and str(written), "contract": assumed, "adopted": adopted, "results": results}
     show(values, as_json, "\n".join([*lines, *notes, *([f"report: {written}"] if written else [])]))
     if refusal:
         sys.stdout.flush()
@@ -138,4 +148,5 @@ def convert(
     done = convert_file(checkpoint, out, origin, images)
     text = f"{done.origin}: {done.backbone}, {done.embedding_size}-d -> {done.path}"
     check = f"\n{done.colour}: {done.colour_check}" if done.colour_check else ""
-    show(asdict(done), as_json, text + check)
+    assumed = f"\n{done.assumed}" if done.assumed else ""
+    show(asdict(done), as_json, text + check + assumed)

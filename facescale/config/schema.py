@@ -183,7 +183,24 @@ class TrainConfig(Section):
     channels_last: bool = Field(True, description="memory layout that convolutions like")
     compile: bool = Field(False, description="torch.compile the backbone (minutes of waiting on a CPU)")
     max_bad_steps: int = Field(20, ge=1, description="stop after this many non-finite steps in a row")
+    roll_back_after: int = Field(
+        0, ge=0, description="non-finite steps in a row that lead back to the last good checkpoint; 0: never"
+    )
+    roll_back_rate: float = Field(
+        0.5, gt=0, lt=1, description="factor on the learning rate after going back, and again each time"
+    )
     log_every: int = Field(20, ge=1, description="steps between log lines")
+
+    @field_validator("roll_back_after")
+    @classmethod
+    def _before_the_stop(cls, after: int, others: ValidationInfo) -> int:
+        limit = others.data.get("max_bad_steps", after)
+        if after > limit:
+            raise ValueError(
+                f"{after} is never reached, as train.max_bad_steps = {limit} stops the run before; use at "
+                f"most {limit}"
+            )
+        return after
 
 
 class CheckpointConfig(Section):

@@ -7,11 +7,15 @@ import numpy as np
 
 from facescale.arrays import FloatArray, IntArray
 from facescale.evaluate.highest import Highest
+from facescale.evaluate.identity_points import ScoredPairs, identity_point
+from facescale.evaluate.intervals import PairTotals
+from facescale.evaluate.operating_point import OperatingPoint
 from facescale.evaluate.roc import MIN_FALSE_ACCEPTS, ROUND_UP
 
 # N images, D embedding size
 
 BLOCK = 2048  # images compared with as many at once
+MOST_COUNTED = 300_000  # false accepts of which the people are counted, for intervals
 MOST_KEPT = 50_000_000  # impostor scores that may have to be in memory
 
 
@@ -25,6 +29,8 @@ class AllPairs:
         tar: true-accept rate by false-accept rate, for those that the set supports.
         thresholds: by false-accept rate: a pair is accepted if its cosine is higher.
         unsupported: false-accept rates with fewer than ten false accepts, or too many to keep.
+        points: intervals by false-accept rate, for pairs that share people; not for rates with more than
+            ``MOST_COUNTED`` false accepts.
     """
 
     num_genuine: int
@@ -32,6 +38,7 @@ class AllPairs:
     tar: dict[float, float]
     thresholds: dict[float, float]
     unsupported: tuple[float, ...]
+    points: dict[float, OperatingPoint]
 
 
 def verify_all_pairs(unit_ND: FloatArray, ids: IntArray, fars: Sequence[float]) -> AllPairs:
@@ -48,7 +55,7 @@ def verify_all_pairs(unit_ND: FloatArray, ids: IntArray, fars: Sequence[float]) 
     Raises:
         ValueError: nobody has two images, or there is one person only.
     """
-    _, counts = np.unique(ids, return_counts=True)
+    _, person_N, counts = np.unique(ids, return_inverse=True, return_counts=True)
     num_genuine = int((counts.astype(object) * (counts - 1) // 2).sum())
     num_impostor = len(ids) * (len(ids) - 1) // 2 - num_genuine
     if not num_genuine or not num_impostor:
@@ -58,10 +65,11 @@ def verify_all_pairs(unit_ND: FloatArray, ids: IntArray, fars: Sequence[float]) 
         )
     allowed = {far: int(far * num_impostor * ROUND_UP) for far in fars}
     supported = {far: n for far, n in allowed.items() if MIN_FALSE_ACCEPTS <= n <= MOST_KEPT}
-    highest = Highest(max(supported.values(), default=0) + 1)
-    genuine = []
-    order = np.argsort(ids, kind="stable")
-    x_ND, id_N = unit_ND[order].astype(np.float32, copy=False), ids[order]
+    counted = max((n for n in supported.values() if n <= MOST_COUNTED), default=0)
+    highest = Highest(max([2 * counted, *supported.values()], default=0) + 1)  # intervals look further down
+    genuine, genuine_people = [], []
+    order = np.argsort(person_N, kind="stable")
+    x_ND, id_N = unit_ND[order].astype(np.float32, copy=False), person_N[order]
     for first in range(0, len(x_ND), BLOCK):
         rows = slice(first, first + BLOCK)
         for second in range(first, len(x_ND), BLOCK):
@@ -72,10 +80,14 @@ def verify_all_pairs(unit_ND: FloatArray, ids: IntArray, fars: Sequence[float]) 
                 is_pair_RC = np.triu(is_pair_RC, 1)
             if id_N[rows][-1] >= id_N[columns][0]:  # people are in order: only neighbours share one
                 is_same_RC = id_N[rows][:, None] == id_N[columns]
-                genuine.append(score_RC[is_pair_RC & is_same_RC])
+                row, column = np.nonzero(is_pair_RC & is_same_RC)
+                genuine.append(score_RC[row, column])
+                genuine_people.append(id_N[rows][row])
                 is_pair_RC &= ~is_same_RC
-            highest.add(score_RC[is_pair_RC & (score_RC > highest.bound)])
-    genuine_scores, ranked = np.concatenate(genuine), highest.ranked()
+            row, column = np.nonzero(is_pair_RC & (score_RC > highest.bound))
+            highest.add(score_RC[row, column], id_N[rows][row] * len(counts) + id_N[columns][column])
+    genuine_scores, people = np.concatenate(genuine), np.concatenate(genuine_people)
+    ranked, tags = highest.ranked_with_tags()
     thresholds = {far: float(ranked[n]) if n < len(ranked) else -1.0 for far, n in supported.items()}
     return AllPairs(
         num_genuine=num_genuine,
@@ -83,4 +95,19 @@ def verify_all_pairs(unit_ND: FloatArray, ids: IntArray, fars: Sequence[float]) 
         tar={far: float(np.mean(genuine_scores > t)) for far, t in thresholds.items()},
         thresholds=thresholds,
         unsupported=tuple(far for far in fars if far not in supported),
+        points=_points(
+            ScoredPairs.of(genuine_scores, people, people),
+            ScoredPairs(ranked, tags // len(counts), tags % len(counts), PairTotals.of_all_impostors(counts)),
+            {far: t for far, t in thresholds.items() if supported[far] <= MOST_COUNTED},
+        ),
     )
+
+
+def _points(
+    genuine: ScoredPairs, impostor: ScoredPairs, thresholds: dict[float, float]
+) -> dict[float, OperatingPoint]:
+    """Intervals: a pair is accepted above the threshold here, and in `identity_point` from it on."""
+    return {
+        far: identity_point(genuine, impostor, far, float(np.nextafter(np.float32(t), np.float32(2))), True)
+        for far, t in thresholds.items()
+    }

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from facescale.evaluate.intervals import METHOD
+
 
 class Result(Protocol):
     """What an evaluator found out."""
@@ -50,6 +52,7 @@ class Figures:
         counts: how many images, people, templates or pairs.
         remarks: what was left out, and why.
         drawn: curves for the page.
+        intervals: low and high end by the name of a figure.
     """
 
     name: str
@@ -59,6 +62,7 @@ class Figures:
     counts: Mapping[str, int]
     remarks: tuple[str, ...] = field(default=())
     drawn: Mapping[str, Any] = field(default_factory=dict)
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def figures(self) -> Iterator[tuple[str, float]]:
         """Yield (name, value) of every scalar."""
@@ -82,6 +86,7 @@ class Figures:
             "counts": dict(self.counts),
             "figures": dict(self.values),
             "notes": self.notes(),
+            **interval_facts(self.intervals),
         }
 
     def curves(self) -> dict[str, Any]:
@@ -91,6 +96,11 @@ class Figures:
     def hardest(self, pictures: bool) -> dict[str, list[dict[str, Any]]]:
         """Nothing: these figures are not about single pairs of images."""
         return {}
+
+
+def interval_facts(intervals: Mapping[str, tuple[float, float]]) -> dict[str, Any]:
+    """Intervals with the name of their method, for JSON."""
+    return {"intervals": dict(intervals), "interval_method": METHOD} if intervals else {}
 
 
 def shown_value(key: str, value: float) -> str:

@@ -8,7 +8,7 @@ _SPARE = 1 << 20  # scores that may wait before the lower ones are dropped
 
 
 class Highest:
-    """The ``size`` highest of many scores, which come in pieces.
+    """The ``size`` highest of many scores, which come in pieces, each perhaps with a tag.
 
     Attributes:
         bound: scores up to here cannot be among them.
@@ -17,12 +17,15 @@ class Highest:
     def __init__(self, size: int) -> None:
         self._size = size
         self._pieces: list[FloatArray] = []
+        self._tags: list[IntArray] = []
         self._count = 0
         self.bound = np.float32(-2)
 
-    def add(self, scores: FloatArray) -> None:
-        """Take scores above ``bound``."""
+    def add(self, scores: FloatArray, tags: IntArray | None = None) -> None:
+        """Take scores above ``bound``; all calls have tags or none has."""
         self._pieces.append(scores)
+        if tags is not None:
+            self._tags.append(tags)
         self._count += len(scores)
         if self._count > 2 * self._size + _SPARE:
             self._cut()
@@ -32,13 +35,24 @@ class Highest:
         self._cut()
         return np.sort(self._pieces[0])[::-1]
 
+    def ranked_with_tags(self) -> tuple[FloatArray, IntArray]:
+        """The highest scores, descending, and the tag of each."""
+        self._cut()
+        tags = self._tags[0] if self._tags else np.empty(0, np.int64)
+        order = np.argsort(-self._pieces[0], kind="stable")
+        return self._pieces[0][order], tags[order]
+
     def _cut(self) -> None:
         scores = np.concatenate([*self._pieces, np.empty(0, np.float32)])
+        tags = np.concatenate(self._tags) if self._tags else None
         if len(scores) > self._size:
-            scores = np.partition(scores, len(scores) - self._size)[-self._size :]
+            kept = np.argpartition(scores, len(scores) - self._size)[-self._size :]
+            scores = scores[kept]
+            tags = None if tags is None else tags[kept]
             # Equal scores at the bound may go: enough of them are kept.
             self.bound = scores.min()
         self._pieces, self._count = [scores], len(scores)
+        self._tags = [] if tags is None else [tags]
 
 
 class RowHighest:

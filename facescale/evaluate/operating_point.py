@@ -1,4 +1,7 @@
-"""The threshold for a false-accept rate, with bootstrap intervals. R resamples."""
+"""The threshold for a false-accept rate, with bootstrap intervals of independent pairs. R resamples.
+
+Pairs of a protocol share people: `facescale.evaluate.identity_points` has intervals that know it.
+"""
 
 from dataclasses import dataclass
 
@@ -31,6 +34,13 @@ class OperatingPoint:
     tar_low: float
     tar_high: float
     supported: bool
+
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        """Low and high end by the name of the figure, where they are finite."""
+        ends = {f"tar@far={self.far:g}": (self.tar_low, self.tar_high)}
+        if self.usable:
+            ends[f"threshold@far={self.far:g}"] = (self.threshold_low, self.threshold_high)
+        return ends
 
     @property
     def usable(self) -> bool:

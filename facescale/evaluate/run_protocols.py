@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,14 @@ import torch
 
 from facescale.config import load_config
 from facescale.distributed import Dist
+from facescale.evaluate.adopt import adopt, thresholds_of
 from facescale.evaluate.embedding import Extraction
 from facescale.evaluate.feature_cache import FeatureCache
 from facescale.evaluate.figures import Result
 from facescale.evaluate.protocols.open import open_protocol
 from facescale.evaluate.records import MeasuredModel, Record, newest_of_each, read_records, write_record
 from facescale.evaluate.report.page import write_report
+from facescale.evaluate.verification import Verification
 from facescale.guard.reading import read_object
 from facescale.inference.load import load
 from facescale.inference.model import Model
@@ -40,6 +42,24 @@ class Evaluation:
     model: Model
     measured: MeasuredModel
     results: Sequence[Result]
+
+    def adopt(self, fars: Sequence[float] = ()) -> list[float]:
+        """Write the thresholds of the one protocol into the weights file; returns their false-accept rates.
+
+        Raises:
+            ValueError: several protocols, a rate that the protocol does not support, a file without a place.
+        """
+        if len(self.results) != 1:
+            raise ValueError(
+                f"{len(self.results)} protocols were measured; name the one to adopt from with --on"
+            )
+        weights = self.path
+        if weights.is_dir():
+            inside = weights / "model.safetensors"
+            weights = inside if inside.is_file() else RunDir.open(weights).model_path()
+        thresholds = thresholds_of(self.results[0], fars)
+        adopt(weights, thresholds)
+        return sorted(thresholds, reverse=True)
 
     def page(self, out: Path | None) -> Path:
         """Where the page goes: ``out``, else the run's, else beside the weights."""
@@ -115,6 +135,7 @@ def measure(
     limit: int | None = None,
     dist: Dist | None = None,
     contract: str | None = None,
+    fars: Sequence[float] = (),
 ) -> Evaluation:
     """Measure a model on protocols; nothing is written but embeddings.
 
@@ -127,6 +148,7 @@ def measure(
         limit: measure on a part of each protocol, at most that large; see the guide.
         dist: this process among its peers, each of which embeds a share.
         contract: how a file of another project wants its images; see `facescale.inference.load.load`.
+        fars: false-accept rates of pair protocols; by default 1e-1 to 1e-6.
 
     Raises:
         ValueError: no model, no protocol, two of one name, or one that cannot be read.
@@ -146,6 +168,10 @@ def measure(
         for name, path in on
     ]
     _check_names([protocol.name for protocol in protocols])
+    if fars:
+        protocols = [
+            replace(one, fars=tuple(fars)) if isinstance(one, Verification) else one for one in protocols
+        ]
     extraction = Extraction(_features(run, model) if cache and run else None, dist)
     results: list[Result] = [protocol.measure(model.encoder, extraction) for protocol in protocols]
     return Evaluation(model_path, run, model, _measured(model_path, run, model), results)

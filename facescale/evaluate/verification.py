@@ -11,23 +11,26 @@ import numpy as np
 from facescale.arrays import FloatArray, IntArray
 from facescale.evaluate.curves import rates_by_threshold, roc_points, score_shares
 from facescale.evaluate.embedding import Embedded, Extraction, embed_set
+from facescale.evaluate.figures import interval_facts
 from facescale.evaluate.fold_rules import PAIR_RULES, PairResult, one_sided_folds
 from facescale.evaluate.hardest import hardest_pairs
 from facescale.evaluate.metrics import (
     MIN_FALSE_ACCEPTS,
     OperatingPoint,
     Roc,
-    operating_point,
     pair_accuracy,
     roc,
 )
+from facescale.evaluate.pair_intervals import accuracy_interval, points_of
+from facescale.evaluate.people import people_of
 from facescale.evaluate.protocols.pairs import Pairs
 
 if TYPE_CHECKING:
     from facescale.evaluate.embedding import Embed
 
-FARS = (1e-1, 1e-2, 1e-3, 1e-4)
+FARS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 DEFAULT_RULE = "insightface"
+_DEAD = 1e-3  # range of the cosines of all pairs; that of an untrained network is wider
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,9 @@ class VerificationResult:
         accuracy: accuracy by folds.
         rule: how a fold took its threshold from the others: a key of `PAIR_RULES`.
         curve: the exact ROC.
-        points: threshold and TAR at each requested false-accept rate.
+        points: threshold and TAR at each requested false-accept rate, with intervals.
+        accuracy_interval: low and high end.
+        people: how it is known whose images are compared, which the intervals rest on.
         mean_norm: mean length of the raw embeddings (insightface prints it as XNorm).
         num_images: images that were embedded.
         flip: whether the mirrored view was added.
@@ -56,6 +61,8 @@ class VerificationResult:
     rule: str
     curve: Roc
     points: tuple[OperatingPoint, ...]
+    accuracy_interval: tuple[float, float]
+    people: str
     mean_norm: float
     num_images: int
     flip: bool
@@ -93,6 +100,18 @@ class VerificationResult:
     def _thresholds_are(self) -> str:
         return "squared_distance_thresholds" if PAIR_RULES[self.rule].is_distance else "cosine_thresholds"
 
+    @property
+    def dead(self) -> str:
+        """A sentence if the network gives all images the same embedding, so that no figure means anything."""
+        low, high = float(self.scores.min()), float(self.scores.max())
+        if high - low > _DEAD:
+            return ""
+        return (
+            f"{self.name}: the network is dead, it gives every image the same embedding (all cosines are "
+            f"from {low:.4f} to {high:.4f}), so the accuracy is chance: use an earlier checkpoint or a "
+            "lower learning rate"
+        )
+
     def notes(self) -> list[str]:
         """A sentence for each thing that makes a figure less than it seems, or leaves it out."""
         notes = [f"{self.name}: {remark}" for remark in self.pairs.remarks]
@@ -108,12 +127,14 @@ class VerificationResult:
                 f"{self.name}: {one_sided} of {len(self.accuracy.folds)} folds hold genuine or impostor "
                 "pairs only, so VAL rests on the others; mix the pairs before they are cut into folds"
             )
-        return notes + [
-            f"{self.name}: FAR {point.far:g} needs {round(MIN_FALSE_ACCEPTS / point.far):,} impostor pairs; "
-            f"the set has {self.curve.num_impostor:,}"
-            for point in self.points
-            if not point.supported
-        ]
+        lacking = sorted((point.far for point in self.points if not point.supported), reverse=True)
+        if lacking:
+            notes.append(
+                f"{self.name}: FAR {lacking[0]:g} needs {round(MIN_FALSE_ACCEPTS / lacking[0]):,} impostor "
+                f"pairs; the set has {self.curve.num_impostor:,}, which support rates down to "
+                f"{MIN_FALSE_ACCEPTS / self.curve.num_impostor:.2g}"
+            )
+        return [*notes, self.dead] if self.dead else notes
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; non-finite values (no score achieves the rate) become None."""
@@ -144,7 +165,14 @@ class VerificationResult:
             ],
             "notes": self.notes(),
             "mean_norm": self.mean_norm,
+            **interval_facts(self.intervals()),
+            "people": self.people,
         }
+
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        """Low and high end by the name of the figure."""
+        points = [point.intervals() for point in self.points if point.supported]
+        return {"accuracy": self.accuracy_interval, **{k: v for one in points for k, v in one.items()}}
 
     def curves(self) -> dict[str, Any]:
         """ROC, rates over the threshold, distributions of the scores."""
@@ -252,15 +280,18 @@ def verified(
     in_pair_order_2ND = unit_UD[row_2N.reshape(2, -1).T.ravel()].astype(np.float64)
     scores = np.einsum("nd,nd->n", in_pair_order_2ND[0::2], in_pair_order_2ND[1::2])
     curve = roc(scores, pairs.is_same)
+    accuracy = pair_accuracy(in_pair_order_2ND, pairs.is_same, rule, fold_ids=pairs.fold)
     by_count = sorted((sizes or {}).items(), key=lambda item: -item[1])
     return VerificationResult(
         name=name,
         pairs=pairs,
         scores=scores,
-        accuracy=pair_accuracy(in_pair_order_2ND, pairs.is_same, rule, fold_ids=pairs.fold),
+        accuracy=accuracy,
         rule=rule,
         curve=curve,
-        points=tuple(operating_point(curve, far) for far in fars),
+        points=points_of(pairs, scores, curve, fars),
+        accuracy_interval=accuracy_interval(pairs, scores, accuracy, rule),
+        people=people_of(pairs)[1],
         mean_norm=float(embedded.norm_N.mean()),
         num_images=len(embedded.norm_N),
         flip=flip,

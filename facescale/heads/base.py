@@ -123,6 +123,10 @@ class ClassHead(nn.Module):
     def skip_step(self) -> None:
         """Forget what ``forward`` prepared: the step was not finite."""
 
+    def has_finite_rows(self) -> bool:
+        """Whether what ``rows_to_save`` saves is finite, as far as it is in memory and no buffer."""
+        return True
+
     def rows_to_save(self, folder: Path, copy: bool) -> Writing:
         """What is too large for ``state_dict``, ready to be written into ``folder``; all processes call.
 

@@ -266,6 +266,10 @@ class CentreHead(ClassHead):
             self.num_selected(batch_size * self.dist.world_size),
         )
 
+    def has_finite_rows(self) -> bool:
+        """See ``ClassHead.has_finite_rows``."""
+        return self.store.memory is None or self.store.memory.has_finite_lengths()
+
     # ---- state --------------------------------------------------------------------------------------------
 
     def row_bytes(self) -> int:

@@ -87,8 +87,8 @@ class Model:
         known_rates = ", ".join(f"{rate:g}" for rate in sorted(self.thresholds))
         have = f"it has thresholds at {known_rates}" if known_rates else "it has no thresholds"
         raise ValueError(
-            f"this model has no threshold at a false-accept rate of {far:g}: {have}; evaluate it on a "
-            "protocol with enough pairs, or name another rate"
+            f"this model has no threshold at a false-accept rate of {far:g}: {have}; measure one on enough "
+            "pairs (facescale evaluate MODEL --on PATH --adopt), or name another rate"
         )
 
     def compare(self, first_HW3: npt.ArrayLike, second_HW3: npt.ArrayLike) -> float:

@@ -26,6 +26,7 @@ class TrainState:
         bad_in_a_row: non-finite steps since the last finite one.
         seconds: time spent training up to the last log line, over all sittings.
         warned: the last log line looked wrong, and a health line has said so.
+        rate_factor: on the scheduled learning rate; lowered when the run goes back to a checkpoint.
         window: what the meter has collected since the last log line.
     """
 
@@ -34,6 +35,7 @@ class TrainState:
     bad_in_a_row: int = 0
     seconds: float = 0.0
     warned: bool = False
+    rate_factor: float = 1.0
     window: dict[str, float] = field(default_factory=dict)
 
     def count_step(self, bad: bool) -> None:

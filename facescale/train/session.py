@@ -98,7 +98,12 @@ class Session:
 
 
 def open_session(
-    config: Config, run_path: str | Path, dist: Dist, on_log: OnLog | None, resume: bool
+    config: Config,
+    run_path: str | Path,
+    dist: Dist,
+    on_log: OnLog | None,
+    resume: bool,
+    rate_factor: float | None = None,
 ) -> Session:
     """Build everything, and continue from the newest checkpoint if there is one.
 
@@ -108,6 +113,7 @@ def open_session(
         dist: this process among its peers.
         on_log: called on the main process with every line that goes to metrics.jsonl.
         resume: False refuses a folder that already has a checkpoint.
+        rate_factor: on the learning rate from here on; None: as in the checkpoint.
 
     Raises:
         ValueError: config, data and run folder do not fit.
@@ -136,6 +142,7 @@ def open_session(
             started["new_length"] = lengthened
         elif config.train.init:
             started["known_identities"] = inherit(config, task, reader)
+        state.rate_factor = rate_factor or run.noted_rate(state.step) or state.rate_factor
         keep_digest(run, saved.get("data"), digest, dist)
         if dist.is_main:
             run.set_aside(after=state.step)

@@ -59,7 +59,9 @@ def test_a_blind_network_scores_half() -> None:
 def test_rates_without_enough_impostors_are_said_not_shown() -> None:
     result = Verification("toy", toy_pairs(), size=SIZE).measure(pixels_as_embedding)
     assert "tar@far=0.01" not in dict(result.figures())
-    assert result.notes()[0] == ("toy: FAR 0.01 needs 1,000 impostor pairs; the set has 200")
+    assert result.notes()[0] == (
+        "toy: FAR 0.01 needs 1,000 impostor pairs; the set has 200, which support rates down to 0.05"
+    )
     points = {point["far"]: point for point in result.to_dict()["operating_points"]}
     assert [points[far]["supported"] for far in (0.1, 0.01, 0.001, 0.0001)] == [True, False, False, False]
     assert points[0.1]["threshold_low"] <= points[0.1]["threshold"] <= points[0.1]["threshold_high"]

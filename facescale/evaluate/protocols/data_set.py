@@ -13,6 +13,8 @@ from facescale.evaluate.all_pairs import MOST_KEPT, verify_all_pairs
 from facescale.evaluate.embedding import Extraction, embed_set
 from facescale.evaluate.figures import Figures
 from facescale.evaluate.identification import search
+from facescale.evaluate.identity_points import search_intervals
+from facescale.evaluate.intervals import mean_interval
 from facescale.evaluate.protocols.subset import first_people, part_note
 
 if TYPE_CHECKING:
@@ -97,11 +99,18 @@ class Identification(DataSet):
         probes = np.setdiff1d(np.arange(len(ids)), enrolled)
         found = search(unit_ND[enrolled], ids[enrolled], unit_ND[probes], ids[probes])
         values = {f"rank{k}": found.at_rank(k) for k in (1, 5, 20) if k <= len(enrolled)}
+        is_mated = np.isin(ids[probes], known)
+        mated, strangers = ids[probes[is_mated]], ids[probes[~is_mated]]
+        intervals = {}
+        for name in values:
+            share = mean_interval(found.rank_M <= int(name.removeprefix("rank")), mated, mated)
+            intervals[name] = (share.low, share.high)
         notes = []
         for fpir in FPIRS:
             if fpir * len(found.other_U) >= MIN_FALSE_ALARMS:
                 values[f"tpir@fpir={fpir:g}"] = found.tpir_at(fpir)
                 values[f"threshold@fpir={fpir:g}"] = found.threshold_at(fpir)
+                intervals |= search_intervals(found, fpir, mated, strangers)
             else:
                 need = round(MIN_FALSE_ALARMS / fpir)
                 notes.append(
@@ -113,7 +122,11 @@ class Identification(DataSet):
             "probes with a mate": len(found.rank_M),
             "probes of strangers": len(found.other_U),
         }
-        return Figures(self.name, "identification", self.source, values, counts, tuple(notes))
+        ranks = np.arange(1, min(50, len(enrolled)) + 1)
+        drawn = {"cmc": {"rank": ranks.tolist(), "rate": [found.at_rank(int(k)) for k in ranks]}}
+        return Figures(
+            self.name, "identification", self.source, values, counts, tuple(notes), drawn, intervals
+        )
 
 
 @dataclass(frozen=True)
@@ -131,7 +144,8 @@ class EveryPair(DataSet):
             "genuine pairs": found.num_genuine,
             "impostor pairs": found.num_impostor,
         }
-        return Figures(self.name, "all_pairs", self.source, values, counts, notes)
+        intervals = {key: ends for point in found.points.values() for key, ends in point.intervals().items()}
+        return Figures(self.name, "all_pairs", self.source, values, counts, notes, intervals=intervals)
 
 
 def _why_not(far: float, num_impostor: int) -> str:

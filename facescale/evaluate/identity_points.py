@@ -1,0 +1,128 @@
+"""Threshold and TAR at a false-accept rate, with intervals that know that pairs share people.
+
+The threshold's interval holds every threshold at which the interval of the false-accept rate contains the
+rate that was asked for. TAR varies with the genuine pairs and with the threshold; both parts are combined as
+squares of distances (MOVER: Zou and Donner, Statistics in Medicine 27, 2008). K impostor pairs, G genuine.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from facescale.arrays import BoolArray, FloatArray, IntArray
+from facescale.evaluate.identification import Identification
+from facescale.evaluate.intervals import PairTotals, RateInterval, rate_interval
+from facescale.evaluate.operating_point import OperatingPoint
+
+
+@dataclass(frozen=True)
+class ScoredPairs:
+    """The scores of one kind of pairs, descending, with the people of each.
+
+    Attributes:
+        scores: (K,) descending; of the impostor pairs the highest suffice.
+        first: (K,) number of a person, from 0.
+        second: (K,) the other one.
+        totals: of all pairs of this kind.
+    """
+
+    scores: FloatArray
+    first: IntArray
+    second: IntArray
+    totals: PairTotals
+
+    @classmethod
+    def of(cls, scores: FloatArray, first: IntArray, second: IntArray) -> "ScoredPairs":
+        """Of all pairs of a kind, in any order; people may have any numbers."""
+        _, number = np.unique(np.concatenate([first, second]), return_inverse=True)
+        order = np.argsort(-scores, kind="stable")
+        a, b = number.reshape(2, -1)[:, order]
+        return cls(scores[order], a, b, PairTotals.of_pairs(a, b, int(number.max()) + 1))
+
+    def highest(self, count: int) -> RateInterval:
+        """Rate of the ``count`` pairs with the highest scores."""
+        return rate_interval(self.first[:count], self.second[:count], self.totals)
+
+    def from_score(self, threshold: float) -> RateInterval:
+        """Rate of the pairs that score ``threshold`` or more."""
+        return self.highest(int(np.searchsorted(-self.scores, -threshold, side="right")))
+
+
+def split_pairs(
+    scores: FloatArray, is_genuine: BoolArray, first: IntArray, second: IntArray
+) -> tuple[ScoredPairs, ScoredPairs]:
+    """Genuine and impostor pairs of a list (N,)."""
+    genuine = ScoredPairs.of(scores[is_genuine], first[is_genuine], first[is_genuine])
+    impostor = ~is_genuine
+    return genuine, ScoredPairs.of(scores[impostor], first[impostor], second[impostor])
+
+
+def identity_point(
+    genuine: ScoredPairs, impostor: ScoredPairs, far: float, threshold: float, supported: bool
+) -> OperatingPoint:
+    """Intervals around a threshold that was chosen for a false-accept rate.
+
+    Args:
+        genuine: all genuine pairs.
+        impostor: the impostor pairs with the highest scores, some more than ``far`` accepts.
+        far: the rate that was asked for.
+        threshold: accepts no more than it.
+        supported: whether the set is large enough for it.
+    """
+    tar = genuine.from_score(threshold)
+    low, high = _threshold_interval(impostor, far)
+    at_low, at_high = genuine.from_score(low).rate, genuine.from_score(high).rate
+    return OperatingPoint(
+        far=far,
+        threshold=threshold,
+        threshold_low=min(low, threshold),
+        threshold_high=max(high, threshold),
+        tar=tar.rate,
+        tar_low=max(0.0, tar.rate - float(np.hypot(tar.rate - tar.low, max(tar.rate - at_high, 0.0)))),
+        tar_high=min(1.0, tar.rate + float(np.hypot(tar.high - tar.rate, max(at_low - tar.rate, 0.0)))),
+        supported=supported,
+    )
+
+
+def search_intervals(
+    found: Identification, fpir: float, mated: IntArray, strangers: IntArray
+) -> dict[str, tuple[float, float]]:
+    """Intervals of TPIR and its threshold at a false-positive identification rate; the gallery is fixed.
+
+    Args:
+        found: the search.
+        fpir: the rate.
+        mated: (M,) person of each mated probe.
+        strangers: (U,) person of each of the others.
+    """
+    counts = ScoredPairs.of(np.where(found.rank_M == 1, found.mate_M, -2.0), mated, mated)
+    others = ScoredPairs.of(found.other_U, strangers, strangers)
+    threshold = float(np.nextafter(found.threshold_at(fpir), 2))  # a mate must be strictly above it
+    point = identity_point(counts, others, fpir, threshold, supported=True)
+    ends = {f"tpir@fpir={fpir:g}": (point.tar_low, point.tar_high)}
+    if point.usable:
+        ends[f"threshold@fpir={fpir:g}"] = (point.threshold_low, point.threshold_high)
+    return ends
+
+
+def _threshold_interval(impostor: ScoredPairs, far: float) -> tuple[float, float]:
+    """Lowest and highest threshold whose interval of the false-accept rate contains ``far``."""
+    scores = impostor.scores
+    most = _last(len(scores), lambda count: impostor.highest(count).low <= far)
+    fewest = _last(len(scores), lambda count: impostor.highest(count).high < far) + 1
+    low = float(scores[most - 1]) if most > 0 else np.inf
+    high = float(scores[fewest - 1]) if fewest else np.inf
+    return low, high
+
+
+def _last(most: int, holds: Callable[[int], bool]) -> int:
+    """The largest count up to ``most`` for which a falling condition holds; -1 if it never does."""
+    low, high = -1, most
+    while low < high:
+        middle = (low + high + 1) // 2
+        if holds(middle):
+            low = middle
+        else:
+            high = middle - 1
+    return low

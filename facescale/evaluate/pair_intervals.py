@@ -1,0 +1,40 @@
+"""Intervals of the figures of a pair protocol. N pairs."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from facescale.arrays import FloatArray
+from facescale.evaluate.fold_rules import PAIR_RULES, PairResult
+from facescale.evaluate.identity_points import identity_point, split_pairs
+from facescale.evaluate.intervals import mean_interval
+from facescale.evaluate.operating_point import OperatingPoint
+from facescale.evaluate.people import people_of
+from facescale.evaluate.protocols.pairs import Pairs
+from facescale.evaluate.roc import Roc
+
+
+def points_of(
+    pairs: Pairs, scores: FloatArray, curve: Roc, fars: Sequence[float]
+) -> tuple[OperatingPoint, ...]:
+    """Threshold, TAR and their intervals at each false-accept rate."""
+    person, _ = people_of(pairs)
+    genuine, impostor = split_pairs(scores, pairs.is_same, person[pairs.a], person[pairs.b])
+    return tuple(
+        identity_point(
+            genuine, impostor, far, float(curve.thresholds[curve.index_at(far)]), curve.supports(far)
+        )
+        for far in fars
+    )
+
+
+def accuracy_interval(
+    pairs: Pairs, scores: FloatArray, accuracy: PairResult, rule: str
+) -> tuple[float, float]:
+    """Of the share of pairs that are right at the threshold of their fold."""
+    threshold_N = accuracy.thresholds[np.unique(pairs.fold, return_inverse=True)[1]]
+    by_distance = PAIR_RULES[rule].is_distance
+    accepted = 2 - 2 * scores < threshold_N if by_distance else scores >= threshold_N
+    person, _ = people_of(pairs)
+    share = mean_interval(accepted == pairs.is_same, person[pairs.a], person[pairs.b])
+    return share.low, share.high
