@@ -39,7 +39,8 @@ def main() -> None:
     warnings.showwarning = _show_warning  # type: ignore[assignment]
     warnings.simplefilter("always", DamageWarning)
     with safe_terminal():
-        sys.exit(_run())
+        status = _run()
+    sys.exit(status)
 
 
 def _run() -> int:
@@ -57,6 +58,15 @@ def _run() -> int:
         return _told(no_space(_file_of(error)) if _is_raw_full_disk(error) else error)
 
 
+def _told(error: Exception) -> int:
+    """Print the sentence of an error; its exit status."""
+    if os.environ.get("FACESCALE_TRACEBACK"):
+        raise error
+    sentence, status = explained(error)
+    print(f"facescale: {sentence}", file=sys.stderr)
+    return status
+
+
 def _show_warning(message: Warning | str, category: type[Warning], *rest: Any) -> None:
     """Print a sentence of ours as one; any other warning as Python does."""
     if issubclass(category, DamageWarning):
@@ -72,12 +82,3 @@ def _is_raw_full_disk(error: Exception) -> bool:
 
 def _file_of(error: Exception) -> str:
     return str(getattr(error, "filename", None) or Path.cwd())
-
-
-def _told(error: Exception) -> int:
-    """Print the sentence of an error; its exit status."""
-    if os.environ.get("FACESCALE_TRACEBACK"):
-        raise error
-    sentence, status = explained(error)
-    print(f"facescale: {sentence}", file=sys.stderr)
-    return status

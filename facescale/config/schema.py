@@ -1,6 +1,6 @@
 """The configuration of a run: frozen models, strict TOML, one sentence per mistake."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
@@ -89,6 +89,10 @@ class MarginConfig(Component):
 
     name: str = Field("cosface", description="one of: facescale list margins")
     ramp: Duration = Field("0%", description="the margin grows from 0 to its value over this time")
+    by_source: list[dict[str, Any]] = Field(
+        default_factory=list,
+        description="options that differ by source: [{m = 0.5}, {m = 0.3}]",
+    )
 
 
 class HeadConfig(Component):
@@ -256,3 +260,15 @@ class Config(Section):
     def to_toml(self) -> str:
         """TOML text of the fields that were set; reading it back gives the same config."""
         return tomli_w.dumps(self.model_dump(mode="json", exclude_unset=True))
+
+
+def takes_text(key: tuple[str, ...]) -> bool:
+    """Whether the value of a key such as ("data", "train") may be a text."""
+    kind: Any = Config
+    for name in key:
+        if isinstance(kind, type) and issubclass(kind, Section):
+            field = kind.model_fields.get(name)
+            kind = None if field is None else field.annotation
+        else:  # a table of values of one type
+            kind = get_args(kind)[1] if get_origin(kind) is dict else None
+    return kind is str or str in get_args(kind)

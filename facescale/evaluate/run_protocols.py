@@ -1,5 +1,6 @@
 """The commands ``facescale evaluate`` and ``facescale report``."""
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -199,7 +200,9 @@ def _measured(path: Path, run: RunDir | None, model: Model) -> MeasuredModel:
 def _features(run: RunDir, model: Model) -> FeatureCache | None:
     if not isinstance(model.encoder, TorchEncoder):
         return None
-    return FeatureCache(run.features, {"weights": model.weights_digest(), "computed": model.encoder.setting})
+    network = json.dumps(model.card.backbone, sort_keys=True, default=str)  # its options may change the input
+    known_by = {"weights": model.weights_digest(), "computed": model.encoder.setting, "network": network}
+    return FeatureCache(run.features, known_by)
 
 
 def _check_names(names: Sequence[str]) -> None:

@@ -146,9 +146,9 @@ class VerificationResult:
             "genuine_pairs": self.curve.num_genuine,
             "impostor_pairs": self.curve.num_impostor,
             "flip": self.flip,
+            "rule": self.rule,
             "accuracy": {
                 "mean": self.accuracy.mean,
-                "rule": self.rule,
                 "rule_meaning": PAIR_RULES[self.rule].meaning,
                 "std": self.deviation,
                 "folds": self.accuracy.folds.tolist(),

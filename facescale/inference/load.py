@@ -54,7 +54,7 @@ def contract_note(model: Model) -> str | None:
     """How images are prepared for a file of another project, and how that is known; None for our own."""
     reason = model.info.get("contract")
     if reason is None:
-        return None
+        return model.info.get("assumed")  # of a network under other names
     return f"contract: {model.contract.words()} ({reason}); state another one with --contract"
 
 

@@ -27,7 +27,7 @@ from facescale.evaluate.protocols.open import open_protocol
 from facescale.plan import Plan, make_plan
 from facescale.run import RunDir
 from facescale.train import checkpoint
-from facescale.train.build import build_task
+from facescale.train.build import build_task, source_margins_of
 from facescale.train.checkpoint import TrainState
 from facescale.train.finetune import inherit
 from facescale.train.meter import Meter
@@ -130,6 +130,8 @@ def open_session(
         lengthened = changed_length(RunDir(run_path), config, plan)
         run = open_run(config, plan, reader, digest, run_path, dist, resume)
         task = build_task(config, plan, dist, run.centres)
+        if config.head.margin.by_source:
+            task.head.source_margins = source_margins_of(config, reader).to(dist.device)
         optimizer = make_optimizer(config.optim, task.backbone, task.head)
         scaler = torch.amp.GradScaler(dist.device.type, _LOSS_SCALE, enabled=plan.precision == "fp16")
         state, saved, started = TrainState(), dict[str, Any](), dict[str, Any]()

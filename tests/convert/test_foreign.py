@@ -14,7 +14,7 @@ from torch import Tensor
 from facescale import backbones
 from facescale.backbones.profile import skeleton
 from facescale.convert.foreign import convert, read, recognise
-from facescale.inference.load import load
+from facescale.inference.load import contract_note, load
 from facescale.model_card import Contract
 
 
@@ -208,7 +208,7 @@ def test_a_renamed_file_says_what_was_assumed_wherever_it_is_used(
     assert code == 0, err
     assert "recognised as insightface's mbf_s by the shapes" in text
     for path in (out, tmp_path / "net.pth"):
-        assert load(path, "cpu").info["assumed"].startswith("recognised as insightface's mbf_s")
+        assert contract_note(load(path, "cpu")).startswith("recognised as insightface's mbf_s")
 
 
 def test_other_orders_and_other_kinds_of_entries_are_not_taken_for_the_network() -> None:
