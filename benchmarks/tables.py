@@ -72,9 +72,9 @@ TABLES: dict[str, dict[str, str]] = {
         "training": "",
         "size": "{size:value}",
         "a checkpoint takes": "{wait:value}",
-        "of 1,000 steps": "{wait:ratio}",
+        "of 1,000 steps": "{wait:note}",
         "checksums take": "{checksums:value}",
-        "of 1,000 steps (target 1 %)": "{checksums:ratio}",
+        "of 1,000 steps (target 1 %)": "{checksums:note}",
     },
     "rows_on_disk": {
         "8,192 negatives, 512-d": "",

@@ -275,7 +275,7 @@ class CentreHead(ClassHead):
     def row_bytes(self) -> int:
         """See ``ClassHead.row_bytes``."""
         store = self.store
-        row = sum(field.bytes for field in store.fields if field.saved)
+        row = sum(field.bytes for field in store.fields)
         return 0 if store.placement == "disk" else store.num_rows * row
 
     def rows_to_save(self, folder: Path, copy: bool) -> Writing:
