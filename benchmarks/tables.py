@@ -74,6 +74,14 @@ TABLES: dict[str, dict[str, str]] = {
         "ratio": "{step:ratio} {step:note}",
         "extra memory": "{extra memory:value}, {extra memory:ratio} {extra memory:note}",
     },
+    "checkpoints": {
+        "training": "",
+        "size": "{size:value}",
+        "a checkpoint takes": "{wait:value}",
+        "of 1,000 steps": "{wait:note}",
+        "checksums take": "{checksums:value}",
+        "of 1,000 steps (target 1 %)": "{checksums:note}",
+    },
     "rows_on_disk": {
         "8,192 negatives, 512-d": "",
         "step": "{step:value}",

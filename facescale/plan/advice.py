@@ -40,6 +40,7 @@ class Candidate:
         bytes: of the head, on the process with most classes.
         total: bytes on the device, with the backbone and the twin.
         fits: whether that is within the device memory (None where none was given).
+        copy: bytes in host memory while a checkpoint is written in the background.
     """
 
     head: str
@@ -47,6 +48,7 @@ class Candidate:
     bytes: Bytes
     total: int
     fits: bool | None
+    copy: int = 0
 
     @property
     def words(self) -> str:
@@ -59,6 +61,8 @@ class Candidate:
             f"head on {key}" if key != "transient" else key: amount(n)
             for key, n in asdict(self.bytes).items()
         }
+        if self.copy:
+            sizes["checkpoint copy"] = gb(self.copy)
         fits = "" if self.fits is None else "yes" if self.fits else "no"
         return {"head": self.words, **sizes, "device in all": amount(self.total), "fits": fits}
 
@@ -93,10 +97,11 @@ def candidate(config: Config, plan: Plan, backbone: BackboneBytes, memory: int |
     needed = head.bytes_needed(plan.part_batch)
     total = backbone.total(head.needs) + needed.device + needed.transient
     total += head.needs.batch_bytes(plan.part_batch, config.backbone.embedding_size)
+    copy = backbone.saved(head.needs) + head.row_bytes() if config.checkpoint.background else 0
     if plan.device == "cpu":
-        total += needed.host
+        total += needed.host + copy
     fits = None if memory is None else total <= memory
-    return Candidate(config.head.name, config.head.options, needed, total, fits)
+    return Candidate(config.head.name, config.head.options, needed, total, fits, copy)
 
 
 def head_share(config: Config, plan: Plan) -> float:

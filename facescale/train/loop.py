@@ -187,6 +187,7 @@ def _train(session: Session) -> _End:
                     if evaluating and sound:
                         evaluate(session)
                 if not sound and config.train.roll_back_after:
+                    session.saver.finish()
                     return _End.DIVERGED
                 if not sound and done:
                     raise TrainingError(f"the weights are not finite at the end, step {state.step}: {ADVICE}")
