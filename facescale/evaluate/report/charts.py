@@ -10,16 +10,15 @@ from facescale.arrays import FloatArray
 from facescale.evaluate.metrics import MIN_FALSE_ACCEPTS
 from facescale.evaluate.records import Record
 from facescale.evaluate.report.markup import Element
+from facescale.evaluate.report.shapes import series
 from facescale.evaluate.report.summary import by_rate
 from facescale.evaluate.report.svg import Line, Mark, chart, linear_axis, log_axis, thin
-
-NUM_SERIES = 8  # colours in report.css
 
 Row = Mapping[str, Any]  # a line of metrics.jsonl
 
 
 def roc_chart(records: Sequence[Record]) -> Element:
-    """ROC of every protocol over a logarithmic FAR; dashed where it rests on too few impostor pairs."""
+    """ROC of every protocol over a logarithmic FAR; faint where it rests on too few impostor pairs."""
     curves = [record.curves["roc"] for record in records]
     lowest_far = min(1 / curve["impostor_pairs"] for curve in curves)
     x = log_axis("false-accept rate (FAR)", min(lowest_far, 0.1), 1)
@@ -46,6 +45,64 @@ def score_chart(record: Record) -> Element:
     return chart(f"Scores: {record.name}", lines, linear_axis("cosine of the pair", edges), y, marks)
 
 
+def det_chart(records: Sequence[Record]) -> Element:
+    """DET: false rejects over false accepts, both logarithmic."""
+    lines, lowest = [], 0.1
+    for number, record in enumerate(records):
+        curve = record.curves["roc"]
+        far, fnmr = np.array(curve["far"]), 1 - np.array(curve["tar"])
+        shown = fnmr > 0.5 / curve["genuine_pairs"]
+        if shown.any():
+            solid_from = MIN_FALSE_ACCEPTS / curve["impostor_pairs"]
+            lines.append(Line(record.name, far[shown], fnmr[shown], series(number), solid_from=solid_from))
+            lowest = min(lowest, float(fnmr[shown].min()))
+    far_low = min(1 / record.curves["roc"]["impostor_pairs"] for record in records)
+    x = log_axis("false-match rate (FMR)", min(far_low, 0.1), 1)
+    return chart("DET", lines, x, log_axis("false-non-match rate (FNMR)", lowest, 1))
+
+
+def rates_chart(record: Record) -> Element:
+    """FMR and FNMR over the threshold."""
+    rates = record.curves["rates"]
+    threshold = np.array(rates["threshold"])
+    lines = [
+        Line("FNMR: genuine pairs rejected", threshold, 100 * np.array(rates["fnmr"]), "genuine"),
+        Line("FMR: impostor pairs accepted", threshold, 100 * np.array(rates["fmr"]), "impostor"),
+    ]
+    y = linear_axis("share of pairs", np.array([0, 100]), unit=" %")
+    return chart(f"Errors over the threshold: {record.name}", lines, linear_axis("threshold", threshold), y)
+
+
+def cmc_chart(records: Sequence[Record]) -> Element:
+    """CMC: share of mated probes whose mate is among the first k."""
+    lines = [
+        Line(
+            one.name,
+            np.array(one.curves["cmc"]["rank"]),
+            100 * np.array(one.curves["cmc"]["rate"]),
+            series(n),
+        )
+        for n, one in enumerate(records)
+    ]
+    y = linear_axis("found in %", np.concatenate([line.y for line in lines]))
+    return chart("CMC", lines, linear_axis("rank", np.concatenate([line.x for line in lines])), y)
+
+
+def erc_chart(records: Sequence[Record]) -> Element:
+    """ERC: false rejects over the share of images that are discarded for low quality."""
+    lines = [
+        Line(
+            one.name,
+            100 * np.array(one.curves["erc"]["discarded"]),
+            np.array(one.curves["erc"]["fnmr"]),
+            series(n),
+        )
+        for n, one in enumerate(records)
+    ]
+    y = linear_axis("FNMR", np.concatenate([line.y for line in lines]))
+    return chart("Error against discard", lines, linear_axis("discarded in %", np.array([0, 95])), y)
+
+
 def training_charts(history: Sequence[Row], names: Sequence[str]) -> list[Element]:
     """The figures of metrics.jsonl over steps; the protocols ``names`` have the colours of their ROC."""
     charts = []
@@ -68,11 +125,6 @@ def training_charts(history: Sequence[Row], names: Sequence[str]) -> list[Elemen
     if lines:
         charts.insert(1, _over_steps("Accuracy during training", "accuracy in %", lines))
     return charts
-
-
-def series(number: int) -> str:
-    """Class that colours line ``number``."""
-    return f"series-{number % NUM_SERIES}"
 
 
 def _over_steps(title: str, unit: str, lines: Sequence[Line]) -> Element:
