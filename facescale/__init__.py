@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from facescale.inference.load import load
 
+    __version__: str
+
 _PARTS = ("backbones", "data", "evaluate", "heads", "margins", "pools", "prepare")
 
 __all__ = ["backbones", "data", "evaluate", "heads", "load", "margins", "pools", "prepare"]
@@ -21,6 +23,13 @@ def __getattr__(name: str) -> Any:
         from facescale.inference.load import load
 
         return load
+    if name == "__version__":
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            return version("facescale")
+        except PackageNotFoundError:  # run from a folder that was not installed
+            return "0+unknown"
     if name in _PARTS:
         return importlib.import_module(f"facescale.{name}")
     raise AttributeError(f"module 'facescale' has no attribute '{name}'")

@@ -191,7 +191,9 @@ class Graph:
         uint8_input: takes uint8 RGB (B, S, S, 3); else the contract's normalised float32 (B, 3, S, S).
         unit_output: gives the final unit embedding, mirrored view included where the contract has it; else
             the raw embedding of the one view it was given.
+        precision: "fp32", "fp16" or "int8": what the network computes in.
     """
 
     uint8_input: bool = False
     unit_output: bool = False
+    precision: str = "fp32"

@@ -12,6 +12,7 @@ from facescale.checksums import DamageWarning
 from facescale.cli import (  # noqa: F401  (they register their commands)
     bench,
     data,
+    exporting,
     models,
     people,
     prepare,

@@ -42,3 +42,15 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
         "  ".join([*(cell.ljust(width) for cell, width in zip(line, widths, strict=False)), line[-1]])
         for line in lines
     )
+
+
+def key_value(text: str) -> tuple[str, str]:
+    """Key and value of ``--info KEY=VALUE``.
+
+    Raises:
+        ValueError: there is no "=".
+    """
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"--info {text} is not of the form KEY=VALUE, for example licence=CC-BY-4.0")
+    return key, value

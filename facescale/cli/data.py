@@ -5,10 +5,14 @@ from typing import Annotated
 
 import typer
 
-from facescale.cli.app import JsonOption, app, show
+from facescale.cli.app import JsonOption, app, key_value, show
 
 DataArgument = Annotated[
     str, typer.Argument(help="Folder with one sub-folder per identity, .rec file or synthetic:...")
+]
+EditsOption = Annotated[
+    list[Path] | None,
+    typer.Option(help="CSV of images and identities to drop, move or merge (docs/formats.md)."),
 ]
 
 
@@ -37,32 +41,61 @@ def inspect(
     data: DataArgument,
     sheet: Annotated[Path | None, typer.Option(help="Contact sheet to write (.png).")] = None,
     sample: Annotated[int, typer.Option(help="Maximum number of images to read; 0 reads all.")] = 10_000,
+    edits: EditsOption = None,
+    verify: Annotated[
+        bool,
+        typer.Option("--verify", help="Also check checksums, index and every record; problems exit with 1."),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Summarise a data set: identities, images, sizes, colours, bad records, duplicate images."""
     from facescale.data import open_reader
     from facescale.prepare.contact_sheet import contact_sheet
     from facescale.prepare.inspect import inspect_data
+    from facescale.prepare.verify import verify_data
 
-    reader = open_reader(data)
-    found = inspect_data(reader, sample=sample or None)
+    reader = open_reader(data, edits=edits or [])
+    found = inspect_data(reader, sample=None if verify else sample or None)
     if sheet:
         contact_sheet(reader, sheet)
-    show(found.to_dict(), as_json, "\n".join(found.lines()))
+    problems = verify_data(data) if verify else []
+    lines = [*found.lines(), *(f"! {problem}" for problem in problems)]
+    if verify:
+        problems += [f"{found.num_bad:,} images are unreadable"] if found.num_bad else []
+        lines.append("verified: " + (f"{len(problems)} problems" if problems else "nothing is wrong"))
+    values = found.to_dict() | ({"problems": problems} if verify else {})
+    show(values, as_json, "\n".join(lines))
+    if problems:
+        raise typer.Exit(1)
 
 
 @app.command("convert-data")
 def convert_data(
     data: DataArgument,
     out: Annotated[Path, typer.Argument(help="Folder to create.")],
-    form: Annotated[str, typer.Option(help="recordio, im2rec or folder.")] = "recordio",
+    form: Annotated[
+        str,
+        typer.Option(
+            help="recordio, im2rec, folder, list, webface, lmdb, lmdb_jpeg, shards or parquet.",
+        ),
+    ] = "recordio",
+    info: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="To keep with the data, e.g. licence=CC-BY-4.0."),
+    ] = None,
+    edits: EditsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a data set in another format; labels.json keeps the identity names."""
+    """Write a data set in another format; labels.json keeps the identity names, dataset.json the licence."""
     from facescale.data import open_reader
     from facescale.prepare.convert_data import convert_data as write
 
-    done = write(open_reader(data), out, form=form)
+    done = write(
+        open_reader(data, edits=edits or []),
+        out,
+        form=form,
+        info=dict(key_value(text) for text in info or []),
+    )
     values = {
         "folder": str(done.folder),
         "images": done.num_images,

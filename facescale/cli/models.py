@@ -105,57 +105,6 @@ def report(
 
 
 @app.command()
-def export(
-    model: Annotated[Path, typer.Argument(help="Run folder, checkpoint, .safetensors or .pth.")],
-    out: Annotated[
-        Path | None,
-        typer.Option(help="File: .onnx, .pt2 or .safetensors; by default RUN/export/model.onnx."),
-    ] = None,
-    images: Annotated[str | None, typer.Option(help="Faces for the parity check.")] = None,
-    uint8_input: Annotated[
-        bool, typer.Option(help="Put the normalisation into the graph; its input is uint8 RGB.")
-    ] = False,
-    unit_output: Annotated[
-        bool, typer.Option(help="Put flip fusion and L2 normalisation into the graph.")
-    ] = False,
-    half_weights: Annotated[bool, typer.Option(help="ONNX: store weights as fp16.")] = False,
-    info: Annotated[
-        list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="Metadata to store in the file, e.g. licence=..."),
-    ] = None,
-    opset: Annotated[int, typer.Option(help="ONNX opset version.")] = 17,
-    as_json: JsonOption = False,
-) -> None:
-    """Export a model and check that the file produces the same embeddings."""
-    from dataclasses import asdict
-
-    from facescale.export.write import export as write
-
-    done = write(
-        model,
-        out,
-        images=images,
-        uint8_input=uint8_input,
-        unit_output=unit_output,
-        half_weights=half_weights,
-        info=dict(_key_value(text) for text in info or []),
-        opset=opset,
-    )
-    text = (
-        f"{done.path}: {done.num_bytes / 1e6:.1f} MB by {done.writer}; checked on {done.checked_on}: "
-        f"largest difference {done.max_relative_difference:.1e}, lowest cosine {done.min_cosine:.6f}"
-    )
-    show(asdict(done), as_json, text)
-
-
-def _key_value(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not equals:
-        raise ValueError(f"--info {text} is not of the form KEY=VALUE, for example licence=CC-BY-4.0")
-    return key, value
-
-
-@app.command()
 def embed(
     model: Annotated[Path, typer.Argument(help="Run folder, weights or .onnx.")],
     images: Annotated[str, typer.Argument(help="Folder of images, or any training data.")],

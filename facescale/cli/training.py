@@ -36,7 +36,11 @@ def train(
 
     if threads:
         torch.set_num_threads(threads)
-    with start(device) as dist, Display(dist.is_main, json_lines) as display:
+    limits = settled.distributed
+    with (
+        start(device, limits.timeout, limits.first_timeout) as dist,
+        Display(dist.is_main, json_lines) as display,
+    ):
         result = run_training(settled, run, dist, display.line, resume)
         display.finish(result)
 

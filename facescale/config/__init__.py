@@ -2,7 +2,7 @@
 
 from facescale.config.duration import Duration, duration_steps, parse_duration
 from facescale.config.explain import explain, schema
-from facescale.config.load import changed_keys, load_config
+from facescale.config.load import changed_keys, flat_values, load_config
 from facescale.config.schema import (
     AugmentConfig,
     BackboneConfig,
@@ -10,6 +10,7 @@ from facescale.config.schema import (
     Component,
     Config,
     DataConfig,
+    DistributedConfig,
     EvalConfig,
     HeadConfig,
     MarginConfig,
@@ -27,6 +28,7 @@ __all__ = [
     "Component",
     "Config",
     "DataConfig",
+    "DistributedConfig",
     "Duration",
     "EvalConfig",
     "HeadConfig",
@@ -38,6 +40,7 @@ __all__ = [
     "changed_keys",
     "duration_steps",
     "explain",
+    "flat_values",
     "load_config",
     "parse_duration",
     "parse_value",

@@ -42,8 +42,13 @@ def load_config(
 
 def changed_keys(old: Config, new: Config) -> list[str]:
     """Dotted names of the fields in which two configs differ, sorted."""
-    a, b = _flat(old.model_dump()), _flat(new.model_dump())
+    a, b = flat_values(old), flat_values(new)
     return sorted(key for key in a.keys() | b.keys() if a.get(key) != b.get(key))
+
+
+def flat_values(config: Config) -> dict[str, Any]:
+    """Every value of a config by its dotted name."""
+    return _flat(config.model_dump())
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

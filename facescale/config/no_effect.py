@@ -4,12 +4,22 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from facescale.config.mistakes import Mistake, dotted
-from facescale.config.schema import OptimConfig
+from facescale.config.schema import DataConfig, OptimConfig
 
 Table = Mapping[str, Any]
 
 _OF_OPTIMIZER = {"momentum": "sgd", "nesterov": "sgd", "betas": "adamw"}
 _OF_SCHEDULE = {"power": "polynomial", "milestones": "multistep", "gammas": "multistep"}
+
+
+def unread_data(data: Table) -> Iterator[Mistake]:
+    """Keys of [data] that the chosen sampling does not read."""
+    sampling = data.get("sampling", DataConfig.model_fields["sampling"].default)
+    why = f"data.sampling = '{sampling}'"
+    if sampling != "pxk":
+        yield from _no_effect(data, ("data", "images_per_identity"), why, "data.sampling = 'pxk'")
+    if sampling != "images":
+        yield from _no_effect(data, ("data", "weights"), why, "data.sampling = 'images'")
 
 
 def unread_optim(optim: Table, head: Table) -> Iterator[Mistake]:

@@ -41,6 +41,16 @@ class DataConfig(Section):
     workers: int = Field(2, ge=0, description="decoding threads; no influence on the data")
     resize: bool = Field(False, description="scale images of another size than the backbone takes")
     min_images: int = Field(1, ge=1, description="leave out identities with fewer images")
+    edits: str | list[str] = Field(
+        default_factory=list, description="edit lists: images to drop or move, identities to drop or merge"
+    )
+    sampling: Literal["images", "balanced", "pxk"] = Field(
+        "images", description="each image once per epoch; identities in turn; in turn by groups (P x K)"
+    )
+    images_per_identity: int = Field(4, ge=2, description="pxk: K, successive images of an identity")
+    weights: list[float] = Field(
+        default_factory=list, description="images: how often those of each source come per epoch; all 1"
+    )
     max_bad_share: float = Field(0.01, ge=0, le=1, description="unreadable share that stops the run")
 
 
@@ -54,8 +64,16 @@ class AugmentConfig(Section):
     brightness: float = Field(0.0, ge=0, le=1, description="brightness changes by up to this share")
     contrast: float = Field(0.0, ge=0, le=1, description="contrast changes by up to this share")
     saturation: float = Field(0.0, ge=0, le=1, description="colourfulness changes by up to this share")
+    hue: float = Field(0.0, ge=0, le=0.5, description="colours turn by up to this share of the circle")
     grey: float = Field(0.0, ge=0, le=1, description="probability of a grey picture")
-    low_resolution: float = Field(0.0, ge=0, le=1, description="probability of a low-resolution picture")
+    mask: float = Field(0.0, ge=0, le=1, description="probability of a drawn face mask")
+    blur: float = Field(0.0, ge=0, le=1, description="probability of Gaussian blur, sigma 0.4 to 2 pixels")
+    resize_down: float = Field(
+        0.0, ge=0, le=1, description="probability of 50-95 % of the side and back, with a plain resize"
+    )
+    low_resolution: float = Field(
+        0.0, ge=0, le=1, description="probability of 20-90 % of the side and back, by area average"
+    )
     erase: float = Field(0.0, ge=0, le=1, description="probability of a blanked rectangle")
 
 
@@ -193,6 +211,17 @@ class EvalConfig(Section):
     batch_size: int = Field(128, ge=1, description="images per forward pass")
 
 
+class DistributedConfig(Section):
+    """Several processes: how long they wait for each other."""
+
+    timeout: float = Field(
+        120.0, gt=0, description="seconds that a step waits for another process before the run stops"
+    )
+    first_timeout: float = Field(
+        600.0, gt=0, description="the same while the processes start, up to the end of the first step"
+    )
+
+
 class Config(Section):
     """Everything that a user decides about a run."""
 
@@ -205,6 +234,7 @@ class Config(Section):
     train: TrainConfig = TrainConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     eval: EvalConfig = EvalConfig()
+    distributed: DistributedConfig = DistributedConfig()
 
     def to_toml(self) -> str:
         """TOML text of the fields that were set; reading it back gives the same config."""

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, cast
 
 import numpy as np
@@ -9,6 +10,12 @@ import numpy.typing as npt
 import torch
 import torch.distributed as td
 from torch import Tensor
+
+from facescale.distributed.peers import Peers
+
+# New names since torch 2.13, which warns of the old ones
+_all_gather = getattr(td, "all_gather_single", td.all_gather_into_tensor)
+_reduce_scatter = getattr(td, "reduce_scatter_single", td.reduce_scatter_tensor)
 
 _PIECE = 1 << 24  # values of one process that are gathered at once: memory on the device
 
@@ -21,11 +28,13 @@ class Dist:
         rank: number of this process, 0 <= rank < world_size.
         world_size: number of processes.
         device: where this process computes.
+        peers: signs of life of all processes, in a group that ``start`` has formed.
     """
 
     rank: int = 0
     world_size: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    peers: Peers | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         """Number the device: tensors on "cuda" say that they are on "cuda:0"."""
@@ -38,6 +47,18 @@ class Dist:
         """True on the one process that prints and writes reports."""
         return self.rank == 0
 
+    def note(self, doing: str, step: int | None = None) -> None:
+        """Write down what this process does, for the message of one that waits for it."""
+        if self.peers is not None:
+            self.peers.place.doing = doing
+            if step is not None:
+                self.peers.place.step = step
+
+    def shorten_timeout(self) -> None:
+        """From now on, wait for the others as long as in any step: the slow beginning is over."""
+        if self.peers is not None:
+            td.distributed_c10d._set_pg_timeout(timedelta(seconds=self.peers.timeout_s))
+
     def shard(self, total: int) -> tuple[int, int]:
         """Contiguous range [start, stop) of ``total`` rows owned here; the first ranks take the remainder."""
         size, rest = divmod(total, self.world_size)
@@ -47,6 +68,7 @@ class Dist:
     def all_reduce(self, x: Tensor, op: str = "sum") -> Tensor:
         """Reduce ``x`` in place over all processes (sum, max or min) and return it. No gradient."""
         if self.world_size > 1:
+            self.note("all-reduce")
             td.all_reduce(x, {"sum": td.ReduceOp.SUM, "max": td.ReduceOp.MAX, "min": td.ReduceOp.MIN}[op])
         return x
 
@@ -55,12 +77,14 @@ class Dist:
         if self.world_size == 1:
             return x
         out = x.new_empty((self.world_size * x.shape[0], *x.shape[1:]))
-        td.all_gather_into_tensor(out, x.contiguous())
+        self.note("all-gather")
+        _all_gather(out, x.contiguous())
         return out
 
     def broadcast(self, x: Tensor) -> Tensor:
         """Give ``x`` the values of the main process, in place, and return it. No gradient."""
         if self.world_size > 1:
+            self.note("broadcast")
             td.broadcast(x, 0)
         return x
 
@@ -120,8 +144,11 @@ class Dist:
         )
 
     def barrier(self) -> None:
-        """Wait until all processes are here."""
-        if self.world_size > 1:
+        """Wait until all processes are here: as long as they live, where ``peers`` says whether they do."""
+        if self.peers is not None:
+            self.note("barrier")
+            self.peers.meet()
+        elif self.world_size > 1:
             self.all_reduce(torch.zeros(1, device=self.device))
 
 
@@ -136,7 +163,8 @@ class _Gather(torch.autograd.Function):
         dist: Dist = ctx.dist
         grad = grads[0].contiguous()
         own = grad.new_empty((grad.shape[0] // dist.world_size, *grad.shape[1:]))
-        td.reduce_scatter_tensor(own, grad)
+        dist.note("reduce-scatter")
+        _reduce_scatter(own, grad)
         return own * dist.world_size, None
 
 

@@ -1,96 +1,102 @@
 """Write a network as an ONNX file that says how to use it (needs the extra ``export``)."""
 
+import tempfile
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
+from facescale.export.graph import ExportGraph
+from facescale.inference.load import load_onnx
+from facescale.inference.model import Model
 from facescale.model_card import KEY, Card, Graph
 
 _FILE_LIMIT = 2**31 - 2**20  # bytes that one protobuf file can hold, less room for the graph itself
 _OPSETS = range(13, 21)
 
 
-def write_onnx(
-    graph: nn.Module,
-    example: Tensor,
-    free_axes: Mapping[int, str],
-    card: Card,
-    path: Path,
-    opset: int = 17,
-    half_weights: bool = False,
-) -> str:
-    """Write ``graph``, which maps a batch like ``example`` to embeddings, with the card in its metadata.
+class OnnxFile:
+    """``graph`` as an ONNX model in memory, with any batch size.
 
-    Args:
-        graph: the network.
-        example: a batch of inputs.
-        free_axes: axes of the input whose length stays open, with their names.
-        card: goes into the metadata.
-        path: the file.
-        opset: version of the operator set.
-        half_weights: store the weights as fp16.
-
-    Returns:
-        Which exporter wrote it, and the operator set.
+    Attributes:
+        writer: which exporter made it, and the operator set.
+        model: the ``onnx.ModelProto``; quantisation replaces it.
 
     Raises:
         ValueError: the onnx package is missing, no such operator set, too many weights for one file.
     """
+
+    def __init__(self, graph: ExportGraph, opset: int = 17, half_weights: bool = False) -> None:
+        onnx = _onnx()
+        if opset not in _OPSETS:
+            raise ValueError(f"opset {opset} is not supported; choose {_OPSETS[0]} to {_OPSETS[-1]}")
+        num_bytes = sum(weight.numel() * weight.element_size() for weight in graph.state_dict().values())
+        if num_bytes > _FILE_LIMIT:
+            raise ValueError(
+                f"the network has {num_bytes / 2**30:.1f} GB of weights and an ONNX file holds 2 GB; "
+                "export to .pt2 or .safetensors"
+            )
+        self.model, exporter = _captured(graph, opset, onnx)
+        if half_weights:
+            _halve(self.model)
+        self.writer = f"ONNX ({exporter} exporter, opset {self.model.opset_import[0].version})"
+
+    def save(self, path: Path, card: Card) -> None:
+        """Write the file with the card in its metadata."""
+        onnx = _onnx()
+        onnx.helper.set_model_props(self.model, {KEY: card.to_json()})
+        self.model.doc_string = describe(card)
+        self.model.producer_name = KEY
+        onnx.save(self.model, path)
+
+    def open(self, path: Path) -> Model:
+        """The file as a model, run by ONNX Runtime."""
+        return load_onnx(path, "cpu")
+
+
+def _onnx() -> Any:
     try:
         import onnx
+        import onnx.helper
     except ImportError:
         raise ValueError(
             "ONNX export needs the onnx package; install: pip install 'facescale[export]'"
         ) from None
-    if opset not in _OPSETS:
-        raise ValueError(f"opset {opset} is not supported; choose {_OPSETS[0]} to {_OPSETS[-1]}")
-    num_bytes = sum(weight.numel() * weight.element_size() for weight in graph.state_dict().values())
-    if num_bytes > _FILE_LIMIT:
-        raise ValueError(
-            f"the network has {num_bytes / 2**30:.1f} GB of weights and an ONNX file holds 2 GB; "
-            "export to .pt2 or .safetensors"
-        )
+    return onnx
+
+
+def _captured(graph: ExportGraph, opset: int, onnx: Any) -> tuple[Any, str]:
+    """The model, and the name of the exporter that captured it."""
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # of exporter internals; the written file is compared
+        names: dict[str, Any] = {"input_names": ["images"], "output_names": ["embedding"]}
         try:
             # It takes 1 second where its successor takes 10, but torch will remove it.
-            exporter = "tracing"
-            torch.onnx.export(
-                graph,
-                (example,),
-                path,
-                dynamo=False,
-                opset_version=opset,
-                input_names=["images"],
-                output_names=["embedding"],
-                dynamic_axes={"images": dict(free_axes), "embedding": {0: "batch"}},
-            )
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / "model.onnx"
+                torch.onnx.export(
+                    graph,
+                    (graph.example(),),
+                    path,
+                    dynamo=False,
+                    opset_version=opset,
+                    dynamic_axes={"images": graph.free_axes, "embedding": {0: "batch"}},
+                    **names,
+                )
+                return onnx.load(path), "tracing"
         except Exception:
-            exporter = "dynamo"
-            torch.onnx.export(
+            program = torch.onnx.export(
                 graph,
-                (example,),
-                path,
+                (graph.example(),),
                 dynamo=True,
                 opset_version=max(opset, 18),  # the lowest that it writes
-                input_names=["images"],
-                output_names=["embedding"],
-                dynamic_shapes=(dict(free_axes),),
-                external_data=False,
+                dynamic_shapes=(graph.free_axes,),
                 verbose=False,
+                **names,
             )
-    model = onnx.load(path)
-    if half_weights:
-        _halve(model)
-    onnx.helper.set_model_props(model, {KEY: card.to_json()})
-    model.doc_string = describe(card)
-    model.producer_name = KEY
-    onnx.save(model, path)
-    return f"ONNX ({exporter} exporter, opset {model.opset_import[0].version})"
+            assert program is not None
+            return program.model_proto, "dynamo"
 
 
 def describe(card: Card) -> str:

@@ -11,6 +11,7 @@ from facescale.data.images import Images, ReaderImages
 from facescale.data.loading.decode import decode_into
 from facescale.data.synthetic.faces import SyntheticFaces
 from facescale.evaluate.protocols.open import open_verification
+from facescale.export.graph import same_faces
 from facescale.inference.model import Model
 from facescale.run import RunDir
 
@@ -66,14 +67,15 @@ def compare(network: Model, other: Model, faces: Pixels) -> tuple[float, float]:
     """Largest relative difference and smallest cosine between two models' embeddings of the same faces.
 
     In batches of 1 and 5; raw embeddings if both provide them. The relative difference is the largest
-    difference of two numbers over the largest number.
+    difference of two numbers over the largest number. The faces have the size that ``other`` takes.
     """
     differences, cosines, start = [], [], 0
     for size in _BATCHES:
         batch = faces[start : start + size]
         start += size
         embed = Model.embed if other.encoder.unit_output else Model.embed_raw
-        a, b = (embed(model, batch).astype(np.float64) for model in (network, other))
+        b = embed(other, batch).astype(np.float64)
+        a = embed(network, same_faces(batch, network.contract.size)).astype(np.float64)
         differences.append(np.abs(a - b).max() / np.abs(a).max())
         cosines.append(((a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)).min())
     return float(np.max(differences)), float(np.min(cosines))

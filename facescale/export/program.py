@@ -1,70 +1,95 @@
-"""Write a network as a torch.export program, and run one."""
+"""Write a network as a torch.export program or as compiled code, and run them."""
 
-from collections.abc import Mapping
+import tempfile
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from facescale.export.resize import area_resize
+from facescale.export.graph import ExportGraph
+from facescale.inference.model import Model
 from facescale.model_card import KEY, Card, Graph
-from facescale.ops import embed_views, fuse_views
+
+_CARD = f"{KEY}.json"
 
 
-class ExportGraph(nn.Module):
-    """The network with the pre- and postprocessing that the card assigns to the graph."""
+class Program:
+    """``graph`` as a torch.export program with any batch size."""
 
-    def __init__(self, network: nn.Module, card: Card) -> None:
-        super().__init__()
-        self.network = network
-        self._contract = card.contract
-        self._graph = card.graph or Graph()
+    writer = "torch.export"
 
-    @property
-    def _resizes(self) -> bool:
-        return self._graph.uint8_input and self._contract.resize == "area"
+    def __init__(self, graph: ExportGraph) -> None:
+        self._embedding_size = int(graph.network.embedding_size)  # type: ignore[arg-type]
+        self._program = _captured(graph)
 
-    @property
-    def free_axes(self) -> dict[int, str]:
-        """Axes of the input whose length the graph leaves open, with their names."""
-        return {0: "batch"} | ({1: "height", 2: "width"} if self._resizes else {})
+    def save(self, path: Path, card: Card) -> None:
+        """Write the file, the card as an extra file in it."""
+        torch.export.save(self._program, path, extra_files={_CARD: card.to_json()})
 
-    def example(self) -> Tensor:
-        """A batch of two blank inputs."""
-        size = self._contract.size
-        images = torch.zeros(2, size, size, 3, dtype=torch.uint8)
-        if self._resizes:  # equal sides would be taken for one and the same length
-            images = torch.zeros(2, size + 2, size + 1, 3, dtype=torch.uint8)
-        return images if self._graph.uint8_input else self._contract.normalise(images).contiguous()
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Embed a batch."""
-        if self._resizes:
-            images = area_resize(images, self._contract.size)
-        x = self._contract.normalise(images) if self._graph.uint8_input else images
-        if not self._graph.unit_output:
-            return self.network(x)  # type: ignore[no-any-return]
-        return F.normalize(fuse_views(embed_views(self.network, x, self._contract.flip, axis=-1)))
+    def open(self, path: Path) -> Model:
+        """The file as a model."""
+        encoder = ProgramEncoder(path, self._embedding_size)
+        return Model(encoder, encoder.card)
 
 
-def write_program(graph: ExportGraph, free_axes: Mapping[int, str], card: Card, path: Path) -> str:
-    """Write the graph as a torch.export program; returns the name of what wrote it."""
-    axes = dict.fromkeys(free_axes, torch.export.Dim.DYNAMIC)
+class CompiledPackage:
+    """``graph`` compiled for this kind of CPU by AOTInductor, with any batch size.
+
+    The file holds machine code: load it with ``torch._inductor.aoti_load_package`` only where you trust it.
+    `facescale.load` does not.
+
+    Raises:
+        ValueError: there is no C++ compiler, or the compiler cannot translate the network.
+    """
+
+    writer = "AOTInductor"
+
+    def __init__(self, graph: ExportGraph) -> None:
+        self._embedding_size = int(graph.network.embedding_size)  # type: ignore[arg-type]
+        program = _captured(graph)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.pt2"
+            try:
+                torch._inductor.aoti_compile_and_package(program, package_path=str(path))
+            except Exception as error:  # the compiler's exceptions have no common base class
+                raise ValueError(
+                    f"AOTInductor cannot compile this network here ({str(error).splitlines()[0]}); "
+                    "it needs a C++ compiler: install g++, or export to .pt2 or .onnx"
+                ) from None
+            self._package = path.read_bytes()
+
+    def save(self, path: Path, card: Card) -> None:
+        """Write the file, the card as an extra file in it."""
+        path.write_bytes(self._package)
+        with zipfile.ZipFile(path, "a") as archive:
+            root = archive.namelist()[0].partition("/")[0]
+            archive.writestr(f"{root}/extra/{_CARD}", card.to_json())
+
+    def open(self, path: Path) -> Model:
+        """The file as a model."""
+        with zipfile.ZipFile(path) as archive:
+            name = next(one for one in archive.namelist() if one.endswith(f"/extra/{_CARD}"))
+            card = Card.from_json(archive.read(name).decode())
+        run = torch._inductor.aoti_load_package(str(path))
+        return Model(GraphEncoder(run, card, self._embedding_size), card)
+
+
+def _captured(graph: ExportGraph) -> torch.export.ExportedProgram:
+    axes = dict.fromkeys(graph.free_axes, torch.export.Dim.DYNAMIC)
     with torch.no_grad():
-        program = torch.export.export(graph, (graph.example(),), dynamic_shapes=(axes,))
-    torch.export.save(program, path, extra_files={f"{KEY}.json": card.to_json()})
-    return "torch.export"
+        return torch.export.export(graph, (graph.example(),), dynamic_shapes=(axes,))
 
 
-class ProgramEncoder:
-    """An exported torch.export program as an encoder."""
+class GraphEncoder:
+    """An exported graph of torch as an encoder."""
 
-    def __init__(self, path: Path, embedding_size: int) -> None:
-        extra = {f"{KEY}.json": ""}
-        self._program = torch.export.load(path, extra_files=extra).module()
-        self.card = Card.from_json(extra[f"{KEY}.json"])
-        self._graph = self.card.graph or Graph()
+    def __init__(self, run: Callable[[Tensor], Any], card: Card, embedding_size: int) -> None:
+        self._run = run
+        self.card = card
+        self._graph = card.graph or Graph()
         self.unit_output = self._graph.unit_output
         self.embedding_size = embedding_size
 
@@ -72,4 +97,13 @@ class ProgramEncoder:
     def __call__(self, images_BHW3: Tensor) -> Tensor:
         """Embed a batch."""
         x = images_BHW3 if self._graph.uint8_input else self.card.contract.normalise(images_BHW3)
-        return self._program(x)  # type: ignore[no-any-return]
+        return self._run(x.contiguous())  # type: ignore[no-any-return]
+
+
+class ProgramEncoder(GraphEncoder):
+    """A file of a torch.export program as an encoder."""
+
+    def __init__(self, path: Path, embedding_size: int) -> None:
+        extra = {_CARD: ""}
+        program = torch.export.load(path, extra_files=extra).module()
+        super().__init__(program, Card.from_json(extra[_CARD]), embedding_size)

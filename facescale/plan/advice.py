@@ -9,7 +9,7 @@ import torch
 from facescale import margins
 from facescale.backbones.profile import describe
 from facescale.config import Config, HeadConfig
-from facescale.data import open_reader
+from facescale.data import open_training_data
 from facescale.distributed import Dist
 from facescale.heads import Bytes
 from facescale.plan.memory import BackboneBytes, backbone_bytes, skeleton_of
@@ -205,7 +205,7 @@ def advice_for(
     Raises:
         ValueError: data or config cannot be used.
     """
-    reader = counts or open_reader(config.data.train, min_images=config.data.min_images)
+    reader = counts or open_training_data(config.data)
     plan = make_plan(config, Dist(0, processes, device), reader)
     backbone = backbone_bytes(config, plan)
     found = compare(config, plan, backbone, memory)

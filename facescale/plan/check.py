@@ -23,7 +23,7 @@ from facescale.config import (
 )
 from facescale.config.hints import hint, known_name
 from facescale.config.mistakes import Key, Mistake, dotted
-from facescale.config.no_effect import unread_by_head, unread_optim, unread_twin
+from facescale.config.no_effect import unread_by_head, unread_data, unread_optim, unread_twin
 from facescale.distributed import Dist
 from facescale.guard.limits import CONFIG_MISTAKES
 from facescale.heads import ClassHead
@@ -74,6 +74,7 @@ def component_mistakes(tree: Tree) -> list[Mistake]:
         *_mistakes(backbone, partial(skeleton, backbone.name)),
         *of_margin,
         *_mistakes(head, make_head),
+        *unread_data(_table(tree.get("data"))),
         *unread_optim(optim, head.options),
         *unread_by_head(optim, head.options),
     ]

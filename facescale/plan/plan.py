@@ -2,13 +2,16 @@
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
+import numpy as np
 import torch
 
 from facescale import heads
-from facescale.config import Config, duration_steps
+from facescale.config import Config, DataConfig, duration_steps
+from facescale.data.readers.base import Reader, image_sources
 from facescale.data.sampling.base import num_items
+from facescale.data.sampling.draws import drawn_per_epoch
 from facescale.distributed import Dist
 from facescale.plan.check import check_components
 
@@ -108,7 +111,8 @@ def make_plan(config: Config, dist: Dist, reader: Counted) -> Plan:
     train = config.train
     part_batch = check_batch(train.batch_size, dist.world_size, train.accumulate)
     needs = getattr(heads.HEADS[config.head.name], "needs", heads.Needs())
-    steps_per_epoch = num_items(len(reader), needs.identity_pairs) // train.batch_size
+    drawn = _drawn(config.data, reader, part_batch)
+    steps_per_epoch = num_items(drawn, needs.identity_pairs) // train.batch_size
     if steps_per_epoch == 0:
         raise ValueError(
             f"train.batch_size = {train.batch_size} is larger than the data set ({len(reader)} images); "
@@ -136,6 +140,25 @@ def make_plan(config: Config, dist: Dist, reader: Counted) -> Plan:
         precision=pick_precision(train.precision, dist.device),
         device=str(dist.device),
     )
+
+
+def _drawn(data: DataConfig, reader: Counted, part_batch: int) -> int:
+    """Images drawn in an epoch.
+
+    Raises:
+        ValueError: parts of a batch that groups of an identity do not fill; weights that do not fit.
+    """
+    group, counts_S = data.images_per_identity, np.array([len(reader)])
+    if data.sampling == "pxk" and part_batch % group:
+        raise ValueError(
+            f"each process computes parts of {part_batch} images, which data.images_per_identity = {group}"
+            " does not divide; choose another batch size or number of images"
+        )
+    if data.weights:
+        known = hasattr(reader, "ids")  # else the sources count as equally large
+        even = np.full(len(data.weights), len(reader) // len(data.weights))
+        counts_S = np.bincount(image_sources(cast(Reader, reader))) if known else even
+    return drawn_per_epoch(len(reader), data.sampling, group, counts_S, data.weights)
 
 
 def check_batch(batch_size: int, world_size: int, accumulate: int) -> int:

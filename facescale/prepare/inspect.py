@@ -19,6 +19,7 @@ from facescale.data.sampling.counter_rng import ORDER, permuted
 
 SAMPLE = 20_000
 _CHUNK = 64
+_SIZES_SHOWN = 5
 _LISTED = 100  # bad or repeated images that are named; all are counted
 _EDGES = (1, 2, 3, 5, 10, 20, 50, 100, 200, 500)  # lower ends of the bins of images per identity
 
@@ -87,7 +88,7 @@ class DataReport:
         for interval, count in self.histogram.items():
             yield f"  {interval:>9}  {count:>9,}  {'#' * round(40 * count / widest)}"
         yield f"read                 {self.images_read:,} images, {self.bytes_per_image:,.0f} bytes each"
-        yield f"sizes                {', '.join(f'{size} ({count:,})' for size, count in self.sizes.items())}"
+        yield f"sizes                {_sizes_text(self.sizes)}"
         yield f"mean of R, G, B      {', '.join(f'{value:.1f}' for value in self.channel_mean)}"
         yield f"deviation            {', '.join(f'{value:.1f}' for value in self.channel_std)}"
         yield f"unreadable           {self.num_bad:,}"
@@ -99,6 +100,17 @@ class DataReport:
         yield f"repeated images      {self.num_repeated:,} within an identity, {self.num_conflicts:,} across"
         yield from (f"  {a} = {b}" for a, b in self.conflicts)
         yield from (f"! {hint}" for hint in self.hints)
+
+
+def _sizes_text(sizes: dict[str, int]) -> str:
+    """The most frequent sizes, and the range of the others."""
+    shown = [f"{size} ({count:,})" for size, count in list(sizes.items())[:_SIZES_SHOWN]]
+    others = list(sizes)[_SIZES_SHOWN:]
+    if others:
+        widths, heights = zip(*(map(int, size.split("x")) for size in others), strict=True)
+        ranges = f"{min(widths)} to {max(widths)} wide, {min(heights)} to {max(heights)} high"
+        shown.append(f"{len(others):,} others, {ranges}")
+    return ", ".join(shown)
 
 
 @dataclass(frozen=True)

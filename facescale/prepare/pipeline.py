@@ -14,7 +14,8 @@ from multiprocessing import get_context, parent_process
 from pathlib import Path
 from threading import Thread
 
-from facescale.prepare.convert_data import FORMS, convert_data
+from facescale.data.writers import WRITERS
+from facescale.prepare.convert_data import convert_data
 from facescale.prepare.crops import CropReader
 from facescale.prepare.examine import FaceSource, Finding, Settings, examine, open_face_source
 from facescale.prepare.journal import Journal
@@ -42,7 +43,7 @@ class Options:
         min_images: drop identities with fewer crops.
         model: run folder or weights file whose embeddings find near-duplicates; None looks for none.
         near: cosine from which two crops of an identity are near-duplicates.
-        form: key of `facescale.prepare.convert_data.FORMS`.
+        form: key of `facescale.data.writers.WRITERS`.
         workers: processes that examine photos; 1 examines them in this process.
 
     Raises:
@@ -61,7 +62,7 @@ class Options:
     workers: int = 1
 
     def __post_init__(self) -> None:
-        lookup("form", FORMS, self.form)
+        lookup("form", WRITERS, self.form)
         if self.workers < 1 or self.min_images < 1:
             name, value = ("workers", self.workers) if self.workers < 1 else ("min_images", self.min_images)
             raise ValueError(f"{name} = {value} must be at least 1")

@@ -25,10 +25,14 @@ def demo(
     """Train (or continue) the demo run, measure it, write its report and an ONNX file.
 
     Returns:
-        The training's result; the report and the export, or None when the training was stopped early.
+        The training's result; the report and the export, or None when the training was stopped early
+        and on all processes but the main one.
     """
     result = train(demo_config(settings), run_path, dist, on_log)
     if not result.finished:
         return result, None, None
-    _, report = evaluate(run_path, [], None, pictures=True, batch_size=128, device=str(dist.device))
+    device = str(dist.device)
+    _, report = evaluate(run_path, [], None, pictures=True, batch_size=128, device=device, dist=dist)
+    if not dist.is_main:
+        return result, None, None
     return result, report, export(run_path, result.run.exports / "model.onnx")

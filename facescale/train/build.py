@@ -1,5 +1,7 @@
 """Build the networks of a training from its config."""
 
+import inspect
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,12 @@ from facescale.plan import Plan
 from facescale.plan.components import build_head
 from facescale.train.task import RecognitionTask
 from facescale.train.twin import Twin
+
+# Each process has batch statistics of its own; torch 2.13 has another name for that and warns of the old one
+_NAMES = inspect.signature(DistributedDataParallel).parameters
+_OWN_STATISTICS: dict[str, Any] = {
+    "forward_sync_buffers" if "forward_sync_buffers" in _NAMES else "broadcast_buffers": False
+}
 
 
 def build_task(config: Config, plan: Plan, dist: Dist, centres: Path) -> RecognitionTask:
@@ -81,4 +89,6 @@ def _for_training(backbone: nn.Module, compiled: bool, dist: Dist) -> nn.Module:
     net: nn.Module = torch.compile(backbone) if compiled else backbone  # type: ignore[assignment]
     if dist.world_size == 1:
         return net
-    return DistributedDataParallel(net, broadcast_buffers=False, gradient_as_bucket_view=True)
+    # Of a kernel with one channel, two ways to write the same layout; DDP takes them for different ones
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+    return DistributedDataParallel(net, gradient_as_bucket_view=True, **_OWN_STATISTICS)

@@ -98,10 +98,13 @@ def train(
             task.begin_step(state.step / plan.total_steps, strength, loss_scale=scaler.get_scale())
 
             # ---- Forward and backward, one part of the batch after the other ------------------------------
+            dist.note("forward and backward", state.step)
             outputs = []
-            for part in batch.split(plan.part_batch):
-                output = task(part)
-                scaler.scale(output.loss / config.train.accumulate).backward()
+            parts = list(batch.split(plan.part_batch))
+            for number, part in enumerate(parts, start=1):
+                with task.gradients_exchanged(number == len(parts)):
+                    output = task(part)
+                    scaler.scale(output.loss / config.train.accumulate).backward()
                 outputs.append(output.detach())
             output = StepOutput.mean(outputs)
             scaler.unscale_(optimizer)
@@ -127,6 +130,8 @@ def train(
             optimizer.zero_grad(set_to_none=True)
             state.count_step(bad)
             done = state.step == plan.total_steps
+            if state.step == session.first_step + 1:
+                dist.shorten_timeout()
 
             # ---- Log (its figures wait for the device) ----------------------------------------------------
             meter.add(None if bad else output.loss, config.train.batch_size, waited)
@@ -158,6 +163,7 @@ def train(
                     save(session)
                     if evaluating:
                         evaluate(session)
+            dist.note("waiting for its batch", state.step)
             if stopping:  # an evaluation that is due now is made up for by the next sitting
                 break
         session.saver.finish()

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from functools import partial
 
+from facescale.distributed.agreement import compare_ranks, weights_checksum
 from facescale.evaluate.embedding import Extraction
 from facescale.evaluate.records import MeasuredModel, Record, write_record
 from facescale.inference.model import weights_fingerprint
@@ -59,6 +60,8 @@ def save(session: Session, figures: Mapping[str, float] | None = None) -> None:
         NoSpaceError: the disk is full.
     """
     task, state = session.task, session.state
+    weights = weights_checksum(task.backbone) if session.dist.world_size > 1 else 0
+    compare_ranks(session.dist, {"the step": state.step, "the weights of the backbone": weights})
     tensors = {
         "task": task.state(),
         "optimizer": session.optimizer.state_dict(),

@@ -26,6 +26,7 @@ _FREE = (
     "train.duration",
     "train.log_every",
     "train.max_bad_steps",
+    "distributed.",
 )
 _NOT_A_SIGN = {".log", ".out", ".err", ".toml"}  # suffixes that users and launchers put into a new run folder
 _OTHER_DATA = "continue with the data as it was, or start another run with --set train.init="

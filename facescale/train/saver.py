@@ -153,6 +153,7 @@ class Saver:
 
     def _agree(self, pending: _Pending) -> None:
         """Raise on all processes if one of them failed, and leave nothing behind."""
+        self._dist.barrier()  # patient: one process may write for longer than a collective waits
         failed = self._dist.any(pending.error is not None)
         if not failed:
             return

@@ -11,15 +11,17 @@ import torch
 from safetensors import SafetensorError
 
 from facescale.checksums import Checksums
-from facescale.config import Config
-from facescale.data import open_reader
+from facescale.config import Config, flat_values
+from facescale.data import open_training_data
 from facescale.data.digest import DataDigest, digest_of
 from facescale.data.loading.batch import Batch
 from facescale.data.loading.train_loader import TrainLoader
 from facescale.data.notes import data_notes
-from facescale.data.readers.base import Reader, passed_over
+from facescale.data.readers.base import Reader, image_sources, passed_over
+from facescale.data.sampling.draws import make_draws
 from facescale.data.sampling.multiview import make_sampler
-from facescale.distributed import Dist
+from facescale.distributed import Dist, compare_ranks
+from facescale.distributed.agreement import source_digest
 from facescale.evaluate import Evaluator
 from facescale.evaluate.protocols.open import open_protocol
 from facescale.plan import Plan, make_plan
@@ -38,6 +40,9 @@ from facescale.train.task import RecognitionTask
 
 # First factor of the loss in fp16 (from torch's own, 64 times that, most trainings lose six steps).
 _LOSS_SCALE = 1024.0
+
+# Keys that may differ between the processes of a training; the images themselves are compared.
+_OF_HOST = ("data.train", "data.workers")
 
 
 @dataclass(frozen=True)
@@ -107,10 +112,13 @@ def open_session(
     Raises:
         ValueError: config, data and run folder do not fit.
     """
-    reader = open_reader(config.data.train, min_images=config.data.min_images)
+    _same_program(config, dist)
+    reader = open_training_data(config.data)
     plan = make_plan(config, dist, reader)
     check_folder(RunDir(run_path))
     digest = digest_of(reader)
+    counts = {"the number of identities": reader.num_ids, "the number of images": len(reader)}
+    compare_ranks(dist, {**counts, "the digest of the images": digest.text})
     with ExitStack() as undo:  # a training that cannot begin does not keep others out
         owner = undo.enter_context(closing(Owner(RunDir(run_path), dist)))
         lengthened = changed_length(RunDir(run_path), config, plan)
@@ -165,6 +173,16 @@ def open_session(
         )
 
 
+def _same_program(config: Config, dist: Dist) -> None:
+    """Refuse processes with another config or code; where the data lie may differ between hosts.
+
+    Raises:
+        ValueError: which process differs, in what.
+    """
+    values = {key: value for key, value in flat_values(config).items() if key not in _OF_HOST}
+    compare_ranks(dist, {**values, "torch": torch.__version__, "facescale's code": source_digest()})
+
+
 def _restore(
     task: RecognitionTask,
     optimizer: torch.optim.Optimizer,
@@ -199,6 +217,14 @@ def make_loader(
         keys=needs.key_views,
         identity_pairs=needs.identity_pairs,
         released=needs.released_order,
+        draws=make_draws(
+            reader.ids,
+            config.train.seed,
+            sampling=config.data.sampling,
+            group=config.data.images_per_identity,
+            source_N=image_sources(reader),
+            weights=config.data.weights,
+        ),
     )
     return TrainLoader(
         reader,

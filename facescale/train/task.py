@@ -1,7 +1,7 @@
 """Backbone, head and the networks that follow them: turns a batch into a loss, images into embeddings."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,16 +9,17 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from facescale.data.loading.augment import Augment
 from facescale.data.loading.batch import Batch
 from facescale.distributed import Dist
 from facescale.evaluate.figures import Result
-from facescale.evaluate.verification import VerificationResult
+from facescale.evaluate.thresholds import thresholds_of
 from facescale.heads import ClassHead
 from facescale.inference.torch_encoder import TorchEncoder
 from facescale.inference.weights import read_card, save_model
-from facescale.model_card import Card, Threshold
+from facescale.model_card import Card
 from facescale.ops import autocast, unit
 from facescale.train.tensors import copied
 from facescale.train.twin import Twin
@@ -146,6 +147,13 @@ class RecognitionTask(nn.Module):
         spread = unit(q_VBD[0].detach()).mean(dim=0).square().sum()
         return StepOutput(out.loss, {**out.stats, "spread": spread})
 
+    def gradients_exchanged(self, exchanged: bool) -> AbstractContextManager[None]:
+        """Inside: whether processes average gradients; they must after the last part of a batch only."""
+        net = self._net[0]
+        if exchanged or not isinstance(net, DistributedDataParallel):
+            return nullcontext()
+        return net.no_sync()
+
     def _augmented(self, batch: Batch) -> Tensor:
         """Normalised images (V, B, 3, H, W) on the device."""
         device = self._dist.device
@@ -190,9 +198,9 @@ class RecognitionTask(nn.Module):
 
     def keep_thresholds(self, results: Sequence[Result]) -> None:
         """Keep the thresholds of an evaluation (of its first pair protocol), to be saved with the weights."""
-        of_pairs = next((one for one in results if isinstance(one, VerificationResult)), None)
-        if of_pairs:
-            self.card = replace(self.card, thresholds=_thresholds(of_pairs))
+        thresholds = thresholds_of(results)
+        if thresholds is not None:
+            self.card = replace(self.card, thresholds=thresholds)
 
     # ---- state --------------------------------------------------------------------------------------------
 
@@ -230,12 +238,3 @@ def _embed_views(net: nn.Module, x_VBCHW: Tensor) -> Tensor:
     """Embeddings (V, B, D), all views in one pass (batch norm sees them together)."""
     num_views, num_images = x_VBCHW.shape[:2]
     return net(x_VBCHW.flatten(0, 1)).view(num_views, num_images, -1)  # type: ignore[no-any-return]
-
-
-def _thresholds(result: VerificationResult) -> dict[float, Threshold]:
-    """Those that the protocol has enough pairs for, by false-accept rate."""
-    return {
-        point.far: Threshold(point.threshold, point.threshold_low, point.threshold_high, result.name)
-        for point in result.points
-        if point.usable
-    }

@@ -13,6 +13,7 @@ from facescale.data.readers.combine import ConcatReader, SubsetReader, with_min_
 from facescale.data.readers.folder import FolderReader
 from facescale.data.readers.recordio import RecordReader
 from facescale.data.writers.recordio import write_records
+from facescale.prepare.convert_data import convert_data
 
 
 def test_a_path_tells_its_kind(make_folder, make_reader, tmp_path):
@@ -29,19 +30,25 @@ def test_a_path_tells_its_kind(make_folder, make_reader, tmp_path):
         assert isinstance(open_reader(spec), RecordReader)
 
 
-def example(scheme: str, folder: Path, records: Path) -> str:
+def example(scheme: str, folder: Path) -> str:
     """A spec for every scheme: a new reader needs an entry here to be tested."""
-    return {
-        "folder": f"folder:{folder}",
-        "rec": f"rec:{records}/train.rec",
-        "synthetic": "synthetic:ids=3,images=2",
+    if scheme in ("folder", "synthetic"):
+        return f"folder:{folder}" if scheme == "folder" else "synthetic:ids=3,images=2"
+    form, what = {
+        "rec": ("recordio", "/train.rec"),
+        "lmdb": ("lmdb", ""),
+        "shards": ("shards", "/train-{000000..000000}.tar"),
+        "parquet": ("parquet", "/train-00000.parquet"),
+        "list": ("list", "/train.lst"),
+        "webface": ("webface", "?roots=0-2"),
     }[scheme]
+    packed = convert_data(open_reader(folder), folder.parent / "packed", form=form).folder
+    return f"{scheme}:{packed}{what}"
 
 
 @pytest.mark.parametrize("scheme", READERS)
-def test_every_reader_obeys_the_protocol(scheme: str, make_folder, make_reader, tmp_path):
-    write_records(make_reader([0, 0, 1, 2, 2, 2]), tmp_path / "rec")
-    reader = open_reader(example(scheme, make_folder(), tmp_path / "rec"))
+def test_every_reader_obeys_the_protocol(scheme: str, make_folder):
+    reader = open_reader(example(scheme, make_folder()))
     assert isinstance(reader, Reader)
     assert len(reader) == 6
     assert reader.num_ids == 3
@@ -119,7 +126,7 @@ def test_a_subset_names_identities_by_number_where_the_source_has_no_names(make_
             "synthetik:ids=3",
             r"unknown data scheme 'synthetik' \(did you mean 'synthetic'\?\); choose one of: folder, rec",
         ),
-        ("s3:bucket", "unknown data scheme 's3'; choose one of: folder, rec, synthetic"),
+        ("s3:bucket", "unknown data scheme 's3'; choose one of: folder, rec, lmdb, shards"),
         ([], "no training data given; name a folder"),
     ],
 )

@@ -5,12 +5,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
 from facescale.config import load_config
+from facescale.data import open_reader
 from facescale.distributed import Dist
 from facescale.run import RunDir
+from facescale.train import milestones, session
 from facescale.train import train as train_here
 from tests.dist.spawn import run_processes
 from tests.same_run import differences
@@ -58,3 +61,51 @@ def _train_twice(dist: Dist, folder: str) -> None:
 def test_two_processes_go_on_where_two_stopped(tmp_path: Path) -> None:
     run_processes(2, _train_twice, str(tmp_path))
     assert differences(tmp_path / "whole", tmp_path / "cut") == []
+
+
+def _differ(dist: Dist, folder: str) -> None:
+    cases = [
+        ("optim.lr=0.5", r"differs from rank 0 on host \S+ in optim.lr \(0.5, not 0.1\); start all processes with"),
+        ("data.train=synthetic:ids=14,images=8,size=56", r"in the number of identities \(14, not 12\), the number of images"),
+    ]
+    for setting, message in cases:
+        config = load_config(None, [*TINY, *([setting] if dist.rank == 1 else [])])
+        with pytest.raises(ValueError, match=rf"rank 1 on host .*{message}"):
+            train_here(config, Path(folder, "run"), dist)
+    assert not Path(folder, "run").exists()
+    if dist.rank == 1:
+        patch = pytest.MonkeyPatch()
+        patch.setattr(session, "source_digest", lambda: "another")
+    with pytest.raises(ValueError, match="in facescale's code"):
+        train_here(load_config(None, TINY), Path(folder, "run"), dist)
+
+
+def test_processes_with_another_config_or_code_are_refused(tmp_path: Path) -> None:
+    run_processes(2, _differ, str(tmp_path))
+
+
+def _other_data(dist: Dist, folder: str) -> None:
+    path = Path(folder, "run")
+    if dist.rank == 1:
+        patch = pytest.MonkeyPatch()  # the same path leads elsewhere on this host
+        other = "synthetic:ids=12,images=8,size=56,seed=5"
+        patch.setattr(session, "open_reader", lambda *_, **__: open_reader(other))
+    with pytest.raises(ValueError, match=r"rank 1 .* differs from rank 0 .* in the digest of the images"):
+        train_here(load_config(None, TINY), path, dist)
+
+
+def test_processes_with_other_images_are_refused(tmp_path: Path) -> None:
+    run_processes(2, _other_data, str(tmp_path))
+
+
+def _weights_part(dist: Dist, folder: str) -> None:
+    checksum = milestones.weights_checksum
+    patch = pytest.MonkeyPatch()
+    patch.setattr(milestones, "weights_checksum", lambda net: checksum(net) + dist.rank)
+    with pytest.raises(ValueError, match="rank 1 .* differs from rank 0 .* in the weights of the backbone"):
+        train_here(load_config(None, TINY), Path(folder, "run"), dist)
+    assert RunDir(Path(folder, "run")).steps() == []
+
+
+def test_weights_that_part_are_noticed_at_a_checkpoint(tmp_path: Path) -> None:
+    run_processes(2, _weights_part, str(tmp_path))

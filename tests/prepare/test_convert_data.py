@@ -8,11 +8,14 @@ import pytest
 
 from facescale.data import open_reader
 from facescale.data.loading.decode import decode
+from facescale.data.readers.base import people_of
+from facescale.data.readers.info_file import data_info
+from facescale.data.writers import WRITERS
 from facescale.files import one_line
-from facescale.prepare.convert_data import FORMS, convert_data
+from facescale.prepare.convert_data import convert_data
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", WRITERS)
 def test_every_form_gives_back_the_same_images_under_the_same_labels(make_folder, tmp_path, form: str):
     source = open_reader(make_folder())
     report = convert_data(source, tmp_path / "out" / "set", form=form)
@@ -25,7 +28,49 @@ def test_every_form_gives_back_the_same_images_under_the_same_labels(make_folder
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["set"]
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("back", WRITERS)
+@pytest.mark.parametrize("form", WRITERS)
+def test_images_licence_and_source_make_every_way_there_and_back(make_folder, tmp_path, form: str, back: str):
+    source = open_reader(make_folder())
+    info = {"licence": "CC-BY-4.0", "source": "drawn, Zoë"}
+    first = open_reader(convert_data(source, tmp_path / "first", form=form, info=info).folder)
+    second = open_reader(convert_data(first, tmp_path / "second", form=back).folder)
+    assert [second[i] for i in range(6)] == [source[i] for i in range(6)]
+    assert data_info(second) == info
+    labels = json.loads((tmp_path / "second" / "labels.json").read_text())
+    assert list(labels.values()) == ["ann", "bob", "cy"]
+
+
+def test_joined_sources_keep_what_each_tells_of_itself(make_folder, tmp_path):
+    source = open_reader(make_folder())
+    for name in "ab":
+        convert_data(source, tmp_path / name, form="lmdb", info={"licence": name.upper()})
+    a, b = tmp_path / "a", tmp_path / "b"
+    joined = open_reader([a, b], min_images=2)
+    assert data_info(joined) == {"licence": f"{a}: A; {b}: B"}
+    assert joined.num_ids == 4 and joined[9] == (source[4][0], 3)
+    packed = convert_data(joined, tmp_path / "packed", form="shards").folder
+    names = [f"{a}/ann", f"{a}/bob", f"{b}/ann", f"{b}/bob"]
+    assert list(people_of(open_reader(packed)).names) == names
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("[]", "is not a JSON table of texts; correct it, or remove it"),
+        ('{"licence": 3}', "is not a JSON table of texts; correct it, or remove it"),
+        ("{", "cannot read the facts"),
+        ("{}" + " " * (1 << 20), "has 1,048,578 bytes, and 1,048,576 are the most"),
+    ],
+)
+def test_a_damaged_table_of_facts_is_named(make_folder, text: str, sentence: str):
+    folder = make_folder()
+    (folder / "dataset.json").write_text(text)
+    with pytest.raises(ValueError, match=sentence):
+        data_info(open_reader(folder))
+
+
+@pytest.mark.parametrize("form", WRITERS)
 def test_raw_pixels_become_images(make_reader, make_picture, tmp_path, form: str):
     source = make_reader([0, 0])
     source.images = [make_picture(0), make_picture(1)]
@@ -33,7 +78,7 @@ def test_raw_pixels_become_images(make_reader, make_picture, tmp_path, form: str
     assert all(np.abs(decode(converted[i][0]).astype(int) - make_picture(i)).mean() < 2 for i in range(2))
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", WRITERS)
 def test_unreadable_images_are_left_out_and_named(make_reader, tmp_path, form: str):
     report = convert_data(make_reader([0, 0, 1], bad=frozenset({1})), tmp_path / "out", form=form)
     assert report.num_images == 2
@@ -61,8 +106,8 @@ def test_names_of_a_source_cannot_lead_outside(make_reader, tmp_path):
 
 
 def test_an_unknown_form_is_refused(make_reader, tmp_path):
-    with pytest.raises(ValueError, match="unknown form 'lmdb'; choose one of: recordio, im2rec, folder"):
-        convert_data(make_reader([0]), tmp_path / "out", form="lmdb")
+    with pytest.raises(ValueError, match="unknown form 'h5'; choose one of: recordio, im2rec, folder"):
+        convert_data(make_reader([0]), tmp_path / "out", form="h5")
 
 
 @pytest.mark.parametrize("kind", ["folder", "file"])
@@ -82,7 +127,7 @@ def test_a_failure_leaves_nothing_behind(make_reader, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", WRITERS)
 def test_names_of_any_bytes_make_the_round_trip(make_reader, tmp_path, form: str):
     source = make_reader([0, 1, 2])
     source.names = ["Zoë 李", os.fsdecode(b"J\xfcrgen"), 'a\n"b"\t\\']
@@ -91,7 +136,7 @@ def test_names_of_any_bytes_make_the_round_trip(make_reader, tmp_path, form: str
     text = (folder / "labels.json").read_text("utf-8")
     assert list(json.loads(text).values()) == source.names
     assert "Zoë 李" in text
-    if form != "folder":
+    if form in ("recordio", "im2rec"):
         rows = (folder / "train.lst").read_text("utf-8", "surrogateescape").splitlines()
         keys = {row.split("\t")[1 if form == "recordio" else 2] for row in rows}
         assert keys == {one_line(source.key(i)) for i in range(3)}

@@ -152,3 +152,11 @@ def test_what_is_unusual_or_passed_over_is_counted_and_said(make_folder, make_pi
     assert "passed over          .heic (2)\n" in text
     assert "unusual              stray bytes (1), turned" in text
     assert json.loads(json.dumps(report.to_dict()))["passed_over"] == {".heic": 2}
+
+
+def test_sizes_are_summarised_beyond_the_most_frequent(make_reader, make_picture):
+    reader = make_reader([0] * 12)
+    reader.images = [encode_jpeg(make_picture(n, 20 + max(0, n - 4))) for n in range(12)]
+    (line,) = (line for line in inspect_data(reader).lines() if line.startswith("sizes"))
+    assert "20x20 (5), 21x21 (1), 22x22 (1)" in line
+    assert line.endswith("24x24 (1), 3 others, 25 to 27 wide, 25 to 27 high")

@@ -206,3 +206,30 @@ def test_plan_divides_centres_between_processes(facescale: Command) -> None:
         assert code == 0
         sizes.append(json.loads(out)["heads"][0]["bytes"]["device"])
     assert sizes == [4000 * D * 8, 1000 * D * 8]
+
+
+def test_edits_and_facts_reach_inspect_and_convert_data(
+    facescale: Command, make_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    faces, edits = make_folder(), tmp_path / "edits.csv"  # identities of 2, 3 and 1 images
+    edits.write_text("action,name,into\ndrop_identity,bob,\n")
+    code, out, err = facescale("inspect", faces, "--edits", edits, "--json")
+    assert code == 0 and json.loads(out)["images"] == 3, err
+    packed = tmp_path / "packed"
+    words = ("--edits", edits, "--form", "lmdb", "--info", "licence=CC0", "--info", "source=drawn")
+    code, out, err = facescale("convert-data", faces, packed, *words)
+    assert code == 0 and out.startswith("3 images of 2 identities"), err
+    assert json.loads((packed / "dataset.json").read_text()) == {"licence": "CC0", "source": "drawn"}
+    assert (packed / "data.mdb").is_file()
+
+
+def test_inspect_verifies_and_fails_where_a_file_is_damaged(
+    facescale: Command, make_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    packed = tmp_path / "packed"
+    facescale("convert-data", make_folder(), packed, "--form", "shards")
+    code, out, err = facescale("inspect", packed, "--verify")
+    assert code == 0 and out.splitlines()[-1] == "verified: nothing is wrong", err
+    (packed / "labels.json").write_text('{"0": "eve"}')
+    code, out, _ = facescale("inspect", packed, "--verify", "--json")
+    assert code == 1 and "labels.json has 12 bytes" in json.loads(out)["problems"][0]

@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 import facescale
 from facescale.export import write as writing
-from facescale.export.write import ParityError, export
+from facescale.export.graph import ExportGraph
+from facescale.export.parity import ParityError
+from facescale.export.write import export
 from facescale.inference.model import Model
 from facescale.model_card import Card, Contract, Threshold
 from tests.wiring.toy import SIZE, D, Toy
@@ -26,21 +27,13 @@ def model() -> Model:
 
 def planted(monkeypatch: pytest.MonkeyPatch, factor: float) -> None:
     """Whatever writes a network writes embeddings that are ``factor`` times its own."""
-    onnx, program, weights = writing.write_onnx, writing.write_program, writing.save_model
+    weights = writing.save_model
 
-    class Scaled(nn.Module):
-        def __init__(self, graph: Any) -> None:
-            super().__init__()
-            self.inner = graph
-
-        def example(self) -> torch.Tensor:
-            return self.inner.example()  # type: ignore[no-any-return,operator]
-
+    class Scaled(ExportGraph):
         def forward(self, images: torch.Tensor) -> torch.Tensor:
-            return self.inner(images) * factor  # type: ignore[no-any-return]
+            return super().forward(images) * factor
 
-    monkeypatch.setattr(writing, "write_onnx", lambda graph, *rest: onnx(Scaled(graph), *rest))
-    monkeypatch.setattr(writing, "write_program", lambda graph, *rest: program(Scaled(graph), *rest))
+    monkeypatch.setattr(writing, "ExportGraph", Scaled)
 
     def save(path: Path, state: dict[str, torch.Tensor], *rest: Any) -> None:
         scaled = {key: x * factor if key.startswith("fc.") else x for key, x in state.items()}
@@ -72,7 +65,7 @@ def test_half_weights_may_be_two_hundredths_away(
 ) -> None:
     planted(monkeypatch, 1.01)
     assert export(model, tmp_path / "m.onnx", half_weights=True).max_relative_difference > 5e-3
-    planted(monkeypatch, 1.04)  # on top of the first
+    planted(monkeypatch, 1.04)
     with pytest.raises(ParityError, match=r"allowed 0\.02\)"):
         export(model, tmp_path / "n.onnx", half_weights=True)
     assert not (tmp_path / "n.onnx").exists()
@@ -82,24 +75,19 @@ def test_a_turned_embedding_of_half_weights_is_too_much(
     model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every number is within two hundredths of the largest, but the cosine is lower than 0.9995."""
-    onnx = writing.write_onnx
 
-    class Turned(nn.Module):
-        def __init__(self, graph: Any) -> None:
-            super().__init__()
-            self.inner = graph
-
+    class Turned(ExportGraph):
         def forward(self, images: torch.Tensor) -> torch.Tensor:
-            embedding = self.inner(images)
+            embedding = super().forward(images)
             signs = torch.tensor([1.0, -1.0]).repeat(D // 2)
-            return embedding + 0.019 * embedding.abs().amax(1, keepdim=True) * signs  # type: ignore[no-any-return]
+            return embedding + 0.019 * embedding.abs().amax(1, keepdim=True) * signs
 
     faces = np.random.default_rng(0).integers(0, 256, (6, SIZE, SIZE, 3), np.uint8)
     raw = model.embed_raw(faces)
     turned = raw + 0.019 * np.abs(raw).max(1, keepdims=True) * np.tile([1, -1], D // 2)
     cosine = (raw * turned).sum(1) / np.linalg.norm(raw, axis=1) / np.linalg.norm(turned, axis=1)
     assert 0.95 < cosine.min() < 0.9995, "the planted fault is one of direction"
-    monkeypatch.setattr(writing, "write_onnx", lambda graph, *rest: onnx(Turned(graph), *rest))
+    monkeypatch.setattr(writing, "ExportGraph", Turned)
     with pytest.raises(ParityError, match=r"cosine down to 0\.99\d+ \(allowed 0\.9995\)"):
         export(model, tmp_path / "m.onnx", images=faces, half_weights=True)
 
@@ -120,7 +108,8 @@ def test_card_thresholds_and_fingerprint_travel_with_every_form(
         card = loaded.card
         assert loaded.fingerprint == model.fingerprint
     assert card.contract == model.contract and card.thresholds == model.thresholds
-    assert card.info == {"data": "drawn", "licence": "none"}
+    assert {key: card.info[key] for key in ("data", "licence")} == {"data": "drawn", "licence": "none"}
+    assert card.info["alignment"]["template_pixels"] == 112
 
 
 @pytest.mark.parametrize("suffix", [".onnx", ".pt2"])

@@ -160,6 +160,23 @@ def test_identities_with_few_images_are_left_out(make_folder: Callable[..., Path
         assert (line["num_ids"], line["num_images"]) == (num_ids, num_images)
 
 
+def test_edits_weights_and_sampling_of_the_config_reach_the_training(
+    make_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    faces, edits = make_folder(), tmp_path / "edits.csv"  # identities of 2, 3 and 1 images
+    edits.write_text("action,name,into\nmerge_identity,cy,ann\n")
+    words = [f"data.train={faces}", "data.resize=true", "train.batch_size=2", "train.duration=1 epoch"]
+    for name, settings, num_ids, steps in (
+        ("edits", [f"data.edits={edits}"], 2, 3),
+        ("weights", ["data.weights=[3.0]"], 3, 9),
+        ("balanced", ["data.sampling=balanced"], 3, 3),
+        ("pxk", ["data.sampling=pxk", "data.images_per_identity=2"], 3, 3),
+    ):
+        run = train_toy(tmp_path / name, *words, *settings, "eval.every=1 epoch").run
+        (line,) = run.read_metrics("start")
+        assert (line["num_ids"], line["total_steps"]) == (num_ids, steps), name
+
+
 def test_the_seed_decides_first_weights_centres_and_order(seen: list[Tensor], tmp_path: Path) -> None:
     firsts = []
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):

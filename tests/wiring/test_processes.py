@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+from torch.nn.parallel import DistributedDataParallel
 
 from facescale import backbones, heads
 from facescale.config import load_config
@@ -66,3 +68,34 @@ def test_two_processes_stop_together_and_go_on(run: RunDir, tmp_path: Path) -> N
         assert torch.equal(x, saved_state(cut, 6)[name])
     names = {path.name for path in run.snapshot(6).iterdir()}
     assert {"random_0.pt", "random_1.pt"} <= names
+
+
+def _count_exchanges(dist: Dist, folder: str, parts: int) -> None:
+    backbones.BACKBONES["toy"] = Toy
+    calls = []
+
+    class Counted(DistributedDataParallel):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self.register_comm_hook(None, lambda _, bucket: calls.append(1) or allreduce_hook(None, bucket))
+
+    patch = pytest.MonkeyPatch()
+    patch.setattr("facescale.train.build.DistributedDataParallel", Counted)
+    settings = [*SETTINGS, "train.batch_size=12", f"train.accumulate={parts}", "eval.sets={}"]
+    path = Path(folder, f"{dist.world_size}")
+    train(load_config(None, settings), path, dist)
+    assert len(calls) == (6 if dist.world_size > 1 else 0), "one bucket, six steps"
+
+
+def test_gradients_are_exchanged_once_a_step_and_are_those_of_one_process(tmp_path: Path) -> None:
+    for world_size in (1, 2, 3):  # batch norm sees the same two images in each of six parts
+        run_processes(world_size, _count_exchanges, str(tmp_path), 6 // world_size)
+    alone = RunDir(tmp_path / "1")
+    for world_size in (2, 3):
+        run = RunDir(tmp_path / f"{world_size}")
+        for name in ("loss", "grad_norm"):
+            figures = [[row[name] for row in one.read_metrics("train")] for one in (run, alone)]
+            assert figures[0] == pytest.approx(figures[1], rel=2e-4, abs=1e-5)
+        for name, expected in weights(alone, 6).items():
+            if "running" not in name and "tracked" not in name:
+                torch.testing.assert_close(weights(run, 6)[name], expected, rtol=2e-4, atol=1e-5)

@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from facescale.config import AugmentConfig
+from facescale.data.loading.degrade import blur, erase, lower_resolution, mask, resize_down
 from facescale.ops import normalise
 
-_MIDDLE = 127.5  # grey: 0 once normalised
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, the weights of JPEG's and Pillow's grey
-_LOW_SIDES = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # of the side, for low resolution
-_ERASE_SIDES = (0.1, 0.5)
+# RGB to brightness and two colour axes, which a hue turns (NTSC's YIQ)
+_YIQ = ((0.299, 0.587, 0.114), (0.595716, -0.274453, -0.321263), (0.211456, -0.522591, 0.311135))
 
 
 class _Column(IntEnum):
@@ -39,6 +39,16 @@ class _Column(IntEnum):
     ERASE_WIDTH = auto()
     ERASE_Y = auto()
     ERASE_X = auto()
+    HUE = auto()
+    BLUR = auto()
+    BLUR_SIGMA = auto()
+    RESIZE_DOWN = auto()
+    RESIZE_SIDE = auto()
+    MASK = auto()
+    MASK_TOP = auto()
+    MASK_RED = auto()
+    MASK_GREEN = auto()
+    MASK_BLUE = auto()
 
 
 NUM_RANDOM = len(_Column)
@@ -66,9 +76,9 @@ class Augment:
     """Callable: uint8 images (B, H, W, 3) and random (B, R) -> normalised float32 (B, 3, H, W).
 
     In this order, each only if ``config`` asks for it: flip and shift by whole pixels; zoom and turn about
-    the centre (bilinear); brightness, contrast, colourfulness, grey; low resolution (shrunk to 20-90 % of
-    the side and enlarged again); a grey rectangle of 10-50 % of each side. What moves in from outside is
-    black, as around aligned faces.
+    the centre (bilinear); brightness, contrast, colourfulness, hue, grey; a face mask; Gaussian blur;
+    resize-down and low resolution (shrunk and enlarged again); a grey rectangle. What moves in from outside
+    is black, as around aligned faces. The last five: `facescale.data.loading.degrade`.
     """
 
     def __init__(self, config: AugmentConfig) -> None:
@@ -80,18 +90,17 @@ class Augment:
         if c.flip or c.shift:
             images_BHW3 = _flip_and_shift(images_BHW3, random_BR, c.flip, c.shift)
         geometry = c.scale > 0 or c.rotate > 0
-        colour = max(c.brightness, c.contrast, c.saturation, c.grey) > 0
-        if not (geometry or colour or c.low_resolution or c.erase):
+        colour = max(c.brightness, c.contrast, c.saturation, c.hue, c.grey) > 0
+        degrading = max(c.mask, c.blur, c.resize_down, c.low_resolution, c.erase) > 0
+        if not (geometry or colour or degrading):
             return normalise(images_BHW3)
         x_B3HW = images_BHW3.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
         if geometry:
             x_B3HW = _zoom_and_turn(x_B3HW, random_BR, c.scale, c.rotate)
         if colour:
             x_B3HW = _recolour(x_B3HW, random_BR, c)
-        if c.low_resolution:
-            x_B3HW = _lower_resolution(x_B3HW, random_BR, c.low_resolution)
-        if c.erase:
-            x_B3HW = _erase(x_B3HW, random_BR, c.erase)
+        if degrading:
+            x_B3HW = _degraded(x_B3HW, random_BR, c)
         return normalise(x_B3HW.permute(0, 2, 3, 1).contiguous())
 
 
@@ -135,7 +144,8 @@ def _zoom_and_turn(x_B3HW: Tensor, random_BR: Tensor, scale: float, rotate: floa
 def _recolour(x_B3HW: Tensor, random_BR: Tensor, c: AugmentConfig) -> Tensor:
     """Scale brightness, then the distance from grey, then that from the mean brightness, in one pass.
 
-    With luma weights w: y = b x; y = s y + (1 - s) w.y; y = k y + (1 - k) mean(w.y), all linear in x.
+    With luma weights w: y = b x; y = s y + (1 - s) w.y; y = k y + (1 - k) mean(w.y), all linear in x. A hue
+    turns the two colour axes of YIQ and leaves w.y as it is.
     """
     luma_3 = x_B3HW.new_tensor(_LUMA)
     brightness_B11 = 1 + _signed(random_BR, _Column.BRIGHTNESS, c.brightness)[..., 0]
@@ -143,6 +153,8 @@ def _recolour(x_B3HW: Tensor, random_BR: Tensor, c: AugmentConfig) -> Tensor:
     colour_B11 = 1 + _signed(random_BR, _Column.SATURATION, c.saturation)[..., 0]
     colour_B11 = colour_B11 * (random_BR[:, _Column.GREY] >= c.grey)[:, None, None]
     matrix_B33 = colour_B11 * torch.eye(3, device=x_B3HW.device) + (1 - colour_B11) * luma_3
+    if c.hue:
+        matrix_B33 = matrix_B33 @ _hue_matrix(_signed(random_BR, _Column.HUE, c.hue)[:, 0, 0, 0])
     mean_B11 = (x_B3HW.mean(dim=(2, 3)) @ luma_3)[:, None, None]
     y = torch.baddbmm(
         (1 - contrast_B11) * brightness_B11 * mean_B11,
@@ -152,33 +164,38 @@ def _recolour(x_B3HW: Tensor, random_BR: Tensor, c: AugmentConfig) -> Tensor:
     return y.clamp_(0, 255).view(x_B3HW.shape)
 
 
-def _lower_resolution(x_B3HW: Tensor, random_BR: Tensor, probability: float) -> Tensor:
-    height, width = x_B3HW.shape[2:]
-    level_B = (random_BR[:, _Column.LOW_SIDE] * len(_LOW_SIDES)).long().clamp_(max=len(_LOW_SIDES) - 1)
-    level_B = torch.where(random_BR[:, _Column.LOW_RESOLUTION] < probability, level_B, -1)
-    levels = level_B.tolist()  # waits for the device; images of one size are scaled together
-    x_B3HW = x_B3HW.clone()
-    for level in sorted(set(levels) - {-1}):
-        chosen = torch.tensor([i for i, one in enumerate(levels) if one == level], device=x_B3HW.device)
-        side = [round(height * _LOW_SIDES[level]), round(width * _LOW_SIDES[level])]
-        small = F.interpolate(x_B3HW[chosen], side, mode="area")
-        x_B3HW[chosen] = F.interpolate(small, [height, width], mode="bilinear", align_corners=False)
+def _hue_matrix(turn_B: Tensor) -> Tensor:
+    """RGB -> RGB with the colours turned by a share of the circle, (B, 3, 3)."""
+    to_yiq = torch.tensor(_YIQ, device=turn_B.device)
+    angle = 2 * torch.pi * turn_B
+    cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
+    turned_B33 = torch.stack([zero + 1, zero, zero, zero, cos, -sin, zero, sin, cos], dim=1).view(-1, 3, 3)
+    matrix_B33: Tensor = torch.linalg.inv(to_yiq) @ turned_B33 @ to_yiq
+    return matrix_B33
+
+
+def _degraded(x_B3HW: Tensor, random_BR: Tensor, c: AugmentConfig) -> Tensor:
+    """What takes detail away, in the order of the class's description."""
+
+    def chosen(column: _Column, probability: float) -> Tensor:
+        return random_BR[:, column] < probability
+
+    def numbers(first: _Column, last: _Column) -> Tensor:
+        return random_BR[:, first : last + 1]
+
+    if c.mask:
+        colour_B3 = numbers(_Column.MASK_RED, _Column.MASK_BLUE)
+        x_B3HW = mask(x_B3HW, chosen(_Column.MASK, c.mask), random_BR[:, _Column.MASK_TOP], colour_B3)
+    if c.blur:
+        x_B3HW = blur(x_B3HW, chosen(_Column.BLUR, c.blur), random_BR[:, _Column.BLUR_SIGMA])
+    if c.resize_down:
+        side_B = random_BR[:, _Column.RESIZE_SIDE]
+        x_B3HW = resize_down(x_B3HW, chosen(_Column.RESIZE_DOWN, c.resize_down), side_B)
+    if c.low_resolution:
+        side_B = random_BR[:, _Column.LOW_SIDE]
+        x_B3HW = lower_resolution(x_B3HW, chosen(_Column.LOW_RESOLUTION, c.low_resolution), side_B)
+    if c.erase:
+        size_B2 = numbers(_Column.ERASE_HEIGHT, _Column.ERASE_WIDTH)
+        place_B2 = numbers(_Column.ERASE_Y, _Column.ERASE_X)
+        x_B3HW = erase(x_B3HW, chosen(_Column.ERASE, c.erase), size_B2, place_B2)
     return x_B3HW
-
-
-def _erase(x_B3HW: Tensor, random_BR: Tensor, probability: float) -> Tensor:
-    chosen = random_BR[:, _Column.ERASE] < probability
-    height, width = x_B3HW.shape[2:]
-    rows_BH = _stretch(height, random_BR[:, _Column.ERASE_HEIGHT], random_BR[:, _Column.ERASE_Y])
-    columns_BW = _stretch(width, random_BR[:, _Column.ERASE_WIDTH], random_BR[:, _Column.ERASE_X])
-    inside_BHW = chosen[:, None, None] & rows_BH[:, :, None] & columns_BW[:, None, :]
-    return x_B3HW.masked_fill(inside_BHW[:, None], _MIDDLE)
-
-
-def _stretch(length: int, size_B: Tensor, place_B: Tensor) -> Tensor:
-    """Which of ``length`` rows or columns a rectangle covers, bool (B, length)."""
-    least, most = _ERASE_SIDES
-    size_B1 = (size_B * (most - least) + least)[:, None] * length
-    start_B1 = place_B[:, None] * (length - size_B1)
-    at = torch.arange(length, device=size_B.device)
-    return (at >= start_B1) & (at < start_B1 + size_B1)

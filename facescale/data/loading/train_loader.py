@@ -16,8 +16,9 @@ from facescale.data.loading.batch import Batch
 from facescale.data.loading.decode import decode_into
 from facescale.data.loading.prefetch import BATCHES_AHEAD, Buffers, chunks, in_order
 from facescale.data.readers.base import BadRecordError, Reader
-from facescale.data.sampling.base import ImageSampler, Sampler
+from facescale.data.sampling.base import ImageSampler, Sampler, turns_of
 from facescale.data.sampling.counter_rng import AUGMENT, REPLACE, hash64, uniform
+from facescale.data.sampling.draws import turn_epoch
 
 _MAX_REPLACEMENTS = 20  # draws for an unreadable item before the data is given up
 
@@ -144,7 +145,8 @@ class TrainLoader:
 
     def _batch(self, job: _Job) -> Batch:
         view_V1 = np.arange(self.sampler.views)[:, None]
-        random = uniform(NUM_RANDOM, AUGMENT, self._seed, job.epoch, job.index_VB, view_V1)
+        turn_B = turn_epoch(job.epoch, turns_of(self.sampler, job.epoch, job.position_B))
+        random = uniform(NUM_RANDOM, AUGMENT, self._seed, turn_B, job.index_VB, view_V1)
         ids_VB = self._ids[job.index_VB]
         same_VVB = job.index_VB[:, None] == job.index_VB
         return Batch(

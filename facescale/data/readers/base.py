@@ -61,6 +61,12 @@ def passed_over(reader: Reader) -> Counter[str]:
     return Counter() if found is None else found
 
 
+def image_sources(reader: Reader) -> IntArray:
+    """Number of the joined source that each image is from, int64 (N,); 0 where nothing is joined."""
+    found: IntArray | None = getattr(reader, "sources", None)
+    return np.zeros(len(reader), np.int64) if found is None else found
+
+
 def repeated_sources(reader: Reader) -> Sequence[str]:
     """Sources of a joined set that it holds more than once."""
     found: Sequence[str] = getattr(reader, "repeated", ())

@@ -13,10 +13,12 @@ from facescale.data.readers.base import (
     identity_names,
     image_hashes,
     image_size,
+    image_sources,
     passed_over,
     people_of,
     repeated_sources,
 )
+from facescale.data.readers.info_file import data_info
 from facescale.data.sampling.counter_rng import Uints, hash64_each
 
 
@@ -70,6 +72,20 @@ class ConcatReader:
         return sum((passed_over(reader) for reader in self._readers), Counter[str]())
 
     @property
+    def sources(self) -> IntArray:
+        """Source of every image."""
+        return np.repeat(np.arange(len(self._readers)), np.diff(self._starts))
+
+    @property
+    def info(self) -> dict[str, str]:
+        """What the sources tell of themselves, each text behind the label of its source."""
+        found: dict[str, str] = {}
+        for label, reader in zip(self._labels, self._readers, strict=True):
+            for key, text in data_info(reader).items():
+                found[key] = f"{found[key]}; {label}: {text}" if key in found else f"{label}: {text}"
+        return found
+
+    @property
     def repeated(self) -> Sequence[str]:
         """Sources that are there more than once, under whatever path."""
         first: dict[str, str] = {}
@@ -99,12 +115,19 @@ class ConcatReader:
 
 
 class SubsetReader:
-    """The images ``indices`` of ``reader``; identities without any are gone, the others renumbered."""
+    """The images ``indices`` of ``reader``; identities without any are gone, the others renumbered.
 
-    def __init__(self, reader: Reader, indices: IntArray) -> None:
+    Args:
+        reader: the source.
+        indices: int64 (M,), of the images.
+        ids: int64 (M,), their identities in the source's numbers, where they are not the source's.
+    """
+
+    def __init__(self, reader: Reader, indices: IntArray, ids: IntArray | None = None) -> None:
         self._reader = reader
         self._indices = indices
-        self._kept_ids, self.ids = np.unique(reader.ids[indices], return_inverse=True)
+        known = reader.ids[indices] if ids is None else ids
+        self._kept_ids, self.ids = np.unique(known, return_inverse=True)
         self.num_ids = len(self._kept_ids)
 
     @property
@@ -132,6 +155,16 @@ class SubsetReader:
     def passed_over(self) -> Counter[str]:
         """Files that the source did not take."""
         return passed_over(self._reader)
+
+    @property
+    def sources(self) -> IntArray:
+        """Source of every image."""
+        return image_sources(self._reader)[self._indices]
+
+    @property
+    def info(self) -> dict[str, str]:
+        """What the source tells of itself."""
+        return data_info(self._reader)
 
     @property
     def repeated(self) -> Sequence[str]:

@@ -2,19 +2,19 @@
 
 import os
 import stat
-import zlib
-from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from facescale.arrays import IntArray
+from facescale.checksums import MANIFEST
 from facescale.data.readers.base import BadRecordError
-from facescale.data.readers.labels_file import original_names
+from facescale.data.readers.info_file import INFO, read_info
+from facescale.data.readers.labels_file import LABELS, original_names
 from facescale.data.readers.pictures import is_picture, is_system_folder, kind_of, listed
+from facescale.data.readers.texts import Texts
 from facescale.data.sampling.counter_rng import Uints, hash64_each
 from facescale.guard.limits import FOLDER_DEPTH, IMAGE_BYTES
 from facescale.guard.reading import reason
@@ -67,7 +67,7 @@ class FolderReader:
             raise ValueError(
                 f"'{root}' is not a folder; give one with a sub-folder of images for each identity"
             )
-        self._files = _Texts()
+        self._files = Texts()
         counts: list[int] = []
         names: list[str] = []
         self.passed_over: Counter[str] = Counter()
@@ -92,6 +92,11 @@ class FolderReader:
     def num_ids(self) -> int:
         """Number of identities."""
         return len(self.names)
+
+    @property
+    def info(self) -> dict[str, str]:
+        """Licence, source and the like, from dataset.json."""
+        return read_info(self.root)
 
     def __len__(self) -> int:
         return len(self._files)
@@ -143,7 +148,7 @@ def _identities(root: Path, below: str, passed_over: Counter[str]) -> Iterator[t
                 folders.append(entry.name)
             elif is_picture(entry.path):
                 images.append(entry.name)
-            else:
+            elif below or entry.name not in (LABELS, INFO, MANIFEST):
                 passed_over[kind_of(entry.name)] += 1
     if images:
         yield below, sorted(images)
@@ -155,28 +160,3 @@ def _identities(root: Path, below: str, passed_over: Counter[str]) -> Iterator[t
                     f" folder '{identity}'; a folder must hold either the images of one identity or folders"
                 )
             yield identity, files
-
-
-class _Texts:
-    """Many short strings in one block of bytes: tens of millions of ``str`` objects would fill the memory."""
-
-    def __init__(self) -> None:
-        self._bytes = bytearray()
-        self._ends = array("q", [0])
-
-    def add(self, texts: Iterable[str]) -> None:
-        for text in texts:
-            self._bytes += os.fsencode(text)
-            self._ends.append(len(self._bytes))
-
-    def __len__(self) -> int:
-        return len(self._ends) - 1
-
-    def checksums(self) -> Uints:
-        """CRC-32 of each, uint64 (N,)."""
-        block, ends = memoryview(self._bytes), self._ends
-        found = (zlib.crc32(block[start:end]) for start, end in pairwise(ends))
-        return np.fromiter(found, np.uint64, len(self))
-
-    def __getitem__(self, index: int) -> str:
-        return os.fsdecode(bytes(self._bytes[self._ends[index] : self._ends[index + 1]]))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from facescale.data.readers.base import BadRecordError
+from facescale.data.readers.info_file import read_info
 from facescale.data.readers.labels_file import original_names
 from facescale.data.readers.recordio_format import (
     FRAME,
@@ -83,6 +84,11 @@ class RecordReader:
     def names(self) -> Sequence[str]:
         """Label that the file gives each identity."""
         return [str(label) for label in self._labels.tolist()]
+
+    @property
+    def info(self) -> dict[str, str]:
+        """Licence, source and the like, from dataset.json."""
+        return read_info(self.path.parent)
 
     def __len__(self) -> int:
         return len(self._keys)

@@ -7,7 +7,8 @@ import numpy as np
 
 from facescale.arrays import IntArray
 from facescale.data.sampling.by_identity import ByIdentity, random_below
-from facescale.data.sampling.counter_rng import KEYS, ORDER, permuted
+from facescale.data.sampling.counter_rng import KEYS
+from facescale.data.sampling.draws import Draws, EveryImage, turn_epoch
 
 
 class AttentionSampler:
@@ -21,30 +22,37 @@ class AttentionSampler:
         ids: identity of every image.
         keys: images beside the query.
         seed: of order and keys.
+        draws: the order of the queries; every image once, if absent.
     """
 
     one_identity = True
 
-    def __init__(self, ids: IntArray, keys: int, seed: int) -> None:
+    def __init__(self, ids: IntArray, keys: int, seed: int, draws: Draws | None = None) -> None:
         self.views = 1 + keys
         self._seed = seed
+        self._draws = draws or EveryImage(len(ids), seed)
         self._people = ByIdentity(ids)
         self.num_single = self._people.num_single
 
     def __len__(self) -> int:
-        return self._people.images.size
+        return len(self._draws)
+
+    def turns(self, epoch: int, position_B: IntArray) -> IntArray:
+        """See ``base.turns_of``."""
+        return self._draws.at(epoch, position_B).turn_B
 
     def indices(self, epoch: int, position_B: IntArray) -> IntArray:
         """Reader indices (1 + keys, B): the query, then its keys."""
         people = self._people
-        query_B = permuted(position_B, len(self), ORDER, self._seed, epoch)
+        query_B, turn_B = self._draws.at(epoch, position_B)
+        turn_of_B = turn_epoch(epoch, turn_B)
         group_B, rank_B = people.group[query_B], people.rank[query_B]
         others_B = people.counts[group_B] - 1
         chosen_B = np.minimum(others_B, self.views - 1)  # distinct keys
         picks: list[IntArray] = []
         for number in range(self.views - 1):  # Floyd's sampling without replacement, all items at once
             last_B = np.maximum(others_B - chosen_B + number, 0)
-            pick_B = random_below(last_B + 1, KEYS, self._seed, epoch, query_B, number)
+            pick_B = random_below(last_B + 1, KEYS, self._seed, turn_of_B, query_B, number)
             for earlier_B in picks:
                 pick_B = np.where(pick_B == earlier_B, last_B, pick_B)
             turn_B = number % np.maximum(chosen_B, 1)

@@ -1,9 +1,12 @@
 """Which images make which item of an epoch."""
 
+from collections.abc import Callable
 from typing import Protocol
 
+import numpy as np
+
 from facescale.arrays import IntArray
-from facescale.data.sampling.counter_rng import ORDER, permuted
+from facescale.data.sampling.draws import Draws, EveryImage
 
 
 class Sampler(Protocol):
@@ -36,22 +39,34 @@ class Sampler(Protocol):
         ...
 
 
+def turns_of(sampler: Sampler, epoch: int, position_B: IntArray) -> IntArray:
+    """How often the first images of items were drawn before in an epoch, int64 (B,).
+
+    0 for a sampler without a method ``turns``, which draws each image once.
+    """
+    turns: Callable[[int, IntArray], IntArray] | None = getattr(sampler, "turns", None)
+    return np.zeros_like(position_B) if turns is None else turns(epoch, position_B)
+
+
 class ImageSampler:
-    """Every image once per epoch, in an order of its own each epoch."""
+    """Single images, each once per epoch in an order of its own, or as ``draws`` says."""
 
     views = 1
     one_identity = True
 
-    def __init__(self, num_images: int, seed: int) -> None:
-        self._num_images = num_images
-        self._seed = seed
+    def __init__(self, num_images: int, seed: int, draws: Draws | None = None) -> None:
+        self._draws = draws or EveryImage(num_images, seed)
 
     def __len__(self) -> int:
-        return self._num_images
+        return len(self._draws)
 
     def indices(self, epoch: int, position_B: IntArray) -> IntArray:
         """Reader indices (1, B)."""
-        return permuted(position_B, self._num_images, ORDER, self._seed, epoch)[None]
+        return self._draws.at(epoch, position_B).index_B[None]
+
+    def turns(self, epoch: int, position_B: IntArray) -> IntArray:
+        """See ``turns_of``."""
+        return self._draws.at(epoch, position_B).turn_B
 
 
 def num_items(num_images: int, identity_pairs: bool) -> int:

@@ -19,7 +19,7 @@ _ROUNDS = 6  # of the Feistel network; four already pass for pseudo-random, six 
 PIECE = 1 << 16  # numbers that are hashed at once
 
 # The first stream number tells what a draw is for, so that two purposes never share numbers.
-ORDER, AUGMENT, REPLACE, KEYS, PAIRS, SHUFFLE = 1, 2, 3, 4, 5, 6
+ORDER, AUGMENT, REPLACE, KEYS, PAIRS, SHUFFLE, WEIGHTED, BALANCED = 1, 2, 3, 4, 5, 6, 7, 8
 
 
 def _scramble(x: Uints) -> Uints:
@@ -93,4 +93,28 @@ def permuted(position: IntArray, size: int, *streams: int) -> IntArray:
             left, right = right, left ^ (_scramble(right ^ key) & mask)
         result[todo] = (left << half) | right
         todo = result >= np.uint64(size)
+    return result.astype(np.int64)
+
+
+def permuted_each(position: IntArray, size: IntArray, *streams: int | IntArray) -> IntArray:
+    """`permuted` with a size, and further streams, for each position: as many permutations as there are.
+
+    Args:
+        position: 0 <= position < size.
+        size: of the same shape.
+        streams: integers, or arrays of the same shape.
+    """
+    whole = np.maximum(size, 2).astype(np.uint64) - np.uint64(1)
+    bits = np.frexp(whole.astype(np.float64))[1].astype(np.uint64)  # exact below 2^53
+    half = np.maximum((bits + np.uint64(1)) // np.uint64(2), np.uint64(1))
+    mask = (np.uint64(1) << half) - np.uint64(1)
+    named = hash64(*streams, np.zeros_like(position))
+    keys = [hash64(named, number) for number in range(_ROUNDS)]
+    result, todo = position.astype(np.uint64), np.ones(position.shape, bool)
+    while todo.any():
+        left, right = result[todo] >> half[todo], result[todo] & mask[todo]
+        for key in keys:
+            left, right = right, left ^ (_scramble(right ^ key[todo]) & mask[todo])
+        result[todo] = (left << half[todo]) | right
+        todo = result >= size.astype(np.uint64)
     return result.astype(np.int64)

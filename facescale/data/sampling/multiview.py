@@ -3,6 +3,7 @@
 from facescale.arrays import IntArray
 from facescale.data.sampling.attention import AttentionSampler, ReleasedAttentionSampler
 from facescale.data.sampling.base import ImageSampler, Sampler
+from facescale.data.sampling.draws import Draws, EveryImage
 from facescale.data.sampling.pairs import PairSampler
 
 # V views, B items, N images, P identities
@@ -15,6 +16,7 @@ def make_sampler(
     keys: int = 0,
     identity_pairs: bool = False,
     released: bool = False,
+    draws: Draws | None = None,
 ) -> Sampler:
     """The sampler that gives what a head needs (``heads.Needs``).
 
@@ -24,9 +26,20 @@ def make_sampler(
         keys: images of the identity beside each query.
         identity_pairs: identity and instance pairs instead.
         released: draw query and keys as AttFC's release does.
+        draws: the order of an epoch; every image once, if absent.
+
+    Raises:
+        ValueError: an order together with that of AttFC's release.
     """
     if identity_pairs:
-        return PairSampler(ids, seed)
-    if keys:
-        return (ReleasedAttentionSampler if released else AttentionSampler)(ids, keys, seed)
-    return ImageSampler(len(ids), seed)
+        return PairSampler(ids, seed, draws)
+    if not keys:
+        return ImageSampler(len(ids), seed, draws)
+    if not released:
+        return AttentionSampler(ids, keys, seed, draws)
+    if draws is not None and not isinstance(draws, EveryImage):
+        raise ValueError(
+            "the order of AttFC's release draws any image; remove data.sampling and data.weights, or the"
+            " head's compat"
+        )
+    return ReleasedAttentionSampler(ids, keys, seed)

@@ -5,7 +5,8 @@ import numpy as np
 from facescale.arrays import IntArray
 from facescale.data.sampling.base import num_items
 from facescale.data.sampling.by_identity import ByIdentity, random_below
-from facescale.data.sampling.counter_rng import ORDER, PAIRS, permuted
+from facescale.data.sampling.counter_rng import PAIRS, permuted
+from facescale.data.sampling.draws import Draws, EveryImage
 
 
 class PairSampler:
@@ -19,25 +20,32 @@ class PairSampler:
     Args:
         ids: identity of every image.
         seed: of both orders and of the images of identity pairs.
+        draws: the order of the instance pairs; every image once, if absent.
     """
 
     views = 2
     one_identity = False
 
-    def __init__(self, ids: IntArray, seed: int) -> None:
+    def __init__(self, ids: IntArray, seed: int, draws: Draws | None = None) -> None:
         self._seed = seed
+        self._draws = draws or EveryImage(len(ids), seed)
         self._people = ByIdentity(ids)
         self.num_single = self._people.num_single
 
     def __len__(self) -> int:
-        return num_items(self._people.images.size, identity_pairs=True)
+        return num_items(len(self._draws), identity_pairs=True)
+
+    def turns(self, epoch: int, position_B: IntArray) -> IntArray:
+        """See ``base.turns_of``; 0 for identity pairs, whose images are drawn for each item."""
+        block_B, place_B = position_B // 3, position_B % 3
+        return np.where(place_B < 2, 0, self._draws.at(epoch, 2 * block_B).turn_B)
 
     def indices(self, epoch: int, position_B: IntArray) -> IntArray:
         """Reader indices (2, B) of x and y."""
         block_B, place_B = position_B // 3, position_B % 3
         identity_2B = self._identity_pairs(epoch, 2 * block_B + np.minimum(place_B, 1))
         place_2B = 2 * block_B + np.arange(2)[:, None]
-        instance_2B = permuted(place_2B, self._people.images.size, ORDER, self._seed, epoch)
+        instance_2B = self._draws.at(epoch, place_2B).index_B
         return np.where(place_B < 2, identity_2B, instance_2B)
 
     def _identity_pairs(self, epoch: int, number_B: IntArray) -> IntArray:

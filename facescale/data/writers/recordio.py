@@ -2,16 +2,16 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal, TextIO, get_args
 
 import numpy as np
 
-from facescale.data.loading.decode import decode, encode_jpeg
+from facescale.data.loading.decode import decode
 from facescale.data.readers.base import BadRecordError, Reader
 from facescale.data.readers.recordio_format import EXACT_FLOAT32, FRAME, HEADER, KIND_BIT, MAGIC, MAX_LENGTH
 from facescale.data.sampling.counter_rng import ORDER, permuted
+from facescale.data.writers.base import Written, encoded_images
 from facescale.files import one_line, replacing
 
 Layout = Literal["insightface", "im2rec"]
@@ -54,21 +54,6 @@ def record_file(path: str | Path) -> Iterator[RecordFile]:
         yield RecordFile(records, index)
 
 
-@dataclass(frozen=True)
-class Written:
-    """What a converted set holds.
-
-    Attributes:
-        num_images: images written.
-        num_ids: identities of the source, with or without images written.
-        bad: key -> reason of images that could not be read and were left out.
-    """
-
-    num_images: int
-    num_ids: int
-    bad: dict[str, str]
-
-
 def write_records(reader: Reader, folder: str | Path, *, layout: Layout = "insightface") -> Written:
     """Write ``folder``/train.rec, .idx and .lst (and, for InsightFace, property) from any reader.
 
@@ -100,17 +85,20 @@ def write_records(reader: Reader, folder: str | Path, *, layout: Layout = "insig
     return written
 
 
+def write_im2rec(reader: Reader, folder: str | Path) -> Written:
+    """`write_records` in im2rec's layout."""
+    return write_records(reader, folder, layout="im2rec")
+
+
 def _write_insightface(reader: Reader, records: RecordFile, listing: TextIO) -> Written:
     records.append(0, (0.0, 0.0))
     counts, bad = np.zeros(reader.num_ids, np.int64), dict[str, str]()
     key = 1
-    for index in np.argsort(reader.ids, kind="stable").tolist():
-        image, identity = _encoded(reader, index, bad)
-        if image:
-            records.append(key, (identity, 0), image)
-            listing.write(f"1\t{one_line(reader.key(index))}\t{identity}\n")
-            counts[identity] += 1
-            key += 1
+    for image in encoded_images(reader, bad, np.argsort(reader.ids, kind="stable").tolist()):
+        records.append(key, (image.identity, 0), image.data)
+        listing.write(f"1\t{one_line(reader.key(image.number))}\t{image.identity}\n")
+        counts[image.identity] += 1
+        key += 1
     starts = np.cumsum(counts) - counts + 1
     for identity, (start, count) in enumerate(zip(starts.tolist(), counts.tolist(), strict=True)):
         records.append(key + identity, (start, start + count))
@@ -120,11 +108,10 @@ def _write_insightface(reader: Reader, records: RecordFile, listing: TextIO) -> 
 
 def _write_im2rec(reader: Reader, records: RecordFile, listing: TextIO) -> Written:
     bad: dict[str, str] = {}
-    for index in permuted(np.arange(len(reader)), len(reader), ORDER).tolist():
-        image, identity = _encoded(reader, index, bad)
-        if image:
-            records.append(index, (identity,), image)
-            listing.write(f"{index}\t{identity:f}\t{one_line(reader.key(index))}\n")
+    order = permuted(np.arange(len(reader)), len(reader), ORDER).tolist()
+    for image in encoded_images(reader, bad, order):
+        records.append(image.number, (image.identity,), image.data)
+        listing.write(f"{image.number}\t{image.identity:f}\t{one_line(reader.key(image.number))}\n")
     return Written(len(reader) - len(bad), reader.num_ids, bad)
 
 
@@ -137,15 +124,6 @@ def _sides(reader: Reader) -> str:
             continue
         return f"{height},{width}"
     return "112,112"
-
-
-def _encoded(reader: Reader, index: int, bad: dict[str, str]) -> tuple[bytes, int]:
-    try:
-        image, identity = reader[index]
-    except BadRecordError as error:
-        bad[reader.key(index)] = str(error)
-        return b"", 0
-    return image if isinstance(image, bytes) else encode_jpeg(image), identity
 
 
 def _payload(key: int, labels: Sequence[float], image: bytes) -> bytes:

@@ -20,6 +20,10 @@ EVERYTHING = AugmentConfig(
     grey=0.3,
     low_resolution=0.5,
     erase=0.5,
+    hue=0.2,
+    mask=0.3,
+    blur=0.5,
+    resize_down=0.5,
 )
 
 
@@ -200,3 +204,77 @@ def test_erasing_blanks_one_rectangle_of_the_chosen(images: Tensor):
         assert one.sum() == rows * columns
         assert 2 <= rows <= 13
         assert 2 <= columns <= 13
+
+
+HUE, BLUR, SIGMA, DOWN, SIDE, MASK, TOP = range(16, 23)
+RED = 23
+
+
+def test_a_hue_keeps_brightness_and_greys_and_comes_back(images: Tensor):
+    numbers = random(12)
+    smooth = (images // 4 + 96).byte()  # far from the ends of the scale
+    x = plain(hue=0.1)(smooth, numbers) * 127.5 + 127.5
+    luma = torch.tensor([0.299, 0.587, 0.114])
+    before = smooth.permute(0, 3, 1, 2).float()
+    assert torch.allclose(
+        torch.einsum("bchw,c->bhw", x, luma), torch.einsum("bchw,c->bhw", before, luma), atol=0.1
+    )
+    assert (x - before).abs().max() > 3
+    grey = torch.full((1, 24, 24, 3), 90, dtype=torch.uint8)
+    assert torch.equal(pixels(plain(hue=0.5)(grey, random(1))), grey)
+    numbers[:, HUE] = 0.75  # half of the largest: a quarter of the circle, four times is none
+    turned = before
+    for _ in range(4):
+        turned = plain(hue=0.5)(turned.round().byte().permute(0, 2, 3, 1), numbers) * 127.5 + 127.5
+    assert (turned - before).abs().max() < 4
+
+
+def test_a_blur_is_gaussian_and_leaves_others_alone(images: Tensor):
+    numbers = random(12)
+    numbers[:, BLUR] = torch.arange(12) % 2
+    numbers[:, SIGMA] = 0.5
+    x = plain(blur=0.5)(images, numbers)
+    assert torch.allclose(x[1::2], normalise(images)[1::2], atol=1e-5)
+    dot = torch.zeros(1, 112, 112, 3, dtype=torch.uint8)
+    dot[:, 56, 56] = 255
+    seen = (plain(blur=1)(dot, torch.full((1, NUM_RANDOM), 0.5))[0, 0] + 1) / 2
+    assert abs(seen.sum() - 1) < 1e-3
+    distance = torch.arange(112) - 56
+    variance = (seen.sum(0) * distance**2).sum()
+    assert abs(variance.sqrt() - 1.2) < 0.05, "sigma is half-way from 0.4 to 2"
+
+
+def test_a_smaller_picture_is_enlarged_again(images: Tensor):
+    numbers = random(12)
+    numbers[:, DOWN] = torch.arange(12) % 2
+    numbers[:, SIDE] = 0
+    x = plain(resize_down=0.5)(images, numbers)
+    assert torch.equal(x[1::2], normalise(images)[1::2])
+    small = torch.nn.functional.interpolate(
+        images[::2].permute(0, 3, 1, 2).float(), [12, 12], mode="bilinear"
+    )
+    large = torch.nn.functional.interpolate(small, [24, 24], mode="bilinear")
+    assert torch.allclose(x[::2], (large - 127.5) / 127.5, atol=1e-4)
+
+
+def test_a_mask_covers_mouth_and_chin_in_one_colour(images: Tensor):
+    white = torch.full((2, 112, 112, 3), 255, dtype=torch.uint8)
+    numbers = torch.full((2, NUM_RANDOM), 0.5)
+    numbers[1, MASK] = 0.9
+    numbers[:, RED : RED + 3] = torch.tensor([0.2, 0.4, 0.6])
+    seen = pixels(plain(mask=0.6)(white, numbers))
+    assert torch.equal(seen[1], white[1])
+    covered = (seen[0] == torch.tensor([51, 102, 153], dtype=torch.uint8)).all(-1)
+    assert ((seen[0] == 255).all(-1) | covered).all()
+    landmarks = {"eye": (51, 38), "eyes": (51, 73), "mouth": (92, 41), "corner": (92, 70), "chin": (110, 56)}
+    assert [bool(covered[place]) for place in landmarks.values()] == [False, False, True, True, True]
+    assert 0.15 < covered.float().mean() < 0.35
+    numbers[:, TOP] = 0
+    assert (pixels(plain(mask=0.6)(white, numbers))[0] != 255).sum() > (seen[0] != 255).sum()
+
+
+@pytest.mark.parametrize("name", ["hue", "blur", "resize_down", "mask"])
+def test_each_switch_is_off_by_default_and_changes_the_picture(images: Tensor, name: str):
+    assert getattr(AugmentConfig(), name) == 0
+    x = plain(**{name: 0.5})(images, random(12))
+    assert not torch.equal(x, normalise(images)) and x.abs().max() < 1.00001

@@ -1,0 +1,63 @@
+"""Read an LMDB database of images with a text list of its keys and their labels, as F2C packs them."""
+
+from pathlib import Path
+
+from facescale.data.readers.datum import read_datum
+from facescale.data.readers.key_lists import read_list
+from facescale.data.readers.labelled import Labelled
+from facescale.data.readers.lmdb_file import LmdbFile
+from facescale.data.spec import split_options
+
+
+class LmdbReader(Labelled):
+    """The images that the list of keys names, in its order.
+
+    ``PATH`` is the folder of the database (or its data.mdb), ``PATH?keys=FILE`` names the list of lines
+    "key label"; without it the only ``*_kv.txt`` of the folder is taken. Values are protobuf ``Datum``
+    messages or pictures. Several databases are joined as other sources are: each keeps its identities.
+
+    Raises:
+        ValueError: no such database or list, or a line that cannot be read.
+    """
+
+    def __init__(self, spec: str | Path) -> None:
+        path_text, options = split_options(str(spec), ["keys"])
+        path = Path(path_text)
+        if not path.exists():
+            raise ValueError(f"'{path}' does not exist; give the folder of an LMDB database")
+        folder = path if path.is_dir() else path.parent
+        keys_file = Path(options["keys"]) if "keys" in options else _only_list(folder)
+        self._keys, labels = read_list(keys_file)
+        self._file = LmdbFile(path)
+        super().__init__(folder, labels)
+
+    def __getitem__(self, index: int) -> tuple[bytes, int]:
+        """Encoded image and identity of ``index``.
+
+        Raises:
+            BadRecordError: the key is missing, or its value holds no picture.
+        """
+        return read_datum(self._file[self._keys.raw(index)]), int(self.ids[index])
+
+    @property
+    def num_stored(self) -> int:
+        """Number of values in the database."""
+        return len(self._file)
+
+    def key(self, index: int) -> str:
+        """Key of image ``index``."""
+        return self._keys[index]
+
+    def image_size(self, index: int) -> int:
+        """0: asking for a size would read the image, so a digest compares contents of a few alone."""
+        return 0
+
+
+def _only_list(folder: Path) -> Path:
+    found = sorted(folder.glob("*_kv.txt"))
+    if len(found) != 1:
+        raise ValueError(
+            f"'{folder}' has {len(found)} lists of keys (*_kv.txt); name the one with lines 'key label':"
+            f" lmdb:{folder}?keys=FILE"
+        )
+    return found[0]

@@ -1,0 +1,99 @@
+"""Check a packed data set against its checksums, its index and its lists, record by record."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from facescale.arrays import IntArray
+from facescale.checksums import MANIFEST, Checksums
+from facescale.data import open_reader
+from facescale.data.readers.base import Reader
+from facescale.data.readers.lmdb_set import LmdbReader
+from facescale.data.readers.recordio import RecordReader
+from facescale.data.readers.recordio_format import HEADER, Words, is_set_header
+from facescale.data.readers.recordio_index import gaps_between, read_index, rebuild_index
+from facescale.data.readers.shard_index import build_index, shard_index
+from facescale.data.readers.shards import ShardReader
+from facescale.data.spec import split_sources
+
+_SHOWN = 5  # places named in a sentence
+
+
+def verify_data(spec: str) -> list[str]:
+    """Sentences about what is wrong with the files of a data set; none if nothing is.
+
+    Every file is compared with the checksums that convert-data wrote, where it did. Of a record file all
+    records are walked, without the index, and compared with it; of shards all headers are read again; of a
+    database the keys are counted. Whether images can be decoded is for `facescale.prepare.inspect` to say.
+
+    Args:
+        spec: as for `facescale.data.open_reader`.
+
+    Raises:
+        ValueError: a source cannot be opened at all; the message says why.
+    """
+    return [sentence for text in split_sources(spec) for sentence in _problems(text, open_reader([text]))]
+
+
+def _problems(text: str, reader: Reader) -> Iterator[str]:
+    path = Path(text)
+    yield from _checksums(path if path.is_dir() else path.parent)
+    if isinstance(reader, RecordReader):
+        yield from _records(reader.path)
+    if isinstance(reader, ShardReader):
+        yield from _shards(reader)
+    if isinstance(reader, LmdbReader):
+        extra = reader.num_stored - len(reader)
+        if extra:
+            yield f"'{text}' stores {reader.num_stored:,} values, and its list names {len(reader):,} keys"
+
+
+def _checksums(folder: Path) -> Iterator[str]:
+    if not (folder / MANIFEST).is_file():
+        return
+    checksums = Checksums()
+    _, total = checksums.first_damaged(folder)
+    found = (checksums.describe(folder, number) for number in range(total))
+    yield from (f"'{folder}': {sentence}" for sentence in found if sentence)
+
+
+def _records(path: Path) -> Iterator[str]:
+    words: Words = np.asarray(np.memmap(path, np.dtype("<u4"), "r"))
+    there, offsets = rebuild_index(path, words)
+    keys = _header_keys(words, offsets)
+    index = path.with_suffix(".idx")
+    if not index.is_file():
+        return
+    named_keys, named = read_index(index, words.nbytes)
+    if len(wrong := np.setdiff1d(named, offsets)):
+        yield f"'{index}' names {len(wrong):,} places where no record starts: {_listed(wrong)}"
+    if len(missing := np.setdiff1d(offsets, named)):
+        yield f"'{index}' leaves out {len(missing):,} records of {len(offsets):,}, at byte {_listed(missing)}"
+    common, at_named, at_there = np.intersect1d(named, offsets, return_indices=True)
+    swapped = named_keys[at_named] != keys[at_there]
+    first_gap = int(gaps_between(offsets, words.nbytes)[0])
+    keyless = is_set_header(words, int(there[0]), int(offsets[0]), first_gap) and not keys.any()
+    if swapped.any() and not keyless:  # some packers write no keys
+        where = _listed(common[swapped])
+        yield f"'{index}' gives {swapped.sum():,} records another key than they have, at byte {where}"
+
+
+def _header_keys(words: Words, offsets: IntArray) -> IntArray:
+    """The key that each record itself carries, int64."""
+    at = np.minimum(offsets // 4 + 4, len(words) - HEADER.size // 4)
+    keys: IntArray = words[at].astype(np.int64) | words[at + 1].astype(np.int64) << 32
+    return keys
+
+
+def _shards(reader: ShardReader) -> Iterator[str]:
+    kept, built = shard_index(reader.files), build_index(reader.files)
+    same = all(np.array_equal(a, b) for a, b in zip(kept[:4], built[:4], strict=True))
+    if not same:
+        name = reader.files.names[0]
+        yield f"the index kept for '{name}' is not that of the shards; remove .facescale-*.npz"
+
+
+def _listed(places: IntArray) -> str:
+    shown = ", ".join(f"{place:,}" for place in places[:_SHOWN].tolist())
+    return f"{shown}, ..." if len(places) > _SHOWN else shown
