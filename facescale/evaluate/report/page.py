@@ -67,11 +67,11 @@ def write_report(
         ("Summary", summary(records, notes)),
         ("Curves", _curves(records)),
         *[(record.name, protocol_section(record, pictures)) for record in records],
-        ("Training", _grid(training_charts(history, names))),
+        ("Training", grid(training_charts(history, names))),
         ("Everything measured", measurements(everything)),
         ("Run", _run(info)),
     ]
-    page = _page(title, [section for section in sections if section[1]])
+    page = page_of(title, [section for section in sections if section[1]])
     with replacing(path) as file:
         file.write_text(document(page), encoding="utf-8")
 
@@ -99,7 +99,8 @@ def _write_json(
         file.write_text(json.dumps(tree, indent=1, default=str), encoding="utf-8")
 
 
-def _page(title: str, sections: Sequence[Section]) -> Element:
+def page_of(title: str, sections: Sequence[Section]) -> Element:
+    """A whole page: heading, links to the sections, sections, style and script."""
     style, script = (
         resources.files("facescale.evaluate.report").joinpath(name).read_text(encoding="utf-8")
         for name in ("report.css", "report.js")
@@ -155,7 +156,7 @@ def _curves(records: Sequence[Record]) -> list[Element]:
             shown.append(draw(having))
     for record in drawn:
         shown += [score_chart(record), rates_chart(record)]
-    return [*_grid(shown), caption(about)]
+    return [*grid(shown), caption(about)]
 
 
 def _health(history: Sequence[Row]) -> list[str]:
@@ -173,5 +174,6 @@ def _run(info: Mapping[str, Mapping[str, Any]]) -> list[Element]:
     ]
 
 
-def _grid(charts: Sequence[Element]) -> list[Element]:
+def grid(charts: Sequence[Element]) -> list[Element]:
+    """Charts side by side where there is place."""
     return [el("div", charts, class_="charts")] if charts else []
