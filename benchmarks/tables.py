@@ -54,6 +54,12 @@ TABLES: dict[str, dict[str, str]] = {
         "facescale": "{facescale:value}",
         "ratio": "{facescale:ratio}",
     },
+    "formats": {
+        "format": "",
+        "images per CPU-second": "{speed:number}",
+        "of the bare decoder": "{speed:ratio} {speed:note}",
+        "of RecordIO": "{to RecordIO:ratio} {to RecordIO:note}",
+    },
     "synthetic": {"": "", "images/s": "{speed:number}"},
     "class_centres": {
         "1,000,000 identities": "",

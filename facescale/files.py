@@ -1,7 +1,6 @@
 """Write a file atomically: a reader sees the old file or the whole new one; a full disk is named."""
 
 import errno
-import json
 import os
 import re
 import shutil
@@ -9,10 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from facescale.guard.limits import JSON_BYTES
-from facescale.guard.reading import check_file, is_sentence
 from facescale.guard.shown import escaped
 
 # What libraries say of a full disk instead of passing on the error: safetensors, NumPy.
@@ -159,28 +155,3 @@ def write_atomically(path: Path, text: str) -> None:
     """Write ``text`` so that a reader (or a crash) sees either the old file or the whole new one."""
     with replacing(path, len(text)) as temporary:
         temporary.write_text(text, encoding="utf-8")
-
-
-def read_json(path: Path, kind: type, then: str) -> Any:
-    """Read a JSON file that this package wrote.
-
-    Args:
-        path: the file.
-        kind: of its value: dict or list.
-        then: what to do if it is damaged.
-
-    Raises:
-        ValueError: it is missing, damaged, no regular file, or too large.
-    """
-    try:
-        check_file(path, "the file", JSON_BYTES)
-        value = json.loads(path.read_bytes())
-    except OSError as error:
-        raise ValueError(f"'{path}' cannot be read ({error.strerror}); {then}") from None
-    except (ValueError, RecursionError) as error:
-        if is_sentence(error):
-            raise
-        raise ValueError(f"'{path}' is damaged (it is not JSON); {then}") from None
-    if not isinstance(value, kind):
-        raise ValueError(f"'{path}' is damaged (it holds no {kind.__name__}); {then}")
-    return value

@@ -1,19 +1,21 @@
 """The folder of one training: every path in it, its snapshots and its metrics file."""
 
 import json
+import math
 import re
 import shutil
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from facescale.checksums import DamageWarning, model_damage
-from facescale.files import naming_full_disk, read_json, write_atomically
+from facescale.files import naming_full_disk, write_atomically
 from facescale.guard.limits import LIST_BYTES
-from facescale.guard.reading import read_bytes
+from facescale.guard.reading import read_bytes, read_object
 
+_MODEL = "model.safetensors"
 _STEP = re.compile(r"step_(\d{8,})")
 
 
@@ -36,6 +38,7 @@ class RunDir:
         self.metrics = self.path / "metrics.jsonl"
         self.checkpoints = self.path / "checkpoints"
         self.best_file = self.checkpoints / "best.json"
+        self.rate_file = self.checkpoints / "rate.json"
         self.results = self.path / "results"
         self.centres = self.path / "centres"
         self.board = self.path / "tensorboard"
@@ -84,9 +87,10 @@ class RunDir:
         if not self.best_file.is_file():
             return None
         then = "delete it: the next evaluation writes it again"
-        best: dict[str, Any] = read_json(self.best_file, dict, then)
-        if not isinstance(best.get("step"), int) or not {"name", "value"} <= best.keys():
-            raise ValueError(f"'{self.best_file}' is damaged (it names no step and figure); {then}")
+        what = "the note of the best checkpoint"
+        best = read_object(self.best_file, what, "step", "name", "value", advice=then)
+        if not isinstance(best["step"], int) or not isinstance(best["value"], int | float):
+            raise ValueError(f"cannot read {what} '{self.best_file}': its numbers are none; {then}")
         return best
 
     def model_path(self, which: str | int = "best") -> Path:
@@ -97,6 +101,14 @@ class RunDir:
         Raises:
             ValueError: the run has no such checkpoint, or its weights are damaged.
         """
+        return self.whole(lambda folder: model_damage(folder / _MODEL), which) / _MODEL
+
+    def whole(self, damage_of: Callable[[Path], str], which: str | int = "best") -> Path:
+        """Folder of a checkpoint as in ``model_path``, but ``damage_of`` says what is wrong with one.
+
+        Raises:
+            ValueError: the run has no such checkpoint, or it is damaged.
+        """
         steps = self.steps()
         if not steps:
             raise ValueError(f"the run {self.path} has no checkpoint yet; train it first")
@@ -106,27 +118,27 @@ class RunDir:
             wanted = int(which)
         if wanted not in steps:
             raise ValueError(f"the run {self.path} has no checkpoint {which}; it has: best, latest, {steps}")
-        model = self.snapshot(wanted) / "model.safetensors"
-        damage = model_damage(model)
+        folder = self.snapshot(wanted)
+        damage = damage_of(folder)
         if not damage:
-            return model
+            return folder
         for step in reversed(steps) if which in ("best", "latest") else ():
-            other = self.snapshot(step) / "model.safetensors"
-            if step != wanted and not model_damage(other):
-                said = f"checkpoint {model.parent} is damaged ({damage}); that of step {step} is used instead"
-                warnings.warn(said, DamageWarning, stacklevel=2)
-                return other
+            if step != wanted and not damage_of(self.snapshot(step)):
+                said = f"checkpoint {folder} is damaged ({damage}); the one of step {step} is used instead"
+                warnings.warn(said, DamageWarning, stacklevel=3)
+                return self.snapshot(step)
         raise ValueError(
-            f"checkpoint {model.parent} is damaged ({damage}); use another one, or restore it from a copy"
+            f"checkpoint {folder} is damaged ({damage}); use another one, or restore it from a copy"
         )
 
-    def keep_best(self, step: int, metrics: Mapping[str, Any], best_by: str = "") -> None:
-        """Make ``step`` the best checkpoint if one of its figures is the highest so far.
+    def keep_best(self, step: int, metrics: Mapping[str, Any], best_by: str = "", dead: bool = False) -> None:
+        """Make ``step`` the best checkpoint if one of its figures is the highest so far; the later of equals.
 
         Args:
             step: of the checkpoint.
             metrics: NAME/METRIC -> value; may be empty.
             best_by: the figure that decides; empty is the first accuracy.
+            dead: the network is of no use, whatever its figures; any other one is better.
 
         Raises:
             ValueError: ``best_by`` was not measured.
@@ -139,19 +151,22 @@ class RunDir:
                 f"checkpoint.best_by = '{name}' was not measured; it must be one of: {', '.join(metrics)}"
             )
         best = self.best()
-        if best is None or best["name"] != name or metrics[name] > best["value"]:
-            write_atomically(self.best_file, json.dumps({"step": step, "name": name, "value": metrics[name]}))
+        better = best is None or best["name"] != name or best.get("dead", False)
+        if better or (best and not dead and metrics[name] >= best["value"]):
+            note = {"step": step, "name": name, "value": metrics[name]}
+            write_atomically(self.best_file, json.dumps(note | {"dead": True} if dead else note))
 
-    def prune(self, keep: int, interim: int | None = None) -> None:
+    def prune(self, keep: int, interim: int | None = None, good: int | None = None) -> None:
         """Delete all but the newest ``keep`` checkpoints and the best one, and interrupted writes.
 
         Args:
             keep: how many.
             interim: step of one that is not counted, and deleted unless it is the newest.
+            good: step of one that stays, as those after it may be of no use.
         """
         best, steps = self.best(), self.steps()
         counted = [step for step in steps if step != interim or step == steps[-1]]
-        for step in {*steps} - {*counted[-keep:]} - {best["step"] if best else None}:
+        for step in {*steps} - {*counted[-keep:]} - {best["step"] if best else None, good}:
             # renamed first, so a half-deleted folder is never read
             self.snapshot(step).rename(self.checkpoints / f".old_{step}")
         for leftover in self.checkpoints.glob(".*"):
@@ -159,7 +174,8 @@ class RunDir:
 
     def log(self, kind: str, **values: Any) -> None:
         """Append one JSON line to metrics.jsonl."""
-        line = json.dumps({"kind": kind, "time": round(time.time(), 3), **values}) + "\n"
+        row = {"kind": kind, "time": round(time.time(), 3), **values}
+        line = json.dumps(finite_or_null(row), allow_nan=False) + "\n"
         with naming_full_disk(self.metrics, len(line)), self.metrics.open("a", encoding="utf-8") as file:
             file.write(line)
 
@@ -169,7 +185,7 @@ class RunDir:
         return [row for row in rows if row and kind in (None, row.get("kind"))]
 
     def _lines(self) -> list[bytes]:
-        if not self.metrics.is_file():
+        if not self.metrics.exists():
             return []
         return read_bytes(self.metrics, "the metrics", LIST_BYTES).splitlines()
 
@@ -184,11 +200,38 @@ class RunDir:
         write_atomically(self.metrics, "".join(json.dumps(row) + "\n" for row in kept))
         return [f"{damaged} damaged lines of metrics.jsonl were left out"] if damaged else []
 
+    def note_rate(self, step: int, factor: float) -> None:
+        """Note the factor on the learning rate with which the run goes on from the checkpoint of ``step``."""
+        write_atomically(self.rate_file, json.dumps({"step": step, "rate_factor": factor}))
+
+    def noted_rate(self, step: int) -> float | None:
+        """The factor noted for going on from the checkpoint of ``step``, if there is one.
+
+        Raises:
+            ValueError: the note is damaged.
+        """
+        if not step or not self.rate_file.is_file():
+            return None
+        then = "delete it to go on with the rate of the checkpoint"
+        note = read_object(self.rate_file, "the note of the rate", advice=then)
+        factor = note.get("rate_factor")
+        if not isinstance(factor, float) or not 0 < factor <= 1:
+            raise ValueError(f"'{self.rate_file}' is damaged (it names no factor from 0 to 1); {then}")
+        return factor if note.get("step") == step else None
+
     def set_aside(self, after: int) -> None:
-        """Hide the checkpoints after a step, which are damaged; ``prune`` deletes them."""
+        """Hide the checkpoints after a step, which are damaged or diverged; ``prune`` deletes them."""
         for step in self.steps():
             if step > after:
-                self.snapshot(step).rename(self.checkpoints / f".damaged_{step}")
+                hidden = self.checkpoints / f".damaged_{step}"
+                shutil.rmtree(hidden, ignore_errors=True)  # of an earlier time
+                self.snapshot(step).rename(hidden)
+
+
+def finite_or_null(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A line of metrics as JSON can hold it: numbers that are not finite become null and are listed."""
+    bad = [key for key, value in row.items() if isinstance(value, float) and not math.isfinite(value)]
+    return {**row, **dict.fromkeys(bad), "not_finite": bad} if bad else dict(row)
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:

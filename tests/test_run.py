@@ -45,6 +45,39 @@ def test_a_checkpoint_that_only_a_stop_asked_for_takes_no_place(run: RunDir) -> 
     assert run.steps() == [4, 6]
 
 
+def test_of_equal_checkpoints_the_later_is_the_best(run: RunDir) -> None:
+    for step, accuracy in ((10, 0.7), (20, 0.9), (30, 0.9), (40, 0.8)):
+        run.snapshot(step).mkdir()
+        run.keep_best(step, {"lfw/accuracy": accuracy})
+    assert run.best() == {"step": 30, "name": "lfw/accuracy", "value": 0.9}
+
+
+def test_a_good_checkpoint_stays_beside_later_ones_of_no_use(run: RunDir) -> None:
+    for step in (1, 2, 3, 4):
+        run.snapshot(step).mkdir()
+    run.prune(1, good=2)
+    assert run.steps() == [2, 4]
+
+
+def test_a_rate_is_noted_for_one_checkpoint_only(run: RunDir) -> None:
+    assert run.noted_rate(3) is None
+    run.note_rate(3, 0.25)
+    assert (run.noted_rate(3), run.noted_rate(4), run.noted_rate(0)) == (0.25, None, None)
+    run.rate_file.write_text('{"step": 3, "rate_factor": 7}')
+    with pytest.raises(
+        ValueError, match=r"rate.json' is damaged \(it names no factor .*\); delete it to go on"
+    ):
+        run.noted_rate(3)
+
+
+def test_checkpoints_are_set_aside_more_than_once(run: RunDir) -> None:
+    for _ in range(2):
+        for step in (1, 2):
+            (run.snapshot(step) / "x").mkdir(parents=True, exist_ok=True)
+        run.set_aside(after=1)
+        assert run.steps() == [1]
+
+
 def test_a_truncated_metrics_line_is_skipped_and_later_steps_are_forgotten(run: RunDir) -> None:
     run.log("train", step=1, loss=2.0)
     run.log("train", step=2, loss=1.0)

@@ -28,7 +28,12 @@ class UnitIResNet(IResNet):
 
 
 def conv_norm(
-    num_in: int, num_out: int, kernel: int, stride: int = 1, groups: int = 1, linear: bool = False
+    num_in: int,
+    num_out: int,
+    kernel: int | tuple[int, int],
+    stride: int = 1,
+    groups: int = 1,
+    linear: bool = False,
 ) -> nn.Sequential:
     """Convolution, batch norm and, unless ``linear``, PReLU, under the release's names."""
     conv_class = nn.Conv2d if groups == 1 else GroupedConv2d
@@ -72,16 +77,32 @@ class FFCMobile(nn.Module):
     Args:
         embedding_size: width of the embedding.
         input_size: side of the (square) image in pixels.
+        columns: the middle columns that the network sees, for networks of 112 x 96 pixels; 0: all. Their
+            faces are aligned as those of 112 x 112, without 8 columns at the left and at the right.
         checkpointing: compute activations again in the backward pass instead of keeping them.
+
+    Raises:
+        ValueError: columns that are not the middle of the image.
     """
 
     # expansion, channels, repetitions, stride of the first
     _STAGES = ((2, 64, 5, 2), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2), (2, 128, 2, 1))
 
     def __init__(
-        self, embedding_size: int = 512, *, input_size: int = 112, checkpointing: bool = False
+        self,
+        embedding_size: int = 512,
+        *,
+        input_size: int = 112,
+        columns: int = 0,
+        checkpointing: bool = False,
     ) -> None:
         super().__init__()
+        if not 0 <= columns <= input_size or columns % 2 != input_size % 2 * bool(columns):
+            raise ValueError(
+                f"backbone.columns = {columns} cannot be the middle of {input_size} columns; use 0 for all, "
+                f"or as many as leave an equal rest at the left and at the right"
+            )
+        self.columns = columns or input_size
         self.embedding_size = embedding_size
         self.input_size = input_size
         self.checkpointing = checkpointing
@@ -95,11 +116,14 @@ class FFCMobile(nn.Module):
                 num_in = width
         self.blocks = nn.Sequential(*blocks)
         self.conv2 = conv_norm(num_in, 512, 1)
-        self.linear7 = conv_norm(512, 512, last_side(input_size), groups=512, linear=True)
+        kernel = last_side(input_size), last_side(self.columns)
+        self.linear7 = conv_norm(512, 512, kernel, groups=512, linear=True)
         self.linear1 = conv_norm(512, embedding_size, 1, linear=True)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map normalised images (B, 3, S, S) to unit embeddings (B, embedding_size)."""
+        if rest := (self.input_size - self.columns) // 2:
+            x = x[..., rest : rest + self.columns]
         chain = [self.conv1, self.dw_conv1, *self.blocks, self.conv2]
         x = run_blocks(chain, x, self.checkpointing and self.training)
         x = in_full_precision(self.linear1, in_full_precision(self.linear7, x))

@@ -149,8 +149,11 @@ class DiskRows:
         number_R = np.concatenate(
             [self._numbers.of(row_R[old_R]), self._numbers.count + np.arange(len(new_R))]
         )
-        self._move(True, self._file, number_R, np.concatenate([old_R, new_R]), buffer["record"].numpy())
-        self._numbers.add(row_R[new_R])
+        with naming_full_disk(
+            self._links, len(new_R) * self.record_bytes, f"class centres in {self._links.parent}"
+        ):
+            self._move(True, self._file, number_R, np.concatenate([old_R, new_R]), buffer["record"].numpy())
+            self._numbers.add(row_R[new_R])
         self._written.set(row_R)
         self._changed.set(row_R)
 

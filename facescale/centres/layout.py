@@ -22,13 +22,11 @@ class RowField:
         name: "rows", or what the optimizer calls it.
         width: values per row.
         dtype: as stored.
-        saved: belongs into a checkpoint.
     """
 
     name: str
     width: int
     dtype: torch.dtype
-    saved: bool = True
 
     @property
     def bytes(self) -> int:

@@ -38,6 +38,11 @@ class MemoryRows:
             for p in fields
         }
 
+    def has_finite_lengths(self) -> bool:
+        """Whether the squared lengths of all rows are finite numbers."""
+        sums = [block.float().square().sum() for block in self.tensors["rows"].split(BLOCK)]
+        return not sums or bool(torch.stack(sums).isfinite().all())
+
     def new_buffer(self, num_rows: int) -> dict[str, Tensor]:
         """Tensors for ``num_rows`` rows, as ``read`` and ``write`` take them."""
         return {

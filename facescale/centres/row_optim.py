@@ -137,7 +137,9 @@ class DenseSteps:
     (Nesterov's form: [-lr mu^2, 1 - lr wd (1 + mu)] below).
     The product of all A since a row was last moved catches it up at once, so that the result equals
     torch.optim.SGD over the whole matrix. The products for every starting step are kept and multiplied by A
-    in each step: four numbers a step since the last ``clear`` (a checkpoint), about 1 ms at 500,000 steps.
+    in each step: four numbers for each step of the run, about 1 ms at 500,000 steps. A checkpoint holds the
+    products and rows that are not caught up: when a row is, and thus how it is rounded, follows from the
+    steps alone, wherever the run was interrupted.
 
     Args:
         rule: momentum, weight decay and form.
@@ -162,7 +164,8 @@ class DenseSteps:
     def add(self, lr: float) -> None:
         """Count one more step with rate ``lr``."""
         if self.now == self._products_4T.shape[1]:
-            self._products_4T = torch.cat([self._products_4T, torch.zeros_like(self._products_4T)], 1)
+            room_4T = torch.zeros(4, max(1024, self.now), dtype=torch.float64)
+            self._products_4T = torch.cat([self._products_4T, room_4T], 1)
         mu, decay = self._momentum, self._decay
         self._products_4T[:, self.now] = torch.tensor([1.0, 0.0, 0.0, 1.0], dtype=torch.float64)
         self.now += 1
@@ -172,25 +175,41 @@ class DenseSteps:
         self._products_4T[3, : self.now] = ww * (1 - lr * self._of_row) - lr * self._of_momentum * mw
         self._products_4T[0, : self.now], self._products_4T[1, : self.now] = new_mm, new_mw
 
-    def clear(self) -> None:
-        """Start to count anew; all rows must be caught up."""
-        self.now = 0
+    @property
+    def products(self) -> Tensor:
+        """The products so far, for a checkpoint; float64, a column for each step to start from."""
+        return self._products_4T[:, : self.now].clone()
+
+    def restore(self, products_4T: Tensor) -> None:
+        """Take over ``products`` of a checkpoint."""
+        self._products_4T, self.now = products_4T.clone(), products_4T.shape[1]
 
     def catch_up(self, block: Mapping[str, Tensor]) -> None:
-        """Bring ``rows`` and ``momentum`` in ``work`` from step ``last`` to now, in place."""
-        if self.now == 0:
-            return
-        w_RD, m_RD = block["rows"], block.get("momentum")
-        last_R = block["last"][:, 0].long().cpu()
-        block["last"].fill_(self.now)
-        behind_R1 = (last_R < self.now)[:, None]
-        unchanged_41 = torch.tensor([1.0, 0.0, 0.0, 1.0], dtype=torch.float64)[:, None]
-        product_4R = self._products_4T[:, last_R.clamp(max=self.now - 1)]
-        product_4R = torch.where(behind_R1.T, product_4R, unchanged_41)
-        mm, mw, wm, ww = (x[:, None] for x in product_4R.to(w_RD.device, w_RD.dtype))
-        if m_RD is None:
-            w_RD.mul_(ww)
-            return
-        old_RD = w_RD.clone()
-        w_RD.mul_(ww).addcmul_(m_RD, wm)
-        m_RD.mul_(mm).addcmul_(old_RD, mw)
+        """Bring ``rows`` and ``momentum`` of ``block`` from step ``last`` to now, in place."""
+        catch_up(self._products_4T[:, : self.now], block)
+
+
+def catch_up(products_4T: Tensor, block: Mapping[str, Tensor]) -> None:
+    """Bring ``rows`` and ``momentum`` of ``block`` from step ``last`` to T, in place.
+
+    Args:
+        products_4T: see ``DenseSteps.products``.
+        block: rows of a store with dense decay, in float32.
+    """
+    now = products_4T.shape[1]
+    if now == 0:
+        return
+    w_RD, m_RD = block["rows"], block.get("momentum")
+    last_R = block["last"][:, 0].long().cpu()
+    block["last"].fill_(now)
+    behind_R1 = (last_R < now)[:, None]
+    unchanged_41 = torch.tensor([1.0, 0.0, 0.0, 1.0], dtype=torch.float64)[:, None]
+    product_4R = products_4T[:, last_R.clamp(max=now - 1)]
+    product_4R = torch.where(behind_R1.T, product_4R, unchanged_41)
+    mm, mw, wm, ww = (x[:, None] for x in product_4R.to(w_RD.device, w_RD.dtype))
+    if m_RD is None:
+        w_RD.mul_(ww)
+        return
+    old_RD = w_RD.clone()
+    w_RD.mul_(ww).addcmul_(m_RD, wm)
+    m_RD.mul_(mm).addcmul_(old_RD, mw)

@@ -6,12 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from facescale.centres import disk_snapshot, distcp, row_files
+from facescale.centres.row_optim import catch_up
 from facescale.centres.store import CentreStore
 from facescale.centres.wanted import Wanted
-from facescale.files import Writing, read_json, write_atomically
+from facescale.files import Writing, follow_umask, write_atomically
+from facescale.guard.reading import read_object
+
+_DENSE = "dense.safetensors"
 
 
 def prepare(store: CentreStore, folder: Path, copy: bool) -> Writing:
@@ -36,19 +42,26 @@ def prepare(store: CentreStore, folder: Path, copy: bool) -> Writing:
     else:
         assert store.memory is not None
         folder.mkdir(parents=True, exist_ok=True)
-        saved = {field.name: store.memory.tensors[field.name] for field in store.fields if field.saved}
+        saved = {field.name: store.memory.tensors[field.name] for field in store.fields}
         if copy:
             saved = {name: tensor.detach().to("cpu", copy=True) for name, tensor in saved.items()}
         num_bytes = sum(tensor.nbytes for tensor in saved.values())
         rows_to_write = Writing(num_bytes, partial(row_files.write_blocks, folder, saved, store.first_row))
     if not store.dist.is_main:
         return rows_to_write
-    return Writing(rows_to_write.num_bytes, lambda: [*rows_to_write.write(), *_describe(store, folder)])
+    products_4T = store.dense.products if store.dense else None
+    return Writing(
+        rows_to_write.num_bytes, lambda: [*rows_to_write.write(), *_describe(store, folder, products_4T)]
+    )
 
 
-def _describe(store: CentreStore, folder: Path) -> list[Path]:
+def _describe(store: CentreStore, folder: Path, products_4T: Tensor | None) -> list[Path]:
     """Note what all processes save; returns the files."""
     paths = []
+    if products_4T is not None:
+        paths.append(folder / _DENSE)
+        save_file({"products": products_4T}, paths[0])
+        follow_umask(paths[0])
     meta: dict[str, Any] = {"num_ids": store.num_ids, "dim": store.dim, "rows_per_id": store.rows_per_id}
     if store.disk:
         paths.append(disk_snapshot.write_layout(folder, store.fields, store.disk.record_bytes))
@@ -56,6 +69,24 @@ def _describe(store: CentreStore, folder: Path) -> list[Path]:
         meta["files"] = row_files.block_names(store.num_ids, store.rows_per_id, store.dist.world_size)
     write_atomically(folder / "centres.json", json.dumps(meta))
     return [*paths, folder / "centres.json"]
+
+
+def _dense_products(folder: Path) -> Tensor | None:
+    """What dense decay would have done in each step, if the rows were saved as they were last moved."""
+    file = folder / _DENSE
+    if not file.is_file():
+        return None
+    try:
+        return load_file(file)["products"]
+    except (OSError, SafetensorError, LookupError):
+        raise ValueError(f"'{file}' is damaged; use an earlier checkpoint") from None
+
+
+def _caught_up(values: dict[str, Tensor], products_4T: Tensor) -> dict[str, Tensor]:
+    """Rows and momentum as dense decay leaves them now."""
+    wide = {name: value.float() if value.is_floating_point() else value for name, value in values.items()}
+    catch_up(products_4T, wide)
+    return {name: value for name, value in wide.items() if name != "last"}
 
 
 def load(store: CentreStore, folder: Path, old_ids: Tensor | None = None) -> None:
@@ -70,7 +101,9 @@ def load(store: CentreStore, folder: Path, old_ids: Tensor | None = None) -> Non
         ValueError: nothing was saved there, or it does not fit.
     """
     folder = folder / "centres"
-    meta = read_json(folder / "centres.json", dict, "use a whole checkpoint")
+    keys = ("num_ids", "dim", "rows_per_id")
+    advice = "use a whole checkpoint"
+    meta = read_object(folder / "centres.json", "the class centres", *keys, advice=advice)
     for key, mine in (("dim", store.dim), ("rows_per_id", store.rows_per_id)):
         if meta[key] != mine:
             raise ValueError(
@@ -89,6 +122,10 @@ def load(store: CentreStore, folder: Path, old_ids: Tensor | None = None) -> Non
             f"from {int(old_ids.min())} to {int(old_ids.max())}"
         )
     store.flush()
+    products_4T = _dense_products(folder)
+    goes_on = store.dense is not None and old_ids is None  # rows stay as far behind as they were
+    if store.dense and goes_on and products_4T is not None:
+        store.dense.restore(products_4T)
     wanted = Wanted(store, old_ids)
     on_disk = (folder / "disk.json").is_file()
     if on_disk:
@@ -100,9 +137,10 @@ def load(store: CentreStore, folder: Path, old_ids: Tensor | None = None) -> Non
     for old_row_R, fields in blocks:
         rows, place = wanted.find(old_row_R)
         if len(rows):
-            store.write_back(
-                rows, store.rows_from(rows, {name: value[place] for name, value in fields.items()})
-            )
+            values = {name: value[place] for name, value in fields.items()}
+            if products_4T is not None and not goes_on:
+                values = _caught_up(values, products_4T)
+            store.write_back(rows, store.rows_from(rows, values))
     store.flush()
     if store.disk and on_disk and old_ids is None:
         store.disk.adopt(folder, store.dist.is_main)

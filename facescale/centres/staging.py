@@ -57,7 +57,7 @@ class Stage:
     def fetch(self, rows: Rows, name: str) -> Buffer:
         """Rows in a buffer that stays valid until the second next call with this name."""
         ahead = self._take_ahead(rows)
-        if ahead:
+        if ahead and not ahead.written:  # else some of them may be older than their row
             return ahead.buffer
         buffer = self._buffer(name, count(rows))
         if isinstance(rows, Tensor):

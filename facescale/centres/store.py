@@ -69,12 +69,12 @@ class CentreStore:
         self.first_row = self.first_id * rows_per_id
         dtype = options.dtype
         self.rule = options.row_rule()
-        self._dense = DenseSteps(self.rule) if dense_decay else None
+        self.dense = DenseSteps(self.rule) if dense_decay else None
         state_dtype = torch.float32 if dtype is torch.float16 else dtype
         self.fields = [RowField("rows", dim, dtype), *self.rule.fields(dim, state_dtype)]
-        if self._dense:
-            self.fields.append(RowField("last", 1, torch.int32, saved=False))
-        self._fields_to_read = self.fields if self._dense else self.fields[:1]
+        if self.dense:
+            self.fields.append(RowField("last", 1, torch.int32))
+        self._fields_to_read = self.fields if self.dense else self.fields[:1]
         self.scratch = Scratch(dist.device)
         self.memory: MemoryRows | None = None
         self.disk: DiskRows | None = None
@@ -166,8 +166,8 @@ class CentreStore:
         A part of a gathered block is not written back.
         """
         self.rule.step(block.fields, grad_RD, lr)
-        if self._dense:
-            block.fields["last"].fill_(self._dense.now + 1)
+        if self.dense:
+            block.fields["last"].fill_(self.dense.now + 1)
         if self._stage is None or block.buffer is not None:
             self.write_back(rows, block)
 
@@ -191,13 +191,13 @@ class CentreStore:
             self.write_back(rows, block)
 
     def rows_from(self, rows: Tensor, fields: dict[str, Tensor]) -> RowBlock:
-        """A block for ``write_back`` that holds given values; fields that are not given start at 0."""
+        """A block for ``write_back`` that holds given values; fields that are not given start anew."""
         block = self.open(rows, name="given")
         for name, into in block.fields.items():
             if name in fields:
                 into.copy_(fields[name])
             else:
-                into.zero_()
+                into.fill_(self.dense.now if self.dense and name == "last" else 0)
         return block
 
     def write_back(self, rows: Rows, block: RowBlock) -> None:
@@ -224,18 +224,11 @@ class CentreStore:
 
     def end_step(self, lr: float) -> None:
         """After all rows of a step have moved: count the step for those that it did not open."""
-        if self._dense:
-            self._dense.add(lr)
+        if self.dense:
+            self.dense.add(lr)
 
     def flush(self) -> None:
-        """Bring every row up to date and wait until all are written."""
-        if self._dense and self._dense.now:
-            for start in range(0, self.num_rows, BLOCK):
-                rows = slice(start, min(start + BLOCK, self.num_rows))
-                block = self.open(rows, name="flush")
-                block.fields["last"].zero_()
-                self.write_back(rows, block)
-            self._dense.clear()
+        """Wait until all rows are written."""
         if self._stage:
             self._stage.forget()
 
@@ -281,6 +274,6 @@ class CentreStore:
         return self._rounding.round(value, dtype) if self._rounding and value.dtype != dtype else value
 
     def _caught_up(self, block: RowBlock) -> RowBlock:
-        if self._dense and "last" in block.fields:
-            self._dense.catch_up(block.fields)
+        if self.dense and "last" in block.fields:
+            self.dense.catch_up(block.fields)
         return block

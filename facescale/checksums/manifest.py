@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from facescale.files import put_on_disk, read_json, write_atomically
+from facescale.files import put_on_disk, write_atomically
+from facescale.guard.reading import read_object
 
 MANIFEST = "manifest.json"
 META = "meta.json"  # its "checksums" says that there must be a manifest; versions up to 0.1 wrote none
@@ -111,7 +112,7 @@ def write_manifest(folder: Path, world_size: int) -> None:
     """Put together what all processes noted (``Checksums.write_part``)."""
     sums: dict[str, Sums] = {}
     for rank in range(world_size):
-        sums |= read_json(folder / _part(rank), dict, "save the checkpoint again")
+        sums |= read_object(folder / _part(rank), "the checksums")
     _write(folder, sums)
     for rank in range(world_size):
         (folder / _part(rank)).unlink()
@@ -172,7 +173,7 @@ def _crc_of(files: Any) -> int:
 
 def _json(folder: Path, name: str) -> dict[str, Any]:
     try:
-        return read_json(folder / name, dict, "")  # type: ignore[no-any-return]
+        return read_object(folder / name, "the checkpoint")
     except ValueError:
         raise ValueError(f"{name} is {'damaged' if (folder / name).exists() else 'missing'}") from None
 

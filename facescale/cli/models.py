@@ -170,4 +170,5 @@ def convert(
     done = convert_file(checkpoint, out, origin, images)
     text = f"{done.origin}: {done.backbone}, {done.embedding_size}-d -> {done.path}"
     check = f"\n{done.colour}: {done.colour_check}" if done.colour_check else ""
-    show(asdict(done), as_json, text + check)
+    assumed = f"\n{done.assumed}" if done.assumed else ""
+    show(asdict(done), as_json, text + check + assumed)

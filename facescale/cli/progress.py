@@ -12,6 +12,7 @@ from facescale.cli.terminal import for_progress
 from facescale.data.readers.pictures import listed
 from facescale.guard.shown import shown_lines
 from facescale.plan import Plan
+from facescale.run import finite_or_null
 
 if TYPE_CHECKING:
     from facescale.train import Result
@@ -57,7 +58,7 @@ class Display:
         if not self._enabled:
             return
         if self._as_json:
-            print(json.dumps(values), flush=True)
+            print(json.dumps(finite_or_null(values), allow_nan=False), flush=True)
             return
         if self._progress:
             if self._bar is None:
@@ -146,4 +147,5 @@ _TEXTS = {
     "eval": _eval_line,
     "health": _health_line,
     "bad_step": _bad_line,
+    "roll_back": _health_line,
 }

@@ -64,6 +64,13 @@ def unread_twin(twin: Table, head_name: str) -> Iterator[Mistake]:
         yield from _no_effect(twin, ("twin", key), why, instead)
 
 
+def unread_train(train: Table) -> Iterator[Mistake]:
+    """Keys of [train] that nothing reads."""
+    if not train.get("roll_back_after"):
+        why, instead = "train.roll_back_after = 0", "train.roll_back_after = 5"
+        yield from _no_effect(train, ("train", "roll_back_rate"), why, instead)
+
+
 def _chosen(optim: Table, key: str) -> Any:
     return optim.get(key, OptimConfig.model_fields[key].default)
 

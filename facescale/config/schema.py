@@ -1,6 +1,6 @@
 """The configuration of a run: frozen models, strict TOML, one sentence per mistake."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
@@ -89,6 +89,10 @@ class MarginConfig(Component):
 
     name: str = Field("cosface", description="one of: facescale list margins")
     ramp: Duration = Field("0%", description="the margin grows from 0 to its value over this time")
+    by_source: list[dict[str, Any]] = Field(
+        default_factory=list,
+        description="options that differ by source: [{m = 0.5}, {m = 0.3}]",
+    )
 
 
 class HeadConfig(Component):
@@ -183,7 +187,24 @@ class TrainConfig(Section):
     channels_last: bool = Field(True, description="memory layout that convolutions like")
     compile: bool = Field(False, description="torch.compile the backbone (minutes of waiting on a CPU)")
     max_bad_steps: int = Field(20, ge=1, description="stop after this many non-finite steps in a row")
+    roll_back_after: int = Field(
+        0, ge=0, description="non-finite steps in a row that lead back to the last good checkpoint; 0: never"
+    )
+    roll_back_rate: float = Field(
+        0.5, gt=0, lt=1, description="factor on the learning rate after going back, and again each time"
+    )
     log_every: int = Field(20, ge=1, description="steps between log lines")
+
+    @field_validator("roll_back_after")
+    @classmethod
+    def _before_the_stop(cls, after: int, others: ValidationInfo) -> int:
+        limit = others.data.get("max_bad_steps", after)
+        if after > limit:
+            raise ValueError(
+                f"{after} is never reached, as train.max_bad_steps = {limit} stops the run before; use at "
+                f"most {limit}"
+            )
+        return after
 
 
 class CheckpointConfig(Section):
@@ -239,3 +260,15 @@ class Config(Section):
     def to_toml(self) -> str:
         """TOML text of the fields that were set; reading it back gives the same config."""
         return tomli_w.dumps(self.model_dump(mode="json", exclude_unset=True))
+
+
+def takes_text(key: tuple[str, ...]) -> bool:
+    """Whether the value of a key such as ("data", "train") may be a text."""
+    kind: Any = Config
+    for name in key:
+        if isinstance(kind, type) and issubclass(kind, Section):
+            field = kind.model_fields.get(name)
+            kind = None if field is None else field.annotation
+        else:  # a table of values of one type
+            kind = get_args(kind)[1] if get_origin(kind) is dict else None
+    return kind is str or str in get_args(kind)

@@ -8,6 +8,7 @@ from typing import Any
 
 from facescale.config.mistakes import Key, Mistake
 from facescale.config.packaged import read_tables
+from facescale.config.schema import takes_text
 
 
 @dataclass
@@ -55,7 +56,10 @@ class Source:
         if last in table and not text.strip():
             del table[last]
             return
-        table[last] = parse_value(text)
+        value = parse_value(text)
+        # a folder may be called 2024, 1e5 or true
+        as_text = takes_text((*parents, last)) and not isinstance(value, str | list | dict)
+        table[last] = text.strip() if as_text else value
         self.settings[*parents, last] = setting
 
 

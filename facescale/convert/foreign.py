@@ -11,6 +11,7 @@ from torch import Tensor
 
 from facescale import registry
 from facescale.backbones.profile import skeleton
+from facescale.convert.renamed import in_order, parts_of
 from facescale.guard.pickles import PickleError
 from facescale.guard.reading import check_file, reason
 from facescale.guard.tensor_file import read_tensors
@@ -18,6 +19,13 @@ from facescale.guard.torch_file import load_torch
 from facescale.model_card import Contract
 
 State = dict[str, Tensor]
+
+# Networks that others have written again. (F2C's MobileFaceNet is mbf_s with another preprocessing.)
+_RENAMED = {
+    "insightface": frozenset({"mbf_s", "mbf", "mbf_large", "r18", "r34", "r50", "r100"}),
+    "MobileFaceNet 112x96": frozenset({"ffc_mobile"}),
+}
+_TRUNCATED = 0.3  # share of a network's entries that a damaged copy of its file may still have
 
 # Prefixes that trainers and wrappers add to the keys of a backbone.
 _PREFIXES = ("module.", "_orig_mod.", "backbone.", "model.", "net.")
@@ -56,6 +64,8 @@ ORIGINS = (
     Origin("FFC", "features.running_mean", ("ffc_ir50",), "lru", _FFC),
     Origin("FFC", "features.running_mean", ("ffc_r50",), "", replace(_FFC, size=224)),
     Origin("FFC", "linear1.bn.running_mean", ("ffc_mobile",), "", _FFC),
+    # 112 rows x 96 columns: MobileFaceNet_Pytorch and others that align as SphereFace does
+    Origin("MobileFaceNet 112x96", "linear1.bn.running_mean", ("ffc_mobile",), "", _FFC, {"columns": 96}),
     Origin("insightface", "features.running_mean", _IRESNETS),
     Origin("insightface", "features.layers.3.running_mean", ("mbf", "mbf_large", "mbf_s")),
     Origin("insightface", "feature.3.running_mean", ("vit_t", "vit_s", "vit_b", "vit_l", "vit_h")),
@@ -80,12 +90,14 @@ class Converted:
         state_dict: float32 weights that load strictly.
         contract: preprocessing of the origin; check it with a few images if you can.
         origin: the project that it comes from.
+        assumed: what was concluded from shapes rather than names, one sentence; empty where nothing was.
     """
 
     backbone: dict[str, Any]
     state_dict: State
     contract: Contract
     origin: str
+    assumed: str = ""
 
 
 def convert(path: str | Path, origin: str | None = None) -> Converted:
@@ -148,7 +160,7 @@ def recognise(checkpoint: Any, path: str = "the checkpoint", origin: str | None 
     largest = max(states, key=len)
     marks = [str(key) for key in (*checkpoint, *largest)]
     state = _without_prefix(largest)
-    best = (0.0, "")
+    best = (0.0, "", False)
     for candidate in ORIGINS:
         told = origin or (candidate.name if any(key.startswith(candidate.mark) for key in marks) else None)
         if candidate.name != told or candidate.embedding_key not in state:
@@ -161,13 +173,51 @@ def recognise(checkpoint: Any, path: str = "the checkpoint", origin: str | None 
                 _check_finite(state, path)
                 spec = {"name": name, "embedding_size": embedding_size, "options": dict(candidate.options)}
                 return Converted(spec, _complete(state, layout), candidate.contract, candidate.name)
-            best = max(best, (likeness, f"{candidate.name}'s {name}, {_difference(state, layout)}"))
-    if best[0] < 0.3:
-        raise ValueError(
-            f"{path} is not a supported network (its keys: {', '.join(list(state)[:3])}, ...); "
-            f"supported are checkpoints of {', '.join(names)}"
-        )
-    raise ValueError(f"{path} is not complete: it resembles {best[1]}; get a complete copy of it")
+            what = f"{candidate.name}'s {name}, {_difference(state, layout)}"
+            best = max(best, (likeness, what, _is_part(state, layout)))
+    if renamed := _renamed(largest, origin):
+        _check_finite(renamed.state_dict, path)
+        return renamed
+    if best[0] > _TRUNCATED and best[2]:
+        raise ValueError(f"{path} is not complete: it resembles {best[1]}; get a complete copy of it")
+    nearest = f"; the nearest is {best[1]}" if best[0] >= 0.3 else ""
+    raise ValueError(
+        f"{path} is not a supported network (its keys: {', '.join(list(state)[:3])}, ...{nearest}); "
+        f"supported are checkpoints of {', '.join(names)}"
+    )
+
+
+def _renamed(state: State, origin: str | None) -> Converted | None:
+    """The first network whose entries have the same shapes in the same order, under other names."""
+    for part in parts_of(state):
+        embedding_size = next((len(value) for value in reversed(part.values()) if value.ndim), 0)
+        for candidate in ORIGINS if embedding_size else ():
+            if origin not in (None, candidate.name):
+                continue
+            for name in [n for n in candidate.backbones if n in _RENAMED.get(candidate.name, ())]:
+                layout = skeleton(name, embedding_size, **candidate.options).state_dict()
+                if (found := in_order(part, layout)) is not None:
+                    spec = {
+                        "name": name,
+                        "embedding_size": embedding_size,
+                        "options": dict(candidate.options),
+                    }
+                    return Converted(
+                        spec,
+                        _complete(found, layout),
+                        candidate.contract,
+                        candidate.name,
+                        _assumption(f"{candidate.name}'s {name}", part, candidate.contract),
+                    )
+    return None
+
+
+def _assumption(network: str, state: State, contract: Contract) -> str:
+    return (
+        f"recognised as {network} by the shapes and the order of its {len(state)} entries (the first is "
+        f"'{next(iter(state))}'); assumed to take {contract.colour}, (v - {contract.mean:g}) / "
+        f"{contract.std:g}: check it on a few faces"
+    )
 
 
 def _state_dicts(checkpoint: Any) -> Iterator[State]:
@@ -215,6 +265,11 @@ def _likeness(state: State, layout: State) -> float:
     keys = {key for key in state.keys() | layout.keys() if not _is_counter(key)}
     equal = [k for k in keys if k in state and k in layout and state[k].shape == layout[k].shape]
     return len(equal) / len(keys)
+
+
+def _is_part(state: State, layout: State) -> bool:
+    """Whether a state dict has nothing but entries of the network: then the others were lost."""
+    return all(_is_counter(k) or (k in layout and v.shape == layout[k].shape) for k, v in state.items())
 
 
 def _difference(state: State, layout: State) -> str:

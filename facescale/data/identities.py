@@ -12,7 +12,8 @@ from torch import Tensor
 from facescale.config import Config
 from facescale.data.readers.base import People, Reader, people_of
 from facescale.data.spec import split_sources
-from facescale.files import read_json, write_atomically
+from facescale.files import write_atomically
+from facescale.guard.reading import read_object
 
 # N identities
 
@@ -90,7 +91,7 @@ def _read(file: Path, config: Config) -> People:
     if not file.exists():
         raise ValueError(f"{file.parent} does not name its identities (no {file.name}); {network_alone}")
     then = f"put it back from a copy; or, {network_alone}"
-    people = _parsed(read_json(file, dict, then), config)
+    people = _parsed(read_object(file, "the identities", advice=then), config)
     if people is None:
         raise ValueError(f"'{file}' is damaged (it does not list names by source); {then}")
     return people

@@ -53,6 +53,7 @@ class Figures:
         remarks: what was left out, and why.
         drawn: curves for the page.
         intervals: low and high end by the name of a figure.
+        rule: options that change what is measured, as text; empty where there are none.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Figures:
     remarks: tuple[str, ...] = field(default=())
     drawn: Mapping[str, Any] = field(default_factory=dict)
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    rule: str = ""
 
     def figures(self) -> Iterator[tuple[str, float]]:
         """Yield (name, value) of every scalar."""
@@ -83,6 +85,7 @@ class Figures:
             "kind": self.kind,
             "name": self.name,
             "source": self.source,
+            **({"rule": self.rule} if self.rule else {}),
             "counts": dict(self.counts),
             "figures": dict(self.values),
             "notes": self.notes(),

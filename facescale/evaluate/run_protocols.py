@@ -1,5 +1,6 @@
 """The commands ``facescale evaluate`` and ``facescale report``."""
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from facescale.evaluate.protocols.open import open_protocol
 from facescale.evaluate.records import MeasuredModel, Record, newest_of_each, read_records, write_record
 from facescale.evaluate.report.page import write_report
 from facescale.evaluate.verification import Verification
-from facescale.files import read_json
+from facescale.guard.reading import read_object
 from facescale.inference.load import load
 from facescale.inference.model import Model
 from facescale.inference.torch_encoder import TorchEncoder
@@ -199,7 +200,9 @@ def _measured(path: Path, run: RunDir | None, model: Model) -> MeasuredModel:
 def _features(run: RunDir, model: Model) -> FeatureCache | None:
     if not isinstance(model.encoder, TorchEncoder):
         return None
-    return FeatureCache(run.features, {"weights": model.weights_digest(), "computed": model.encoder.setting})
+    network = json.dumps(model.card.backbone, sort_keys=True, default=str)  # its options may change the input
+    known_by = {"weights": model.weights_digest(), "computed": model.encoder.setting, "network": network}
+    return FeatureCache(run.features, known_by)
 
 
 def _check_names(names: Sequence[str]) -> None:
@@ -242,7 +245,7 @@ def run_info(run: RunDir | None, model_info: Mapping[str, Any]) -> dict[str, dic
     info: dict[str, dict[str, Any]] = {}
     if run is not None:
         if run.plan.is_file():
-            info["Plan"] = read_json(run.plan, dict, "delete it: the report does without")
+            info["Plan"] = read_object(run.plan, "the plan", advice="delete it: the report does without")
         config = load_config(run.config).model_dump(mode="json")
         info["Config"] = {f"{part}.{key}": v for part, keys in config.items() for key, v in keys.items()}
     if model_info:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 FARS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 DEFAULT_RULE = "insightface"
+_DEAD = 1e-3  # range of the cosines of all pairs; that of an untrained network is wider
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,18 @@ class VerificationResult:
     def _thresholds_are(self) -> str:
         return "squared_distance_thresholds" if PAIR_RULES[self.rule].is_distance else "cosine_thresholds"
 
+    @property
+    def dead(self) -> str:
+        """A sentence if the network gives all images the same embedding, so that no figure means anything."""
+        low, high = float(self.scores.min()), float(self.scores.max())
+        if high - low > _DEAD:
+            return ""
+        return (
+            f"{self.name}: the network is dead, it gives every image the same embedding (all cosines are "
+            f"from {low:.4f} to {high:.4f}), so the accuracy is chance: use an earlier checkpoint or a "
+            "lower learning rate"
+        )
+
     def notes(self) -> list[str]:
         """A sentence for each thing that makes a figure less than it seems, or leaves it out."""
         notes = [f"{self.name}: {remark}" for remark in self.pairs.remarks]
@@ -121,7 +134,7 @@ class VerificationResult:
                 f"pairs; the set has {self.curve.num_impostor:,}, which support rates down to "
                 f"{MIN_FALSE_ACCEPTS / self.curve.num_impostor:.2g}"
             )
-        return notes
+        return [*notes, self.dead] if self.dead else notes
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; non-finite values (no score achieves the rate) become None."""
@@ -133,9 +146,9 @@ class VerificationResult:
             "genuine_pairs": self.curve.num_genuine,
             "impostor_pairs": self.curve.num_impostor,
             "flip": self.flip,
+            "rule": self.rule,
             "accuracy": {
                 "mean": self.accuracy.mean,
-                "rule": self.rule,
                 "rule_meaning": PAIR_RULES[self.rule].meaning,
                 "std": self.deviation,
                 "folds": self.accuracy.folds.tolist(),

@@ -134,15 +134,30 @@ def read_json(path: str | os.PathLike[str], what: str, most: int = JSON_BYTES) -
     return parse_json(read_text(path, what, most), path, what)
 
 
-def read_object(path: Path, what: str, *keys: str) -> dict[str, Any]:
-    """The object of a JSON file, which must have ``keys``.
+def read_object(
+    path: Path, what: str, *keys: str, advice: str = "it is damaged: get a complete copy of it"
+) -> dict[str, Any]:
+    """The object of a JSON file that this package wrote, which must have ``keys``.
+
+    Args:
+        path: the file.
+        what: it is.
+        keys: that it must have.
+        advice: what to do if it is missing or damaged.
 
     Raises:
-        ValueError: as `read_json`, or something else than an object with these keys.
+        ValueError: no such file, too large, not JSON, or something else than an object with these keys.
     """
-    value = read_json(path, what)
+    try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > JSON_BYTES:
+            kind = _KINDS.get(stat.S_IFMT(status.st_mode), "too large")
+            raise ValueError(f"cannot read {what} '{path}': it is {kind}; {advice}")
+        value = json.loads(path.read_bytes())
+    except Exception as error:
+        if is_sentence(error):
+            raise
+        raise ValueError(f"cannot read {what} '{path}': {reason(error)}; {advice}") from None
     if not isinstance(value, dict) or any(key not in value for key in keys):
-        raise ValueError(
-            f"cannot read {what} '{path}': it has no {', '.join(keys)}; get a complete copy of it"
-        )
+        raise ValueError(f"cannot read {what} '{path}': it has no {', '.join(keys) or 'object'}; {advice}")
     return value

@@ -179,7 +179,7 @@ class AttFCHead(SlotHead):
         value_G = self.negatives(e_GD, target, concatenated(parts))
         if self.compat:
             value_G = self._with_hidden(value_G, target, id_G)
-        loss = sample_losses(margin, margin.target(target), value_G).mean()
+        loss = sample_losses(margin, self.target_logits(target, id_G), value_G).mean()
         loss = with_batch_terms(loss, margin, shared_GD, norm_G, id_G)
         if self.training:
             self._pending.append((centre_GD, id_G))

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from facescale.distributed import Dist
 from facescale.files import Writing
-from facescale.margins import Margin
+from facescale.heads.source_margins import SourceMargins
+from facescale.margins import Margin, TargetLogits
 
 # V views, B batch of this process, D embedding size
 
@@ -96,6 +97,13 @@ class ClassHead(nn.Module):
         self.margin = copy.deepcopy(margin)
         self.margin.set_num_negatives(num_ids - 1)  # heads that compare with fewer say so again
         self.dist = dist
+        self.source_margins: SourceMargins | None = None
+
+    def target_logits(self, target: TargetLogits, id_B: Tensor) -> Tensor:
+        """Target-class logit (or loss) of each sample, (B,), by the margin of its identity's source."""
+        if self.source_margins is None:
+            return self.margin.target(target)
+        return self.source_margins.target(target, id_B)
 
     def begin_step(self, strength: float, loss_scale: float) -> None:
         """Prepare for the forward passes of one optimizer step.
@@ -105,6 +113,8 @@ class ClassHead(nn.Module):
             loss_scale: see the attribute.
         """
         self.margin.strength = strength
+        if self.source_margins is not None:
+            self.source_margins.set_strength(strength)
         self.loss_scale = loss_scale
 
     def forward(self, q_VBD: Tensor, id_B: Tensor, k_VBD: Tensor | None = None) -> HeadOutput:
@@ -122,6 +132,10 @@ class ClassHead(nn.Module):
 
     def skip_step(self) -> None:
         """Forget what ``forward`` prepared: the step was not finite."""
+
+    def has_finite_rows(self) -> bool:
+        """Whether what ``rows_to_save`` saves is finite, as far as it is in memory and no buffer."""
+        return True
 
     def rows_to_save(self, folder: Path, copy: bool) -> Writing:
         """What is too large for ``state_dict``, ready to be written into ``folder``; all processes call.

@@ -168,7 +168,7 @@ class CentreHead(ClassHead):
         if target_cos_G.requires_grad:
             target_cos_G.register_hook(lambda grad_G: setattr(saved, "grad_target_B", grad_G.float()))
         loss_of = partial(released_losses, has_G=has_G) if self.compat else sample_losses
-        loss = loss_of(margin, margin.target(target), value_G).mean()
+        loss = loss_of(margin, self.target_logits(target, id_G), value_G).mean()
         loss = with_batch_terms(loss, margin, shared_GD, norm_G, id_G)
         stats = {"target_cosine": target_cos_G.detach().mean(), "norm": norm_G.detach().mean()}
         return HeadOutput(loss.float(), stats)
@@ -265,6 +265,10 @@ class CentreHead(ClassHead):
             batch_size * self.dist.world_size,
             self.num_selected(batch_size * self.dist.world_size),
         )
+
+    def has_finite_rows(self) -> bool:
+        """See ``ClassHead.has_finite_rows``."""
+        return self.store.memory is None or self.store.memory.has_finite_lengths()
 
     # ---- state --------------------------------------------------------------------------------------------
 

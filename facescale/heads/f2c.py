@@ -188,12 +188,14 @@ class F2CHead(SlotHead):
         known_P = slot_G[slot_G != EMPTY] - self.first
         inside, outside = on(slot_G != EMPTY, x_GD).nonzero()[:, 0], on(slot_G == EMPTY, x_GD).nonzero()[:, 0]
         e_PD, shared_PD = unit(x_GD[inside]), unit(shared_GD[inside])
+        id_P = on(id_G[slot_G != EMPTY], x_GD)
         loss = x_GD.new_zeros(())
         for view in self._views(writes, g_GD):
             found_PD = self.dist.all_reduce(view.at(known_P)).to(x_GD.dtype)
             target = margin.prepare(torch.linalg.vecdot(shared_PD, found_PD), norm_G[inside])
             value_P = self.negatives(e_PD, target, partial(view.chunks, self.chunk, on(known_P, x_GD)))
-            loss = loss + sample_losses(margin, margin.target(target), value_P).sum() / max(1, len(inside))
+            loss_P = sample_losses(margin, self.target_logits(target, id_P), value_P)
+            loss = loss + loss_P.sum() / max(1, len(inside))
             if len(outside) and self.outlier_weight:
                 loss = loss + self.outlier_weight * self._nearest(unit(shared_GD[outside]), view)
         loss = with_batch_terms(loss, margin, shared_GD, norm_G, on(id_G, x_GD))

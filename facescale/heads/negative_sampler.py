@@ -59,6 +59,8 @@ class NegativeSampler:
 
     def window(self, step: int) -> np.ndarray:
         """Classes that a step will most probably read, ascending."""
+        if not self.num_wanted:
+            return np.empty(0, np.int64)
         value, place = self._draws(step, self.num_wanted)
         if len(value) == self.num_wanted:
             return value

@@ -21,6 +21,7 @@ class ConvertReport:
         embedding_size: dimension of its embeddings.
         colour: colour order of its input, RGB or BGR.
         colour_check: verdict of the colour test; None without images.
+        assumed: what was concluded from shapes rather than names; empty where nothing was.
     """
 
     path: str
@@ -29,6 +30,7 @@ class ConvertReport:
     embedding_size: int
     colour: str
     colour_check: str | None
+    assumed: str
 
 
 def convert_file(
@@ -51,9 +53,11 @@ def convert_file(
     found = convert(checkpoint, origin)
     verdict = None if images is None else _check_colour(found, images)
     info = {"origin": found.origin, "converted_from": checkpoint.name}
+    if found.assumed:
+        info["assumed"] = found.assumed
     save_model(out, found.state_dict, found.backbone, found.contract, info=info)
     name, size = found.backbone["name"], found.backbone["embedding_size"]
-    return ConvertReport(str(out), found.origin, name, size, found.contract.colour, verdict)
+    return ConvertReport(str(out), found.origin, name, size, found.contract.colour, verdict, found.assumed)
 
 
 def _check_colour(found: Converted, images: str) -> str:

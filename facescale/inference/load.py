@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from facescale.checksums import model_damage
 from facescale.guard.onnx_graph import check_onnx
 from facescale.guard.reading import check_file, reason
 from facescale.inference.model import Model
@@ -53,18 +54,21 @@ def contract_note(model: Model) -> str | None:
     """How images are prepared for a file of another project, and how that is known; None for our own."""
     reason = model.info.get("contract")
     if reason is None:
-        return None
+        return model.info.get("assumed")  # of a network under other names
     return f"contract: {model.contract.words()} ({reason}); state another one with --contract"
 
 
 def _load(path: Path, device: str, precision: str) -> Model:
     if path.is_dir():
-        inside = path / "model.safetensors"
-        return load_model(inside if inside.is_file() else RunDir.open(path).model_path(), device, precision)
+        if (path / "config.toml").exists() or not (path / "model.safetensors").is_file():
+            return load_model(RunDir.open(path).model_path(), device, precision)
+        path = path / "model.safetensors"
     if not path.exists():
         raise ValueError(f"'{path}' does not exist; name a run folder or a weights file")
     check_file(path, "the weights")
     if path.suffix == ".safetensors":
+        if damage := model_damage(path):
+            raise ValueError(f"the weights '{path}' are damaged ({damage}); use another checkpoint")
         return load_model(path, device, precision)
     if path.suffix in (".pth", ".pt", ".ckpt"):
         return load_foreign(path, device, precision)

@@ -128,7 +128,8 @@ def check_layout(layout: Mapping[str, Tensor], state: Mapping[str, Tensor], name
 def load_foreign(path: str | Path, device: str = "auto", precision: str = "fp32") -> Model:
     """Load a checkpoint of another project, recognised by its keys (`facescale.convert.foreign`).
 
-    Nothing in the file is executed. ``info["origin"]`` names the project, which also decides the contract.
+    Nothing in the file is executed. ``info["origin"]`` names the project, which also decides the contract;
+    ``info["assumed"]`` says what was concluded from shapes where the keys are other ones.
 
     Raises:
         ValueError: not a checkpoint, or of an unsupported network; an unknown device or precision.
@@ -137,7 +138,8 @@ def load_foreign(path: str | Path, device: str = "auto", precision: str = "fp32"
     spec = found.backbone
     module = backbones.build(spec["name"], spec["embedding_size"], **spec["options"])
     module.load_state_dict(found.state_dict)
-    card = Card(found.contract, spec, info={"origin": found.origin})
+    assumed = {"assumed": found.assumed} if found.assumed else {}
+    card = Card(found.contract, spec, info={"origin": found.origin, **assumed})
     return Model.of(_for_use(module), card, device, precision)
 
 

@@ -23,7 +23,13 @@ from facescale.config import (
 )
 from facescale.config.hints import hint, known_name
 from facescale.config.mistakes import Key, Mistake, dotted
-from facescale.config.no_effect import unread_by_head, unread_data, unread_optim, unread_twin
+from facescale.config.no_effect import (
+    unread_by_head,
+    unread_data,
+    unread_optim,
+    unread_train,
+    unread_twin,
+)
 from facescale.distributed import Dist
 from facescale.guard.limits import CONFIG_MISTAKES
 from facescale.heads import ClassHead
@@ -77,6 +83,7 @@ def component_mistakes(tree: Tree) -> list[Mistake]:
         *unread_data(_table(tree.get("data"))),
         *unread_optim(optim, head.options),
         *unread_by_head(optim, head.options),
+        *unread_train(_table(tree.get("train"))),
     ]
     if head.name in heads.HEADS and not _head(head.name, MarginConfig(), OptimConfig()).needs.key_views:
         mistakes += unread_twin(_table(tree.get("twin")), head.name)

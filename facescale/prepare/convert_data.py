@@ -2,7 +2,8 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from facescale.data.readers.base import Reader, people_of
 from facescale.data.readers.info_file import data_info, write_info
 from facescale.data.readers.labels_file import LABELS
 from facescale.data.writers import FILES, WRITERS
+from facescale.files import naming_full_disk
 from facescale.registry import lookup
 
 
@@ -60,11 +62,7 @@ def convert_data(
     write = lookup("form", WRITERS, form)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"'{folder}' is not an empty folder; choose a new one for the converted data")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = folder.with_name(f".{folder.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir()
-    try:
+    with naming_full_disk(folder), _beside(folder) as unfinished:
         written = write(reader, unfinished)
         labels = dict(enumerate(_names(reader)))
         (unfinished / LABELS).write_text(
@@ -78,9 +76,20 @@ def convert_data(
             Checksums().write_part(unfinished, [path for path in unfinished.iterdir() if path.is_file()], 0)
             write_manifest(unfinished, 1)
         unfinished.replace(folder)
+    return Converted(folder, form, written.num_images, written.num_ids, written.bad)
+
+
+@contextmanager
+def _beside(folder: Path) -> Iterator[Path]:
+    """A folder for what is unfinished; it is deleted unless it is renamed."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = folder.with_name(f".{folder.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir()
+    try:
+        yield unfinished
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-    return Converted(folder, form, written.num_images, written.num_ids, written.bad)
 
 
 def _names(reader: Reader) -> list[str]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from threading import Thread
 
 from facescale.data.writers import WRITERS
+from facescale.files import naming_full_disk
 from facescale.prepare.convert_data import convert_data
 from facescale.prepare.crops import CropReader
 from facescale.prepare.examine import FaceSource, Finding, Settings, examine, open_face_source
@@ -103,7 +104,7 @@ def prepare(
     found = scan(root, pattern=options.pattern, labels=options.labels)
     faces = open_face_source(options.settings)  # says what is missing before any photo is read
     work = out.with_name(f".{out.name}.preparing")
-    with Journal(work, options.settings, root) as journal:
+    with naming_full_disk(out), Journal(work, options.settings, root) as journal:
         continued = _examine_all(root, found, options, journal, faces, progress)
         selection = _selected(found, options, journal)
         packed = work / "dataset"

@@ -5,6 +5,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -12,7 +13,9 @@ from torch.nn.parallel import DistributedDataParallel
 from facescale import backbones
 from facescale.config import Config
 from facescale.data.loading.augment import Augment, stronger
+from facescale.data.readers.base import Reader, image_sources
 from facescale.distributed import Dist
+from facescale.heads.source_margins import SourceMargins, build_source_margins
 from facescale.model_card import Card, Contract
 from facescale.plan import Plan
 from facescale.plan.components import build_head
@@ -70,6 +73,18 @@ def build_task(config: Config, plan: Plan, dist: Dist, centres: Path) -> Recogni
         precision=plan.precision,
         dist=dist,
     )
+
+
+def source_margins_of(config: Config, reader: Reader) -> SourceMargins:
+    """The margins of the config's sources; an identity is of the source of its first image.
+
+    Raises:
+        ValueError: as ``build_source_margins``.
+    """
+    margin = config.head.margin
+    _, first_N = np.unique(reader.ids, return_index=True)
+    source_N = torch.from_numpy(image_sources(reader)[first_N])
+    return build_source_margins(margin.name, margin.options, margin.by_source, source_N)
 
 
 def _build_twin(config: Config, backbone: nn.Module, dist: Dist) -> Twin:

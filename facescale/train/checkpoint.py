@@ -9,7 +9,7 @@ import torch
 
 from facescale.checksums import Checksums
 from facescale.distributed import Dist
-from facescale.files import read_json
+from facescale.guard.reading import read_object
 from facescale.run import RunDir
 
 _ONE_BEFORE = "delete the folder of this checkpoint to use the one before"
@@ -26,6 +26,7 @@ class TrainState:
         bad_in_a_row: non-finite steps since the last finite one.
         seconds: time spent training up to the last log line, over all sittings.
         warned: the last log line looked wrong, and a health line has said so.
+        rate_factor: on the scheduled learning rate; lowered when the run goes back to a checkpoint.
         window: what the meter has collected since the last log line.
     """
 
@@ -34,6 +35,7 @@ class TrainState:
     bad_in_a_row: int = 0
     seconds: float = 0.0
     warned: bool = False
+    rate_factor: float = 1.0
     window: dict[str, float] = field(default_factory=dict)
 
     def count_step(self, bad: bool) -> None:
@@ -41,6 +43,13 @@ class TrainState:
         self.step += 1
         self.bad_steps += bad
         self.bad_in_a_row = self.bad_in_a_row + 1 if bad else 0
+
+
+def damage_of(folder: Path, dist: Dist, checksums: Checksums) -> str:
+    """What is wrong with a checkpoint; empty: nothing. All processes call; each reads some of the files."""
+    first, count = checksums.first_damaged(folder, dist.rank, dist.world_size)
+    first = int(dist.all_reduce(torch.tensor(first, device=dist.device), "min"))
+    return "" if first == count else checksums.describe(folder, first)
 
 
 def newest_whole(run: RunDir, dist: Dist, checksums: Checksums) -> tuple[int | None, list[str]]:
@@ -54,13 +63,11 @@ def newest_whole(run: RunDir, dist: Dist, checksums: Checksums) -> tuple[int | N
     """
     damaged: dict[int, str] = {}
     for step in reversed(run.steps()):
-        folder = run.snapshot(step)
-        first, count = checksums.first_damaged(folder, dist.rank, dist.world_size)
-        first = int(dist.all_reduce(torch.tensor(first, device=dist.device), "min"))
-        if first == count:
+        damage = damage_of(run.snapshot(step), dist, checksums)
+        if not damage:
             used = f"the training continues from step {step} and writes the damaged one again"
             return step, [f"{run.snapshot(bad)} is damaged ({what}); {used}" for bad, what in damaged.items()]
-        damaged[step] = checksums.describe(folder, first)
+        damaged[step] = damage
     if not damaged:
         return None, []
     each = ", ".join(f"{run.snapshot(step).name}: {what}" for step, what in damaged.items())
@@ -78,13 +85,13 @@ def load(folder: Path, dist: Dist) -> tuple[TrainState, dict[str, Any]]:
     Raises:
         ValueError: the folder is not a whole checkpoint.
     """
-    meta = read_json(folder / "meta.json", dict, _ONE_BEFORE)
+    meta = read_object(folder / "meta.json", "the checkpoint", "step", advice=_ONE_BEFORE)
     try:
         tensors = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
         random = folder / f"random_{dist.rank}.pt"
         if random.is_file():
             _restore_random(torch.load(random, weights_only=True), dist)
-        return TrainState(**{key: meta[key] for key in {"step", *meta} - _NOT_STATE}), tensors
+        return TrainState(**{key: meta[key] for key in meta.keys() - _NOT_STATE}), tensors
     except (OSError, RuntimeError, UnpicklingError, EOFError, KeyError, TypeError, AttributeError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"checkpoint {folder} cannot be read ({reason}); {_ONE_BEFORE}") from None

@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+from facescale.checksums import Checksums
 from facescale.config import Config
 from facescale.data.identities import old_numbers
 from facescale.data.readers.base import Reader
 from facescale.inference.load import load
 from facescale.run import RunDir
+from facescale.train.checkpoint import damage_of
 from facescale.train.task import RecognitionTask
 
 # N identities of the new run
@@ -26,7 +28,11 @@ def inherit(config: Config, task: RecognitionTask, reader: Reader) -> int:
         ValueError: there is neither a run nor a weights file, or the network does not fit the config.
     """
     path = Path(config.train.init)
-    model = load(path, device="cpu")
+    run = RunDir(path) if (path / "config.toml").exists() else None
+    folder, dist = path, task.head.dist
+    if run:
+        folder = run.whole(lambda one: damage_of(one, dist, Checksums()))
+    model = load(folder, device="cpu")
     try:
         task.start_with(model.module.state_dict())
     except RuntimeError:
@@ -36,10 +42,8 @@ def inherit(config: Config, task: RecognitionTask, reader: Reader) -> int:
             f"the network of train.init = '{path}' ({theirs[0]}, {theirs[1]}-d) does not fit the "
             f"config's ({ours[0]}, {ours[1]}-d); set [backbone] to the same values"
         ) from None
-    if not path.is_dir() or not task.head.keeps_every_id:
+    if run is None or not task.head.keeps_every_id:
         return 0
-    run = RunDir.open(path)
-    folder = run.model_path().parent
     if not (folder / "centres").is_dir():  # that head has no centre for every identity
         return 0
     old_ids = old_numbers(run.identities, config, reader)

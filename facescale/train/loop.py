@@ -11,6 +11,7 @@ centres/store.py, ops.py.
 import math
 from contextlib import closing
 from dataclasses import dataclass
+from enum import Enum, auto
 from pathlib import Path
 
 import torch
@@ -27,15 +28,20 @@ from facescale.train.milestones import (
     save,
     saves_at,
 )
+from facescale.train.roll_back import report, roll_back
 from facescale.train.run_log import OnLog
-from facescale.train.session import open_session, timed_batches
+from facescale.train.session import Session, open_session, timed_batches
 from facescale.train.signals import stop_signals
 from facescale.train.task import StepOutput
-from facescale.train.watchdog import diagnose
+from facescale.train.watchdog import ADVICE, TrainingError, diagnose
 
 
-class TrainingError(RuntimeError):
-    """The training cannot go on; the message says why and what to do. The last checkpoint stays usable."""
+class _End(Enum):
+    """How a sitting ended."""
+
+    FINISHED = auto()
+    STOPPED = auto()
+    DIVERGED = auto()
 
 
 @dataclass(frozen=True)
@@ -75,11 +81,26 @@ def train(
         ValueError: config, data and run folder do not fit.
         TrainingError: too many non-finite steps in a row.
     """
-    # ---- Set up -------------------------------------------------------------------------------------------
     dist = dist or Dist(device=pick_device())
     config = config or read_config(RunDir.open(run_path).config)
     session = open_session(config, run_path, dist, on_log, resume)
-    run, plan, task, state = session.run, session.plan, session.task, session.state
+    while (end := _train(session)) is _End.DIVERGED:
+        diverged_at, rate_factor = session.state.step, roll_back(session)
+        del session  # before another one takes as much memory
+        session = open_session(config, run_path, dist, on_log, True, rate_factor)
+        report(session, diverged_at)
+    run, figures = session.run, last_figures(session.run) if dist.is_main else {}
+    return Result(run, session.state.step, end is _End.FINISHED, figures)
+
+
+def _train(session: Session) -> _End:
+    """Train until the end of the run, a stop signal, or a divergence that the run goes back from.
+
+    Raises:
+        TrainingError: too many non-finite steps in a row.
+    """
+    # ---- Set up -------------------------------------------------------------------------------------------
+    config, dist, plan, task, state = session.config, session.dist, session.plan, session.task, session.state
     optimizer, scaler, meter, log = session.optimizer, session.scaler, session.meter, session.log
     batches = timed_batches(session.loader, plan, state.step)
     task.train()
@@ -90,7 +111,7 @@ def train(
                 evaluate(session)
         for batch, waited in batches:
             # ---- Rate and ramps ---------------------------------------------------------------------------
-            lr = session.schedule(state.step)
+            lr = session.schedule(state.step) * state.rate_factor
             for group in optimizer.param_groups:
                 group["lr"] = lr
             strength = min(1.0, (state.step + 1) / plan.ramp_steps) if plan.ramp_steps else 1.0
@@ -142,11 +163,13 @@ def train(
                 keys = [session.reader.key(i) for i in batch.index[:4].tolist()]
                 figures = {"loss": str(float(output.loss)), "grad_norm": str(float(grad_norm))}
                 log("bad_step", lr=lr, **figures, first_images=keys)
-            if state.bad_in_a_row >= config.train.max_bad_steps:
+            if state.bad_in_a_row >= (config.train.roll_back_after or config.train.max_bad_steps):
                 session.saver.finish()
+                if config.train.roll_back_after:
+                    return _End.DIVERGED
                 raise TrainingError(
                     f"{state.bad_in_a_row} steps in a row not finite, up to step {state.step}, lr {lr:.3g}: "
-                    "lower optim.lr, lengthen optim.warmup, or use train.precision=fp32 in a new run"
+                    f"{ADVICE}"
                 )
             if state.step % config.train.log_every == 0 or done:
                 line = meter.flush()
@@ -163,11 +186,15 @@ def train(
             evaluating = session.protocols and not stopping and evaluates_at(plan, state.step)
             if evaluating or stopping or saves_at(plan, state.step):
                 with meter.paused():
-                    save(session)
-                    if evaluating:
+                    sound = save(session)
+                    if evaluating and sound:
                         evaluate(session)
+                if not sound and config.train.roll_back_after:
+                    return _End.DIVERGED
+                if not sound and done:
+                    raise TrainingError(f"the weights are not finite at the end, step {state.step}: {ADVICE}")
             dist.note("waiting for its batch", state.step)
             if stopping:  # an evaluation that is due now is made up for by the next sitting
                 break
         session.saver.finish()
-    return Result(run, state.step, not stopping, last_figures(run) if dist.is_main else {})
+    return _End.STOPPED if stopping else _End.FINISHED

@@ -6,9 +6,11 @@ from functools import partial
 from facescale.distributed.agreement import compare_ranks, weights_checksum
 from facescale.evaluate.embedding import Extraction
 from facescale.evaluate.records import MeasuredModel, Record, write_record
+from facescale.evaluate.verification import VerificationResult
 from facescale.inference.model import weights_fingerprint
 from facescale.plan import Plan
 from facescale.run import RunDir
+from facescale.train.roll_back import last_good
 from facescale.train.saver import Content
 from facescale.train.session import Session
 from facescale.train.tensors import num_bytes
@@ -48,18 +50,37 @@ def evaluate(session: Session) -> None:
         model = MeasuredModel.of(task.card, fingerprint, session.run.snapshot(step).name, step)
         for result in results:
             write_record(session.run.results, Record.of(result, model))
-    save(session, {f"{result.name}/{key}": value for result in results for key, value in result.figures()})
+    figures = {f"{result.name}/{key}": value for result in results for key, value in result.figures()}
+    warnings = [one.dead for one in results if isinstance(one, VerificationResult) and one.dead]
+    for warning in warnings:
+        session.log("health", message=warning)
+    save(session, figures, dead=bool(warnings))
 
 
-def save(session: Session, figures: Mapping[str, float] | None = None) -> None:
+def save(session: Session, figures: Mapping[str, float] | None = None, dead: bool = False) -> bool:
     """Write the checkpoint of this step, or the ``figures`` of its evaluation to it; delete older ones.
 
     With ``checkpoint.background`` a new one is only begun; older ones are deleted when it has its name.
+    Weights that are not finite, or of no use, are not saved: the checkpoints before stay.
+
+    Args:
+        session: the training.
+        figures: NAME/METRIC -> value.
+        dead: the network gives all images the same embedding, so any other checkpoint is better.
+
+    Returns:
+        Whether there is a checkpoint of this step, or will be.
 
     Raises:
         NoSpaceError: the disk is full.
     """
     task, state = session.task, session.state
+    if figures is None and session.dist.any(not task.is_sound()):
+        good = last_good(session)
+        kept = f"the last good one is of step {good}" if good else "there is none yet"
+        message = f"the weights or embeddings are no longer finite, so no checkpoint is written; {kept}"
+        session.log("health", message=message)
+        return False
     weights = weights_checksum(task.backbone) if session.dist.world_size > 1 else 0
     compare_ranks(session.dist, {"the step": state.step, "the weights of the backbone": weights})
     tensors = {
@@ -71,21 +92,23 @@ def save(session: Session, figures: Mapping[str, float] | None = None) -> None:
     state.window = session.meter.state()
     size = num_bytes(tensors) + num_bytes(task.evaluated.state_dict())
     content = Content(state, tensors, task.model_to_save, task.head.rows_to_save, size)
-    session.saver.save(content, partial(_follow_up, session, state.step, figures or {}))
+    session.saver.save(content, partial(_follow_up, session, state.step, figures or {}, dead))
     if figures:  # last of all: a run that is killed before this line evaluates again
         session.log("eval", **figures)
+    return True
 
 
-def _follow_up(session: Session, step: int, figures: Mapping[str, float]) -> None:
+def _follow_up(session: Session, step: int, figures: Mapping[str, float], dead: bool) -> None:
     """After the checkpoint of ``step`` has its name: is it the best, and which older ones go."""
     run, plan = session.run, session.plan
     if not session.dist.is_main:
         return
-    run.keep_best(step, figures, session.config.checkpoint.best_by)
+    run.keep_best(step, figures, session.config.checkpoint.best_by, dead)
     # The one that this sitting began with goes first, if only a stop asked for it.
     first = session.first_step
     regular = saves_at(plan, first) or (session.protocols and evaluates_at(plan, first))
-    run.prune(session.config.checkpoint.keep, interim=None if regular else first)
+    good = last_good(session) if session.state.bad_in_a_row else None
+    run.prune(session.config.checkpoint.keep, interim=None if regular else first, good=good)
 
 
 def last_figures(run: RunDir) -> dict[str, float]:

@@ -26,6 +26,7 @@ _FREE = (
     "train.duration",
     "train.log_every",
     "train.max_bad_steps",
+    "train.roll_back_",
     "distributed.",
 )
 _NOT_A_SIGN = {".log", ".out", ".err", ".toml"}  # suffixes that users and launchers put into a new run folder

@@ -27,7 +27,7 @@ from facescale.evaluate.protocols.open import open_protocol
 from facescale.plan import Plan, make_plan
 from facescale.run import RunDir
 from facescale.train import checkpoint
-from facescale.train.build import build_task
+from facescale.train.build import build_task, source_margins_of
 from facescale.train.checkpoint import TrainState
 from facescale.train.finetune import inherit
 from facescale.train.meter import Meter
@@ -98,7 +98,12 @@ class Session:
 
 
 def open_session(
-    config: Config, run_path: str | Path, dist: Dist, on_log: OnLog | None, resume: bool
+    config: Config,
+    run_path: str | Path,
+    dist: Dist,
+    on_log: OnLog | None,
+    resume: bool,
+    rate_factor: float | None = None,
 ) -> Session:
     """Build everything, and continue from the newest checkpoint if there is one.
 
@@ -108,6 +113,7 @@ def open_session(
         dist: this process among its peers.
         on_log: called on the main process with every line that goes to metrics.jsonl.
         resume: False refuses a folder that already has a checkpoint.
+        rate_factor: on the learning rate from here on; None: as in the checkpoint.
 
     Raises:
         ValueError: config, data and run folder do not fit.
@@ -124,6 +130,8 @@ def open_session(
         lengthened = changed_length(RunDir(run_path), config, plan)
         run = open_run(config, plan, reader, digest, run_path, dist, resume)
         task = build_task(config, plan, dist, run.centres)
+        if config.head.margin.by_source:
+            task.head.source_margins = source_margins_of(config, reader).to(dist.device)
         optimizer = make_optimizer(config.optim, task.backbone, task.head)
         scaler = torch.amp.GradScaler(dist.device.type, _LOSS_SCALE, enabled=plan.precision == "fp16")
         state, saved, started = TrainState(), dict[str, Any](), dict[str, Any]()
@@ -136,6 +144,7 @@ def open_session(
             started["new_length"] = lengthened
         elif config.train.init:
             started["known_identities"] = inherit(config, task, reader)
+        state.rate_factor = rate_factor or run.noted_rate(state.step) or state.rate_factor
         keep_digest(run, saved.get("data"), digest, dist)
         if dist.is_main:
             run.set_aside(after=state.step)

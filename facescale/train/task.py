@@ -94,10 +94,13 @@ class RecognitionTask(nn.Module):
         self._net = [net]  # in a list: what wraps the backbone has no state of its own
         self._augment, self._augment_repeats = augment, augment_repeats
         self._precision, self._dist = precision, dist
-        # Running statistics as they were before the step: a forward pass that is not finite spoils them.
-        self._statistics = [x for x in backbone.buffers() if x.is_floating_point()]
+        # What forward passes change, as it was before the step: one that is not finite spoils it. The centres
+        # that a head may keep in buffers are its own to restore.
+        changing = [backbone, head.margin, *([twin.net] if twin else [])]
+        self._statistics = [x for module in changing for x in module.buffers()]
         self._statistics_before = [x.clone() for x in self._statistics]
         self._encoder = TorchEncoder(self.evaluated, card.contract, dist.device, precision)
+        self._trained = TorchEncoder(backbone, card.contract, dist.device, precision)
 
     @property
     def input_size(self) -> int:
@@ -181,6 +184,19 @@ class RecognitionTask(nn.Module):
         self.head.after_step(lr)
         if self.average is not None:
             self.average.update(self.backbone)
+
+    @torch.no_grad()
+    def is_sound(self) -> bool:
+        """Whether all weights and centres here are finite, and the embeddings of two images by each network.
+
+        Weights of 1e30 are finite, too, and of no use. Centres on disk are not read.
+        """
+        nets = [self.backbone, self.evaluated, self.head, *([self.twin] if self.twin else [])]
+        values = [x for net in nets for x in (*net.parameters(), *net.buffers()) if x.is_floating_point()]
+        size = self.input_size
+        probe_BHW3 = (torch.arange(2 * size * size * 3) % 251).to(torch.uint8).view(2, size, size, 3)
+        values += [self._encoder(probe_BHW3), self._trained(probe_BHW3)]
+        return bool(torch.stack([x.isfinite().all() for x in values]).all()) and self.head.has_finite_rows()
 
     # ---- evaluation ---------------------------------------------------------------------------------------
 

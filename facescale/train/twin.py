@@ -29,7 +29,8 @@ class Twin(nn.Module):
       before the pass and returned after it (MoCo's shuffling): statistics shared by a query and its keys
       would leak which keys match the query.
     - "copy", "average": the twin normalises with running statistics: the backbone's, or their moving average.
-      An image's embedding then depends on that image alone.
+      An image's embedding then depends on that image alone. On several processes they are those of the main
+      one, which a checkpoint holds, so that a resume is exact.
 
     Everything else (dropout, drop path) is in evaluation mode.
 
@@ -106,12 +107,22 @@ class Twin(nn.Module):
         momentum = self.momentum_at(progress)
         ema_update_(list(self.net.parameters()), list(backbone.parameters()), momentum)
         if self.buffers_rule != "own":
-            for mean, now in zip(self.net.buffers(), backbone.buffers(), strict=True):
+            for mean, now in zip(self.net.buffers(), self._buffers_of_main(backbone), strict=True):
                 if self.buffers_rule == "average" and mean.is_floating_point():
                     mean.lerp_(now, 1 - momentum)
                 else:
                     mean.copy_(now)
         self.num_updates += 1
+
+    def _buffers_of_main(self, backbone: nn.Module) -> list[Tensor]:
+        """Running statistics of the main process, which has its own, as each: these are what is saved."""
+        buffers = list(backbone.buffers())
+        statistics = [x for x in buffers if x.is_floating_point()]
+        if self._dist.world_size == 1 or not statistics:
+            return buffers
+        flat = self._dist.broadcast(torch.cat([x.flatten() for x in statistics]))
+        parts = iter(flat.split([x.numel() for x in statistics]))
+        return [next(parts).view_as(x) if x.is_floating_point() else x for x in buffers]
 
     @torch.no_grad()
     def forward(self, x_BCHW: Tensor) -> Tensor:

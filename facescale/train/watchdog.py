@@ -1,9 +1,18 @@
-"""Recognise a training that goes wrong from a line of its log."""
+"""Recognise a training that goes wrong: from a line of its log, from its weights."""
 
 import math
 from collections.abc import Mapping
 
 COLLAPSED = 0.9  # mean cosine between different images of a batch; far lower in a healthy training
+# What to do after a training has diverged
+ADVICE = (
+    "lower optim.lr, lengthen optim.warmup, or use train.precision=fp32 in a new run; or continue this one "
+    "with --set train.roll_back_after=5, which goes back to its last good checkpoint with a lower rate"
+)
+
+
+class TrainingError(RuntimeError):
+    """The training cannot go on; the message says why and what to do. The last checkpoint stays usable."""
 
 
 def diagnose(line: Mapping[str, float], num_ids: int, progress: float) -> str | None:

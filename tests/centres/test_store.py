@@ -209,6 +209,6 @@ def test_checkpoints_that_do_not_fit_are_refused_in_a_sentence(tmp_path: Path) -
             centres_saved.load(store, tmp_path, old_ids)
     with pytest.raises(
         ValueError,
-        match=r"centres.json' cannot be read \(No such file or directory\); use a whole checkpoint",
+        match=r"centres.json': No such file or directory; use a whole checkpoint",
     ):
         centres_saved.load(make(), tmp_path / "nowhere")

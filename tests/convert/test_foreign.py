@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from facescale import backbones
 from facescale.backbones.profile import skeleton
 from facescale.convert.foreign import convert, read, recognise
+from facescale.inference.load import contract_note, load
 from facescale.model_card import Contract
 
 
@@ -166,7 +168,96 @@ def test_missing_additional_and_misshapen_entries_are_named() -> None:
     del state["conv_sep.layers.0.weight"]
     state["extra"] = torch.zeros(1)
     state["layers.0.layers.0.weight"] = torch.zeros(1, 2, 3)
-    with pytest.raises(ValueError, match=r"resembles insightface's mbf_s, 1 entries missing") as error:
+    with pytest.raises(ValueError, match=r"nearest is insightface's mbf_s, 1 entries missing") as error:
         recognise(state)
     assert "1 entries too many (the first is 'extra')" in str(error.value)
     assert "'layers.0.layers.0.weight' has shape (1, 2, 3) instead of (64, 3, 3, 3)" in str(error.value)
+
+
+def renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same network as another project writes it: other names, the linear map as a 1x1 convolution."""
+    parts = {"layers.0.": "conv1.", "layers.1.": "dw.", "conv_sep.": "sep.", "features.layers.": "last."}
+    other = {}
+    for key, value in state.items():
+        for old, new in parts.items():
+            key = f"{new}{key.removeprefix(old)}" if key.startswith(old) else key
+        key = "arcface." + key.replace("layers.", "block.")
+        other[key] = value[..., None, None] if value.ndim == 2 else value
+    return other
+
+
+@pytest.mark.parametrize("beside", [{}, {"detector.weight": torch.ones(3, 3)}])
+def test_a_network_under_other_names_is_recognised_by_shapes_and_order(beside: dict[str, Tensor]) -> None:
+    state = weights("mbf_s")
+    found = recognise(renamed(state) | beside)
+    assert found.backbone == {"name": "mbf_s", "embedding_size": 32, "options": {}}
+    assert all(torch.equal(found.state_dict[key], state[key]) for key in state)
+    assert "insightface's mbf_s by the shapes and the order of its" in found.assumed
+    assert (
+        "the first is 'arcface.conv1.block.0.weight'" in found.assumed and "RGB, (v - 127.5)" in found.assumed
+    )
+    assert recognise(state).assumed == ""
+
+
+def test_a_renamed_file_says_what_was_assumed_wherever_it_is_used(
+    facescale: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    torch.save(renamed(weights("mbf_s", 16)), tmp_path / "net.pth")
+    out = tmp_path / "ours.safetensors"
+    code, text, err = facescale("convert", str(tmp_path / "net.pth"), "--out", str(out))
+    assert code == 0, err
+    assert "recognised as insightface's mbf_s by the shapes" in text
+    for path in (out, tmp_path / "net.pth"):
+        assert contract_note(load(path, "cpu")).startswith("recognised as insightface's mbf_s")
+
+
+def test_other_orders_and_other_kinds_of_entries_are_not_taken_for_the_network() -> None:
+    state = renamed(weights("mbf_s"))
+    names = list(state)
+    mean, variance = (next(n for n in names if n.endswith(end)) for end in ("running_mean", "running_var"))
+    swapped = {variance if n == mean else mean if n == variance else n: v for n, v in state.items()}
+    backwards = dict(reversed(state.items()))
+    for other in (swapped, backwards):
+        with pytest.raises(ValueError, match=r"is not a supported network \(its keys: arcface"):
+            recognise(other)
+
+
+def test_a_complete_file_of_another_network_is_not_called_incomplete() -> None:
+    state = weights("mbf_s")
+    fewer = {key: value for key, value in state.items() if not key.startswith("layers.7.layers.1")}
+    with pytest.raises(
+        ValueError, match=r"is not complete: it resembles insightface's mbf_s, .* entries missing"
+    ):
+        recognise(fewer)
+    more = state | {f"attention.{k}": torch.ones(3) for k in range(4)}
+    with pytest.raises(
+        ValueError, match=r"is not a supported network .*; the nearest is insightface's mbf_s, 4 ent"
+    ):
+        recognise(more)
+
+
+def test_networks_of_112_by_96_pixels_see_the_middle_columns(tmp_path: Path) -> None:
+    """Faces aligned to 112 x 96 are those of 112 x 112 without eight columns on either side."""
+    torch.manual_seed(0)
+    narrow = backbones.build("ffc_mobile", 16, columns=96).eval()
+    assert narrow.state_dict()["linear7.conv.weight"].shape == (512, 1, 7, 6)
+    torch.save(narrow.state_dict(), tmp_path / "net.pth")
+    model = load(tmp_path / "net.pth", "cpu")
+    assert model.info["origin"] == "MobileFaceNet 112x96" and model.contract.size == 112
+    faces = torch.randint(0, 255, (2, 112, 112, 3), dtype=torch.uint8)
+    cut = faces[:, :, 8:104]
+    sides = torch.cat([255 - faces[:, :, :8], cut, 255 - faces[:, :, 104:]], dim=2)
+    assert torch.equal(torch.from_numpy(model.embed_raw(faces)), torch.from_numpy(model.embed_raw(sides)))
+    x = model.contract.normalise(cut)
+    for part in ("conv1", "dw_conv1", "blocks", "conv2", "linear7", "linear1"):
+        x = getattr(narrow, part)(x)
+    expected = torch.nn.functional.normalize(x.flatten(1))
+    assert torch.allclose(torch.from_numpy(model.embed_raw(faces)), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("columns", [95, 114, -2])
+def test_columns_that_are_no_middle_are_refused(columns: int) -> None:
+    with pytest.raises(
+        ValueError, match=rf"backbone.columns = {columns} cannot be the middle of 112 columns"
+    ):
+        backbones.build("ffc_mobile", 16, columns=columns)

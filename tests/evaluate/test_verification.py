@@ -72,7 +72,7 @@ def test_a_rule_is_chosen_by_name_and_shown(rule: str) -> None:
     protocol = open_protocol(f"synthetic:pairs=40,folds=2?rule={rule}", 32)
     result = protocol.measure(pixels_as_embedding)
     accuracy = result.to_dict()["accuracy"]
-    assert accuracy["rule"] == rule and accuracy["rule_meaning"] == PAIR_RULES[rule].meaning
+    assert result.to_dict()["rule"] == rule and accuracy["rule_meaning"] == PAIR_RULES[rule].meaning
     shown = [note for note in result.notes() if f"accuracy by rule {rule}: " in note]
     is_default = rule == "insightface"
     assert bool(shown) != is_default and (f"accuracy (rule {rule})" in result.summary()) != is_default

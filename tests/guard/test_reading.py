@@ -56,7 +56,7 @@ def test_a_file_beyond_its_limit_is_refused_before_it_is_read(tmp_path: Path) ->
     ("data", "message"),
     [
         (b"{", "Expecting property name .*; it is damaged: get a complete copy"),
-        (b'"\xff"', "byte 1 is not UTF-8 text; save it as UTF-8"),
+        (b'"\xff"', "byte 1 is not UTF-8 text; it is damaged"),
         (b"[" * 200_000, "it is nested too deeply"),
         (b"1" * 5000, "it has a number of thousands of digits"),
         (b"[1]", "it has no num_ids, names"),

@@ -75,9 +75,7 @@ def test_a_damaged_checkpoint_without_a_manifest_is_one_sentence(run: RunDir, na
     save(run, 1)
     for text in ("nonsense", "{}", "[]"):
         (run.snapshot(1) / name).write_text(text)
-        with pytest.raises(
-            ValueError, match=r"(cannot be read|is damaged) .*; delete the folder of this checkpoint"
-        ):
+        with pytest.raises(ValueError, match=r"cannot .*read.*; delete the folder of this checkpoint"):
             checkpoint.load(run.snapshot(1), Dist())
 
 

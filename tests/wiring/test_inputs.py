@@ -177,6 +177,17 @@ def test_edits_weights_and_sampling_of_the_config_reach_the_training(
         assert (line["num_ids"], line["total_steps"]) == (num_ids, steps), name
 
 
+def test_margins_by_source_reach_the_head(tmp_path: Path) -> None:
+    two = 'data.train=["synthetic:ids=6,images=8,size=32", "synthetic:ids=6,images=8,size=32,seed=1"]'
+    losses = []
+    for name, tables in (("same", "[{m=0.1}, {m=0.1}]"), ("other", "[{m=0.1}, {m=0.9}]")):
+        run = train_toy(tmp_path / name, two, f"head.margin.by_source={tables}").run
+        losses.append(run.read_metrics("train")[0]["loss"])
+    assert losses[0] < losses[1]
+    with pytest.raises(ValueError, match="by_source has 1 tables for 2 sources"):
+        train_toy(tmp_path / "one", two, "head.margin.by_source=[{m=0.1}]")
+
+
 def test_the_seed_decides_first_weights_centres_and_order(seen: list[Tensor], tmp_path: Path) -> None:
     firsts = []
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from facescale.data.readers.base import Reader
-from facescale.files import one_line
+from facescale.files import naming_full_disk, one_line
 
 _SETTLED = 1000  # images after which the share of unreadable ones is taken at its word
 
@@ -48,7 +48,10 @@ class BadRecords:
     def _log(self, key: str, reason: str) -> None:
         if self._path is None:
             return
-        with self._path.open("a+", encoding="utf-8", errors="backslashreplace") as file:
+        with (
+            naming_full_disk(self._path),
+            self._path.open("a+", encoding="utf-8", errors="backslashreplace") as file,
+        ):
             if self._logged is None:  # what was named before a resume is not named again
                 file.seek(0)
                 self._logged = {line.partition("\t")[0] for line in file}

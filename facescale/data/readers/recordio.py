@@ -1,6 +1,7 @@
 """Read MXNet RecordIO sets (train.rec + train.idx) as InsightFace and im2rec pack them, without mxnet."""
 
 import os
+import struct
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,7 +32,8 @@ from facescale.data.readers.recordio_index import (
 from facescale.data.readers.recordio_labels import insightface_labels, record_labels
 from facescale.data.sampling.counter_rng import Uints, hash64_each
 
-_READ_AHEAD = 16384  # more than an aligned face takes, so that most records are one read
+_START = struct.Struct("<III")  # magic, word, and the flag of the header
+_READ_AHEAD = 8192  # more than an aligned face takes, so that most records are one read
 
 
 class RecordReader:
@@ -99,7 +101,14 @@ class RecordReader:
         Raises:
             BadRecordError: the record is damaged or has no image.
         """
-        payload = self._payload(int(self._offsets[index]))
+        offset = int(self._offsets[index])
+        chunk = self._read(offset, _READ_AHEAD)
+        if len(chunk) >= FRAME.size + HEADER.size:  # the common case: a whole record within one read
+            magic, word, flag = _START.unpack_from(chunk)
+            start, end = FRAME.size + HEADER.size + 4 * flag, FRAME.size + (word & MAX_LENGTH)
+            if magic == MAGIC and word >> KIND_BIT == 0 and start < end <= len(chunk):
+                return chunk[start:end], int(self.ids[index])
+        payload = self._payload(offset)
         if len(payload) < HEADER.size:
             raise BadRecordError(f"record is {len(payload)} bytes long, too short for a header")
         image = payload[HEADER.size + 4 * int(HEADER.unpack_from(payload)[0]) :]

@@ -151,7 +151,8 @@ class Ijb:
             "impostor pairs": impostors,
             "probes": len(np.unique(lists.probes, axis=0)),
         }
-        return Figures(self.name, "ijb", str(lists.folder), values, counts, tuple(remarks))
+        rule = f"{setting}, {self.rule}, {self.one_to_n}"
+        return Figures(self.name, "ijb", str(lists.folder), values, counts, tuple(remarks), rule=rule)
 
     def _tar(self, templates: ijb.Templates) -> dict[str, float]:
         lists = self.lists

@@ -26,6 +26,7 @@ from facescale.evaluate.protocols.devkit import (
 from facescale.evaluate.protocols.file_images import FileImages
 from facescale.evaluate.protocols.subset import first_people, part_note
 from facescale.evaluate.rows import unit_rows
+from facescale.evaluate.shares import is_main
 
 if TYPE_CHECKING:
     from facescale.evaluate.embedding import Embed
@@ -177,7 +178,7 @@ class MegaFace:
                 extraction=extraction,
             )
             parts.append(embedded.unit_ND)
-            if self.write is not None:
+            if self.write is not None and is_main(extraction.dist if extraction else None):
                 for name, feature in zip(names, embedded.unit_ND, strict=True):
                     write_feature(self.write / part / f"{name}{SUFFIX}", feature)
         return self.score(*parts)
@@ -217,7 +218,8 @@ class MegaFace:
             "genuine pairs": len(ranks.rank_P),
             "impostor pairs": ranks.num_impostor,
         }
-        return Figures(self.name, "megaface", str(self.lists.folder), values, counts, tuple(remarks))
+        source, rule = str(self.lists.folder), f"{self.rule}, noise {self.noise}"
+        return Figures(self.name, "megaface", source, values, counts, tuple(remarks), rule=rule)
 
     def _cleaned(self, probe_QD: FloatArray) -> tuple[FloatArray, IntArray]:
         """Probes and their people, with wrong labels dealt with as ``noise`` says."""

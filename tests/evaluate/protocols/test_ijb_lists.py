@@ -103,6 +103,7 @@ def test_the_command_line_gives_the_figures_of_the_released_scripts(
         key = f"tar@far={float(far):g}"
         if key in figures("ffc"):
             assert figures("ffc")[key] == pytest.approx(answer[0] if answer else 0.0, abs=1e-4)
+    assert results["N0D1F0, all"]["rule"] == "N0D1F0, all_points, ijb_evals"
     assert results["N1D1F1"]["counts"] == {
         "images": 900,
         "templates": 300,

@@ -60,6 +60,7 @@ def test_golden_figures_from_the_command_line(
     code, out, err = facescale(*words, "--out", str(tmp_path / "page.html"), "--json")
     assert code == 0, err
     ffc, exact = json.loads(out)["results"]
+    assert (ffc["rule"], exact["rule"]) == ("ffc, noise centre", "devkit, noise centre")
     for one in (ffc, exact):
         assert one["figures"]["rank1"] == pytest.approx(expected["rank1"]["accuracy"], abs=1e-12)
         assert one["counts"]["genuine pairs"] == expected["rank1"]["total_ordered_mate_pairs"]
