@@ -102,6 +102,7 @@ def test_every_line_of_a_run_is_shown_in_wandb(run: RunDir, wandb: FakeWandb) ->
     losses = [numbers["train/loss"] for _, numbers in wandb.lines if "train/loss" in numbers]
     assert losses == [row["loss"] for row in run.read_metrics("train")]
     assert wandb.finished == 1
+    wandb.lines.clear()
     track(run.path, ["wandb"])
     assert wandb.started[0]["id"] == wandb.started[1]["id"]
 
