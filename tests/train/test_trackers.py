@@ -166,6 +166,7 @@ def test_the_commands_show_metrics_during_training_and_afterwards(
     assert code == 0, err
     during = list(wandb.lines)
     assert len(during) == len(RunDir(tmp_path / "r").read_metrics()) and wandb.finished == 1
+    wandb.lines.clear()
     code, out, err = facescale("track", str(tmp_path / "r"), "--to", "wandb")
     assert code == 0 and f"{len(during)} lines shown in wandb" in out, err
     code, _, err = facescale("track", str(tmp_path / "r"))
