@@ -88,7 +88,7 @@ class DiskRows:
         self._links = directory / "snapshots"
         shutil.rmtree(self._links, ignore_errors=True)
         self._links.mkdir(parents=True)
-        self._file = os.open(directory / "rows.bin", os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+        self._file = os.open(directory / "rows.bin", os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
         self._loops = kernels.loops("records")  # what they leave undone is done in Python
         self._begins_compiled = begins_compiled(fields)
         self._numbers = RecordNumbers(directory / "numbers.bin", num_rows, partial(self._move, False))

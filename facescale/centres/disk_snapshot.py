@@ -56,7 +56,7 @@ def saved_blocks(folder: Path) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
 
 
 def _read_blocks(folder: Path) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
-    layout = json.loads((folder / "disk.json").read_text())
+    layout = json.loads((folder / "disk.json").read_text("utf-8"))
     size = int(layout["record_bytes"])
     fields = [RowField(name, width, getattr(torch, dtype)) for name, width, dtype in layout["planes"]]
     start = starts(fields)

@@ -41,7 +41,7 @@ class RecordNumbers:
 
     def __init__(self, path: Path, num_rows: int, read: _Read, recent: int = RECENT) -> None:
         self._num_rows, self._read, recent = num_rows, read, min(recent, max(num_rows, 1))
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
         os.ftruncate(self._file, num_rows * NUMBER_BYTES)
         self.count = 0  # numbers given so far
         self._lock = threading.Lock()  # rows are read on one thread while others are written on another

@@ -5,13 +5,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from facescale.centres.wanted import Wanted
 from facescale.distributed import Dist
 from facescale.files import follow_umask
+from facescale.guard.tensor_file import read_tensors
 
 BLOCK = 1 << 16  # rows per file: what is copied at a time where rows are on a GPU
 
@@ -66,9 +66,8 @@ def read_blocks(
         if not wanted.overlaps(first, stop):
             continue
         try:
-            with safe_open(folder / name, "pt") as file:
-                values = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        except (OSError, SafetensorError) as error:
+            values = read_tensors(folder / name, "the class centres")[0]
+        except ValueError as error:
             raise ValueError(
                 f"class centres {folder / name} cannot be read ({error}); use an earlier checkpoint"
             ) from None

@@ -71,6 +71,17 @@ def _describe(store: CentreStore, folder: Path, products_4T: Tensor | None) -> l
     return [*paths, folder / "centres.json"]
 
 
+def _read_meta(file: Path) -> dict[str, Any]:
+    keys = ("num_ids", "dim", "rows_per_id")
+    meta = read_object(file, "the class centres", *keys, advice="use a whole checkpoint")
+    counts = [meta[key] for key in keys]
+    files = meta.get("files", [])
+    is_named = isinstance(files, list) and all(isinstance(name, str) for name in files)
+    if not is_named or not all(type(count) is int and count > 0 for count in counts):
+        raise ValueError(f"'{file}' is damaged (it does not describe class centres); use a whole checkpoint")
+    return meta
+
+
 def _dense_products(folder: Path) -> Tensor | None:
     """What dense decay would have done in each step, if the rows were saved as they were last moved."""
     file = folder / _DENSE
@@ -101,9 +112,7 @@ def load(store: CentreStore, folder: Path, old_ids: Tensor | None = None) -> Non
         ValueError: nothing was saved there, or it does not fit.
     """
     folder = folder / "centres"
-    keys = ("num_ids", "dim", "rows_per_id")
-    advice = "use a whole checkpoint"
-    meta = read_object(folder / "centres.json", "the class centres", *keys, advice=advice)
+    meta = _read_meta(folder / "centres.json")
     for key, mine in (("dim", store.dim), ("rows_per_id", store.rows_per_id)):
         if meta[key] != mine:
             raise ValueError(

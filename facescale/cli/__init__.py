@@ -3,6 +3,7 @@
 import os
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from facescale.checksums import DamageWarning
 from facescale.cli import (  # noqa: F401  (they register their commands)
     bench,
     data,
+    doctor,
     exporting,
     models,
     people,
@@ -23,7 +25,7 @@ from facescale.cli.app import app
 from facescale.cli.terminal import safe_terminal
 from facescale.files import NoSpaceError, is_full_disk, no_space
 from facescale.guard.failures import explained
-from facescale.machine import tune
+from facescale.machine import Setting, tune
 
 # Of options and arguments; some versions of typer bring their own copy of click.
 _USAGE = typer.BadParameter.__mro__[2]
@@ -35,16 +37,17 @@ def main() -> None:
 
     The exit status is 2 where the user's input is wrong, 130 after Ctrl-C, and 1 for other failures.
     """
-    tune()
+    chosen = tune()
     warnings.showwarning = _show_warning  # type: ignore[assignment]
     warnings.simplefilter("always", DamageWarning)
     with safe_terminal():
-        sys.exit(_run())
+        status = _run(chosen)
+    sys.exit(status)
 
 
-def _run() -> int:
+def _run(chosen: Sequence[Setting]) -> int:
     try:
-        return int(app(standalone_mode=False) or 0)
+        return int(app(standalone_mode=False, obj=chosen) or 0)
     except typer.Exit as stop:
         return stop.exit_code
     except (KeyboardInterrupt, typer.Abort) as error:
@@ -55,6 +58,15 @@ def _run() -> int:
             error.show()  # type: ignore[attr-defined]
             return int(error.exit_code)  # type: ignore[attr-defined]
         return _told(no_space(_file_of(error)) if _is_raw_full_disk(error) else error)
+
+
+def _told(error: Exception) -> int:
+    """Print the sentence of an error; its exit status."""
+    if os.environ.get("FACESCALE_TRACEBACK"):
+        raise error
+    sentence, status = explained(error)
+    print(f"facescale: {sentence}", file=sys.stderr)
+    return status
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *rest: Any) -> None:
@@ -72,12 +84,3 @@ def _is_raw_full_disk(error: Exception) -> bool:
 
 def _file_of(error: Exception) -> str:
     return str(getattr(error, "filename", None) or Path.cwd())
-
-
-def _told(error: Exception) -> int:
-    """Print the sentence of an error; its exit status."""
-    if os.environ.get("FACESCALE_TRACEBACK"):
-        raise error
-    sentence, status = explained(error)
-    print(f"facescale: {sentence}", file=sys.stderr)
-    return status

@@ -8,7 +8,10 @@ import typer
 from facescale.cli.app import JsonOption, app, key_value, show
 
 DataArgument = Annotated[
-    str, typer.Argument(help="Folder with one sub-folder per identity, .rec file or synthetic:...")
+    str,
+    typer.Argument(
+        help="Folder with one sub-folder per identity, .rec file, or another format (docs/formats.md)."
+    ),
 ]
 EditsOption = Annotated[
     list[Path] | None,

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(epochs?|steps?|%)")
+_DURATION = re.compile(r"(\d{1,12}(?:\.\d{1,12})?)\s*(epochs?|steps?|%)")
 
 
 def parse_duration(text: str) -> tuple[float, Literal["epoch", "step", "%"]]:

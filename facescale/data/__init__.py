@@ -17,6 +17,7 @@ from facescale.data.readers.recordio import RecordReader
 from facescale.data.readers.shards import ShardReader
 from facescale.data.readers.webface import open_webface
 from facescale.data.spec import split_sources
+from facescale.guard.reading import reading
 from facescale.registry import lookup
 
 if TYPE_CHECKING:  # reading data needs no schema
@@ -28,6 +29,7 @@ RECORDS, DATABASE, LISTS = "train.rec", "data.mdb", ("train.lst", "label.txt")
 
 
 def _synthetic(rest: str) -> Reader:
+    """Drawn faces of people who do not exist: ``synthetic:ids=1000,images=20``."""
     from facescale.data.synthetic.faces import parse_spec
 
     return parse_spec(f"synthetic:{rest}")
@@ -83,6 +85,11 @@ def open_reader(
 
 
 def _open_one(text: str) -> Reader:
+    with reading(text, "the data", "repair it, or get a complete copy of it"):
+        return _opened(text)
+
+
+def _opened(text: str) -> Reader:
     path = Path(text)
     if os.path.isdir(path):  # unlike Path's, it takes a text that is too long for a name
         return _open_folder(path)

@@ -11,6 +11,8 @@ from typing import Any
 
 from facescale.evaluate.figures import Result
 from facescale.files import write_atomically
+from facescale.guard.limits import JSON_BYTES
+from facescale.guard.reading import read_text
 from facescale.model_card import Card
 
 FORMAT = 1
@@ -116,12 +118,12 @@ def read_records(folder: Path) -> list[Record]:
     records = []
     for path in sorted(folder.glob("*.json")):
         try:
-            tree = json.loads(path.read_text())
+            tree = json.loads(read_text(path, "the result", JSON_BYTES))
             if tree.pop("format") != FORMAT:
                 raise ValueError("it is of another version of facescale")
             record = Record(**{**tree, "model": MeasuredModel(**tree["model"])})
             record.file_name()
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(
                 f"the result '{path}' cannot be read ({error}); delete it, and measure it again"
             ) from None

@@ -3,7 +3,7 @@
 import errno
 import os
 
-from facescale.guard.reading import is_sentence, reason
+from facescale.guard.reading import is_sentence, raised_here, reason
 
 _ADVICE = {
     errno.ENOSPC: "free some space, or choose another disk",
@@ -25,7 +25,9 @@ def explained(error: BaseException) -> tuple[str, int]:
     """A sentence about an error, and the exit status: 2 where the user's input is wrong, else 1."""
     if is_sentence(error):
         return str(error), 2
-    if type(error).__module__.startswith("facescale."):
+    if type(error).__module__.startswith("facescale.") or (
+        isinstance(error, RuntimeError) and raised_here(error)
+    ):
         return str(error), 1
     if isinstance(error, OSError):
         names = [
@@ -40,16 +42,5 @@ def explained(error: BaseException) -> tuple[str, int]:
         or "out of memory" in str(error)
     ):
         return "there is not enough memory for this; lower the batch size, or see: facescale plan", 1
-    if _is_ours(error):
-        return str(error), 1
     kind = type(error).__name__
     return f"an internal step failed ({kind}: {reason(error)}); {_TRACEBACK}, and report it if it persists", 1
-
-
-def _is_ours(error: BaseException) -> bool:
-    """Whether a RuntimeError was raised in this package."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    name = "" if trace is None else str(trace.tb_frame.f_globals.get("__name__"))
-    return isinstance(error, RuntimeError) and name.startswith("facescale.")

@@ -1,6 +1,7 @@
 """Read files that may be missing, damaged, too large or no files at all; every failure is one sentence."""
 
 import json
+import opcode
 import os
 import stat
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from typing import Any
 from facescale.guard.limits import JSON_BYTES
 from facescale.guard.shown import shown
 
+_RAISE = opcode.opmap["RAISE_VARARGS"]
 _LONGEST = 200  # letters of a library's own text that are quoted
 _KINDS = {
     stat.S_IFDIR: "a folder",
@@ -22,16 +24,23 @@ _KINDS = {
 
 
 def is_sentence(error: BaseException) -> bool:
-    """Whether an error was raised by this package for the user, rather than by a library below it."""
+    """Whether an error was raised by this package for the user, rather than by a library or by Python."""
     if not isinstance(error, ValueError):
         return False
     if type(error) is not ValueError:
         return type(error).__module__.startswith("facescale.")
+    return error.__traceback__ is None or raised_here(error)
+
+
+def raised_here(error: BaseException) -> bool:
+    """Whether a ``raise`` of this package raised an error: ``int("x")`` in it raises one of Python's."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    name = "facescale." if trace is None else str(trace.tb_frame.f_globals.get("__name__"))
-    return name.startswith("facescale.")
+    if trace is None:
+        return False
+    code, name = trace.tb_frame.f_code, str(trace.tb_frame.f_globals.get("__name__"))
+    return name.startswith("facescale.") and code.co_code[trace.tb_lasti] == _RAISE
 
 
 def reason(error: BaseException) -> str:
@@ -123,15 +132,6 @@ def parse_json(text: str, path: str | os.PathLike[str], what: str) -> Any:
     """
     with reading(path, what, "it is damaged: get a complete copy of it"):
         return json.loads(text)
-
-
-def read_json(path: str | os.PathLike[str], what: str, most: int = JSON_BYTES) -> Any:
-    """The value of a JSON file.
-
-    Raises:
-        ValueError: as `read_text`, or not JSON.
-    """
-    return parse_json(read_text(path, what, most), path, what)
 
 
 def read_object(

@@ -190,6 +190,9 @@ def _from_archive(file: BinaryIO) -> Any:
         folder = pickles[0].removesuffix("data.pkl")
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries.values()):
             raise ValueError("its data is compressed, which torch.save never does; save it with torch again")
+        size = file.seek(0, os.SEEK_END)
+        if sum(entry.file_size for entry in entries.values()) > size:
+            raise ValueError("its entries claim more bytes than the file has; it is damaged")
         index = entries[pickles[0]]
         if index.file_size > PICKLE_BYTES:
             raise ValueError(
@@ -200,7 +203,6 @@ def _from_archive(file: BinaryIO) -> Any:
             raise ValueError("it was written on a big-endian machine; save it again on another")
         reader = _Reader(io.BytesIO(archive.read(index)))
         content = reader.load()
-        size = file.seek(0, os.SEEK_END)
         if sum(storage.num_bytes for storage in reader.storages.values()) > size:
             raise ValueError("its tensors are larger than the file; it is cut short or damaged")
         for key, storage in reader.storages.items():
@@ -211,16 +213,28 @@ def _from_archive(file: BinaryIO) -> Any:
     return _filled(content)
 
 
+class _Bounded:
+    """A file of which no more is asked for than it has: Python makes room for what is asked for."""
+
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self._file, self._size = file, size
+        self.readline = file.readline
+
+    def read(self, num_bytes: int) -> bytes:
+        return self._file.read(min(num_bytes, self._size - self._file.tell()))
+
+
 def _from_row(file: BinaryIO) -> Any:
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
+    bounded = _Bounded(file, size)
     for number in range(3):  # a magic number, the version, facts about the machine
-        value = ClosedUnpickler(file, {}, what=_CHECKPOINT, encoding="utf-8", steps=100).load()
+        value = ClosedUnpickler(bounded, {}, what=_CHECKPOINT, encoding="utf-8", steps=100).load()
         if number == 0 and value != _MAGIC:
             raise PickleError("it is neither a zip archive nor of the time before torch 1.6")
-    reader = _Reader(file)
+    reader = _Reader(bounded)
     content = reader.load()
-    keys = ClosedUnpickler(file, {}, what=_CHECKPOINT, encoding="utf-8").load()
+    keys = ClosedUnpickler(bounded, {}, what=_CHECKPOINT, encoding="utf-8").load()
     if sum(storage.num_bytes for storage in reader.storages.values()) > size:
         raise ValueError("its tensors are larger than the file; it is cut short or damaged")
     if not isinstance(keys, list) or sorted(map(str, keys)) != sorted(reader.storages):
@@ -230,7 +244,7 @@ def _from_row(file: BinaryIO) -> Any:
         (num_values,) = struct.unpack("<q", file.read(8))
         if num_values != storage.num_values:
             raise ValueError(f"its storage {_short(str(key))} has another size than stated")
-        _fill(storage, file.read(storage.num_bytes))
+        _fill(storage, bounded.read(storage.num_bytes))
     return _filled(content)
 
 

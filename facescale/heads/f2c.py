@@ -185,10 +185,9 @@ class F2CHead(SlotHead):
         slot_G = self.pool.view(id_G)
         shared_GD = self.dist.shared(x_GD)
         norm_G = shared_GD.norm(dim=1)
-        known_P = slot_G[slot_G != EMPTY] - self.first
+        known_P, id_P = slot_G[slot_G != EMPTY] - self.first, on(id_G[slot_G != EMPTY], x_GD)
         inside, outside = on(slot_G != EMPTY, x_GD).nonzero()[:, 0], on(slot_G == EMPTY, x_GD).nonzero()[:, 0]
         e_PD, shared_PD = unit(x_GD[inside]), unit(shared_GD[inside])
-        id_P = on(id_G[slot_G != EMPTY], x_GD)
         loss = x_GD.new_zeros(())
         for view in self._views(writes, g_GD):
             found_PD = self.dist.all_reduce(view.at(known_P)).to(x_GD.dtype)

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from facescale.distributed import Dist
-from facescale.files import Writing
+from facescale.files import Writing, follow_umask
+from facescale.guard.tensor_file import open_tensors
 from facescale.heads.base import Bytes, ClassHead
 from facescale.heads.queue_softmax import Chunks, negatives_value
 from facescale.margins import Margin, TargetLogits
@@ -161,6 +161,7 @@ class SlotHead(ClassHead):
 
         def write() -> list[Path]:
             save_file({"rows": rows.cpu()}, path)
+            follow_umask(path)
             return [path]
 
         return Writing(rows.nbytes, write)
@@ -178,7 +179,7 @@ class SlotHead(ClassHead):
                 raise ValueError(
                     f"slots {next_slot} to {first - 1} are missing in {folder}; use a whole checkpoint"
                 )
-            with _opened(path) as file:
+            with open_tensors(path, "the slots") as file:
                 saved = file.get_slice("rows")
                 next_slot += saved.get_shape()[1]
                 start, stop = max(first, self.first), min(first + saved.get_shape()[1], self.stop)
@@ -207,13 +208,6 @@ class SlotHead(ClassHead):
         if self.products is not torch.float32:
             transient += 4 * cells + 2 * row_values
         return Bytes(device=self.rows.numel() * 4, host=self.pool.bytes, transient=int(transient))
-
-
-def _opened(path: Path) -> Any:
-    try:
-        return safe_open(path, "pt")
-    except (OSError, SafetensorError) as error:
-        raise ValueError(f"slots {path} cannot be read ({error}); use an earlier checkpoint") from None
 
 
 def last_of(slots: IntArray) -> IntArray:

@@ -12,10 +12,10 @@ All numbers of places are unsigned: for signed ones numba first checks whether t
 
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from facescale.kernels.compiled import compiled
 from facescale.kernels.prefetch import prefetch
 
 # N ids of a batch
@@ -52,7 +52,7 @@ class Table(NamedTuple):
     mask: np.uint64
 
 
-@numba.njit(nogil=True, cache=True, inline="always")
+@compiled(inline="always")
 def _home(id_: Any, shift: Any) -> Any:
     """Bucket where an id is sought first."""
     hashed = np.uint64(id_)
@@ -61,7 +61,7 @@ def _home(id_: Any, shift: Any) -> Any:
     return hashed >> shift
 
 
-@numba.njit(nogil=True, cache=True, inline="always")
+@compiled(inline="always")
 def _place_in(id_: int, bucket: Any, ids: _Int64) -> Any:
     """Place of an id in its bucket, or 0."""
     place = _0
@@ -74,24 +74,24 @@ def _place_in(id_: int, bucket: Any, ids: _Int64) -> Any:
     return place
 
 
-@numba.njit(nogil=True, cache=True, inline="always")
+@compiled(inline="always")
 def _full(bucket: Any, ids: _Int64) -> bool:
     first = bucket * _8
     return bool((ids[first] | ids[first + _1] | ids[first + _2] | ids[first + _3]) >= 0)
 
 
-@numba.njit(nogil=True, cache=True, inline="always")
+@compiled(inline="always")
 def _id_at(cell: Any, ids: _Int64) -> Any:
     return ids[(cell >> _2) * _8 + (cell & _3)]
 
 
-@numba.njit(nogil=True, cache=True, inline="always")
+@compiled(inline="always")
 def _at(cell: Any) -> Any:
     """Where the cell's fields start."""
     return (cell >> _2) * _16 + (cell & _3)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def _find(id_: Any, ids: _Int64, shift: Any, mask: Any) -> int:
     """Cell of an id, or -1 - the bucket where it would be put."""
     bucket = _home(id_, shift)
@@ -104,7 +104,7 @@ def _find(id_: Any, ids: _Int64, shift: Any, mask: Any) -> int:
         bucket = (bucket + _1) & mask
 
 
-@numba.njit(nogil=True, cache=True, inline="always")
+@compiled(inline="always")
 def _put(id_: int, slot: int, found: int, ids: _Int64, fields: _Int32, slot_ids: _Int64) -> Any:
     """Write an id where ``_find`` says that it would be; returns the cell."""
     bucket = np.uint64(-1 - found)
@@ -121,13 +121,13 @@ def _put(id_: int, slot: int, found: int, ids: _Int64, fields: _Int32, slot_ids:
     return bucket * _4 + place
 
 
-@numba.njit(nogil=True, cache=True, inline="always")
+@compiled(inline="always")
 def _use(cell: Any, time: int, fields: _Int32, log: _Int32) -> None:
     fields[_at(cell) + _LAST] = time
     log[np.uint64(time)] = cell
 
 
-@numba.njit(nogil=True, cache=True, inline="always")
+@compiled(inline="always")
 def _remove(cell: Any, ids: _Int64, fields: _Int32, log: _Int32, shift: Any, mask: Any) -> bool:
     """Empty a cell; whether others were moved."""
     was_full = _full(cell >> _2, ids)
@@ -135,10 +135,10 @@ def _remove(cell: Any, ids: _Int64, fields: _Int32, log: _Int32, shift: Any, mas
     fields[_at(cell) + _LAST] = -1
     if was_full:
         _fill_gap(cell, ids, fields, log, shift, mask)
-    return was_full
+    return bool(was_full)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def _fill_gap(gap: Any, ids: _Int64, fields: _Int32, log: _Int32, shift: Any, mask: Any) -> None:
     """An id left a full bucket: bring back one that had to go past it, then one into that one's place."""
     bucket, passed_on = gap >> _2, True
@@ -159,7 +159,7 @@ def _fill_gap(gap: Any, ids: _Int64, fields: _Int32, log: _Int32, shift: Any, ma
                 break
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def slots_of(id_N: _Int64, t: Table, slot_N: _Int64) -> None:
     """Slot of each id into ``slot_N``, or -1."""
     ids, fields, _, _, shift, mask = t
@@ -170,7 +170,7 @@ def slots_of(id_N: _Int64, t: Table, slot_N: _Int64) -> None:
         slot_N[n] = fields[_at(np.uint64(found)) + _SLOT] if found >= 0 else -1
 
 
-@numba.njit(nogil=True, cache=True, inline="always")
+@compiled(inline="always")
 def _look_up(id_N: _Int64, cell_N: _Int64, unknown: Any, ids: _Int64, shift: Any, mask: Any) -> int:
     """Like ``_find`` for each id, all lines asked for first; returns how many are not there.
 
@@ -196,7 +196,7 @@ def _look_up(id_N: _Int64, cell_N: _Int64, unknown: Any, ids: _Int64, shift: Any
     return missing
 
 
-@numba.njit(nogil=True, cache=True, inline="always")
+@compiled(inline="always")
 def _look_at_oldest(
     count: int, tail: int, head: int, ids: _Int64, fields: _Int32, log: _Int32, slot_ids: _Int64, mask: Any
 ) -> None:
@@ -214,7 +214,7 @@ def _look_at_oldest(
             prefetch(ids, np.int64((((cell >> _2) + _1) & mask) * _8))
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def take(
     id_N: _Int64,
     t: Table,
@@ -284,7 +284,7 @@ def take(
     return used, tail, head
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def undo(slot_N: _Int64, last_N: _Int32, old_id_N: _Int64, t: Table) -> None:
     """Take back what the last ``take`` did; ``used``, ``tail`` and ``head`` are the caller's."""
     ids, fields, log, slot_ids, shift, mask = t
@@ -301,7 +301,7 @@ def undo(slot_N: _Int64, last_N: _Int32, old_id_N: _Int64, t: Table) -> None:
             _use(_put(old_id, slot, found, ids, fields, slot_ids), last_N[n], fields, log)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def fill(id_N: _Int64, slot_N: _Int64, t: Table) -> None:
     """Put ids, oldest first, into an empty pool."""
     ids, fields, log, slot_ids, shift, mask = t
@@ -310,7 +310,7 @@ def fill(id_N: _Int64, slot_N: _Int64, t: Table) -> None:
         _use(_put(id_N[n], slot_N[n], found, ids, fields, slot_ids), n, fields, log)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def compact(tail: int, head: int, t: Table) -> int:
     """Drop the entries of the log that do not count; returns how many are left."""
     ids, fields, log, _, _, _ = t

@@ -2,12 +2,12 @@
 
 from typing import Any
 
-import numba
 import numpy as np
 from numba.core import types
 from numpy.typing import NDArray
 
 from facescale.kernels import DIGIT_BITS
+from facescale.kernels.compiled import compiled
 
 # R rows, X bytes of a record, P rows of the pool, M of the masks, D embedding size
 
@@ -19,7 +19,7 @@ _preadv: Any = types.ExternalFunction("preadv", _SIGNATURE)
 _pwritev: Any = types.ExternalFunction("pwritev", _SIGNATURE)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def move(
     file: int,
     writing: bool,
@@ -56,7 +56,7 @@ def move(
     return done
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def begin(
     row_R: NDArray[np.int64],
     place_R: NDArray[np.int64],

@@ -1,15 +1,16 @@
 """Moving rows of class centres; importing this needs numba."""
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from facescale.kernels.compiled import compiled
 
 # N rows of the store, R rows that move, D embedding size
 
 _BITS = np.uint32(16)
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"contract"})
+@compiled(fastmath={"contract"})
 def move(
     w_ND: NDArray[np.float32],
     m_ND: NDArray[np.float32],
@@ -27,7 +28,7 @@ def move(
             w[d] -= lr * m[d]
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"contract"})
+@compiled(fastmath={"contract"})
 def move_half(
     w_ND: NDArray[np.float32],
     m_ND: NDArray[np.float32],

@@ -69,7 +69,8 @@ def scan(root: Path, *, pattern: str | None = None, labels: Path | None = None) 
     if pattern and labels:
         raise ValueError("both a pattern and a CSV would name the identities; give one of them")
     passed: dict[str, str] = {}
-    keys = sorted(_files(root, "", passed))
+    with reading(root, "the photos", "check the folder and its permissions"):
+        keys = sorted(_files(root, "", passed))
     if not keys:
         raise ValueError(f"'{root}' holds no files; give the folder that holds the photos")
     if labels:

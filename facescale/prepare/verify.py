@@ -12,7 +12,8 @@ from facescale.data.readers.base import Reader
 from facescale.data.readers.lmdb_set import LmdbReader
 from facescale.data.readers.recordio import RecordReader
 from facescale.data.readers.recordio_format import HEADER, Words, is_set_header
-from facescale.data.readers.recordio_index import gaps_between, read_index, rebuild_index
+from facescale.data.readers.recordio_index import read_index, rebuild_index
+from facescale.data.readers.recordio_words import Gaps, MappedWords
 from facescale.data.readers.shard_index import build_index, shard_index
 from facescale.data.readers.shards import ShardReader
 from facescale.data.spec import split_sources
@@ -59,8 +60,9 @@ def _checksums(folder: Path) -> Iterator[str]:
 
 
 def _records(path: Path) -> Iterator[str]:
-    words: Words = np.asarray(np.memmap(path, np.dtype("<u4"), "r"))
-    there, offsets = rebuild_index(path, words)
+    mapped = MappedWords(path)
+    there, offsets = rebuild_index(path, mapped)
+    words = mapped.values
     keys = _header_keys(words, offsets)
     index = path.with_suffix(".idx")
     if not index.is_file():
@@ -71,8 +73,8 @@ def _records(path: Path) -> Iterator[str]:
     if len(missing := np.setdiff1d(offsets, named)):
         yield f"'{index}' leaves out {len(missing):,} records of {len(offsets):,}, at byte {_listed(missing)}"
     common, at_named, at_there = np.intersect1d(named, offsets, return_indices=True)
-    swapped = named_keys[at_named] != keys[at_there]
-    first_gap = int(gaps_between(offsets, words.nbytes)[0])
+    swapped = np.asarray(named_keys)[at_named] != keys[at_there]
+    first_gap = int(Gaps(offsets, words.nbytes).of(slice(0, 1))[0])
     keyless = is_set_header(words, int(there[0]), int(offsets[0]), first_gap) and not keys.any()
     if swapped.any() and not keyless:  # some packers write no keys
         where = _listed(common[swapped])

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from facescale.guard.limits import CONFIG_BYTES
-from facescale.guard.reading import read_bytes
+from facescale.guard.reading import read_bytes, reading
 
 _ARITHMETIC: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
@@ -30,6 +30,11 @@ def read_settings(path: Path) -> tuple[dict[str, Any], list[str]]:
     Raises:
         ValueError: the file cannot be read, or holds no settings.
     """
+    with reading(path, "the config", "give a whole .py, .sh or JSON"):
+        return _read(path)
+
+
+def _read(path: Path) -> tuple[dict[str, Any], list[str]]:
     data = read_bytes(path, "the config", CONFIG_BYTES)
     try:
         text = data.decode("utf-8")

@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
 
 from facescale.checksums import Checksums
 from facescale.distributed import Dist
-from facescale.guard.reading import read_object
+from facescale.guard.reading import read_object, reason
+from facescale.guard.torch_file import read_torch
 from facescale.run import RunDir
 
 _ONE_BEFORE = "delete the folder of this checkpoint to use the one before"
@@ -87,14 +87,13 @@ def load(folder: Path, dist: Dist) -> tuple[TrainState, dict[str, Any]]:
     """
     meta = read_object(folder / "meta.json", "the checkpoint", "step", advice=_ONE_BEFORE)
     try:
-        tensors = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
+        tensors = read_torch(folder / "state.pt")
         random = folder / f"random_{dist.rank}.pt"
-        if random.is_file():
-            _restore_random(torch.load(random, weights_only=True), dist)
+        if random.exists():
+            _restore_random(read_torch(random), dist)
         return TrainState(**{key: meta[key] for key in meta.keys() - _NOT_STATE}), tensors
-    except (OSError, RuntimeError, UnpicklingError, EOFError, KeyError, TypeError, AttributeError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"checkpoint {folder} cannot be read ({reason}); {_ONE_BEFORE}") from None
+    except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ValueError(f"checkpoint {folder} cannot be read ({reason(error)}); {_ONE_BEFORE}") from None
 
 
 def random_state(dist: Dist) -> dict[str, torch.Tensor]:

@@ -194,7 +194,7 @@ class Saver:
             paths = [save_tensors(random, folder / f"random_{dist.rank}.pt"), *rows.write()]
             if dist.is_main:
                 model(folder / _MODEL)
-                (folder / "meta.json").write_text(json.dumps(meta))
+                (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
                 paths += [save_tensors(tensors, folder / "state.pt"), folder / _MODEL, folder / "meta.json"]
             return paths
 

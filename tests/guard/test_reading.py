@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from facescale.guard import reading as reading_module
 from facescale.guard.failures import explained
 from facescale.guard.reading import (
     check_file,
     is_sentence,
+    raised_here,
     read_bytes,
-    read_json,
     read_object,
     read_text,
     reading,
@@ -73,8 +74,13 @@ def test_json_that_cannot_be_used_is_answered_in_a_sentence(
 
 
 def test_text_is_utf_8_whatever_the_locale(tmp_path: Path) -> None:
-    (tmp_path / "x.json").write_bytes(b'\xef\xbb\xbf{"a": "caf\xc3\xa9"}')
-    assert read_json(tmp_path / "x.json", "the note") == {"a": "café"}
+    (tmp_path / "x").write_bytes(b"\xef\xbb\xbfcaf\xc3\xa9")
+    assert read_text(tmp_path / "x", "the list", 100) == "café"
+    (tmp_path / "x").write_bytes(b"caf\xe9")
+    with pytest.raises(
+        ValueError, match=r"cannot read the list '.*x': byte 3 is not UTF-8 text; save it as UTF-8"
+    ):
+        read_text(tmp_path / "x", "the list", 100)
 
 
 @pytest.mark.parametrize(
@@ -91,6 +97,16 @@ def test_an_error_of_a_library_becomes_a_sentence(error: Exception, why: str) ->
     sentence = rf"cannot read the weights 'w': {why}.*; copy it again$"
     with pytest.raises(ValueError, match=sentence), reading("w", "the weights", "copy it again"):
         raise error
+
+
+def test_what_python_raises_in_our_own_lines_is_no_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading_module, "_KINDS", None)  # so that a line of ours fails
+    with pytest.raises(AttributeError) as error:
+        check_file("/", "a")
+    assert not raised_here(error.value)
+    with pytest.raises(ValueError, match="check the path") as sentence:
+        check_file("a\0b", "a")
+    assert raised_here(sentence.value) and is_sentence(sentence.value)
 
 
 def test_a_sentence_passes_as_it_is() -> None:

@@ -97,6 +97,15 @@ def test_archives_that_torch_does_not_write_are_refused(
     assert re.search(message, refused(tmp_path / "x.pth"))
 
 
+def test_an_entry_that_claims_gigabytes_takes_no_memory(tmp_path: Path) -> None:
+    torch.save({"features.weight": torch.zeros(4)}, tmp_path / "x.pth")
+    data = (tmp_path / "x.pth").read_bytes()
+    entry = data.rindex(b"PK\x01\x02", 0, data.rindex(b"data/0"))  # in the directory at the end
+    claimed = (4_000_000_000).to_bytes(4, "little")
+    (tmp_path / "x.pth").write_bytes(data[: entry + 20] + claimed * 2 + data[entry + 28 :])
+    assert "claim more bytes than the file has" in refused(tmp_path / "x.pth")
+
+
 def test_every_cut_of_a_file_is_a_sentence(tmp_path: Path) -> None:
     for archive in (True, False):
         torch.save(

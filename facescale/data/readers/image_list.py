@@ -10,10 +10,10 @@ from facescale.data.spec import split_options
 
 
 class ListReader(Labelled):
-    """The images that a list names, in its order; see `facescale.data.readers.key_lists.read_list`.
+    """Image files that a list names with their labels (.lst, label.txt), in its order.
 
-    Paths are below the folder of the list, or below FOLDER of ``LIST?root=FOLDER``. An image that is missing
-    shows when it is read.
+    What its lines may be: `facescale.data.readers.key_lists.read_list`. Paths are below the folder of the
+    list, or below FOLDER of ``LIST?root=FOLDER``. An image that is missing shows when it is read.
 
     Raises:
         ValueError: no such list or folder, a line that cannot be read, or a path that leads out of the root.

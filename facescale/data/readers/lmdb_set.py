@@ -10,7 +10,7 @@ from facescale.data.spec import split_options
 
 
 class LmdbReader(Labelled):
-    """The images that the list of keys names, in its order.
+    """An LMDB database of images with a list of keys and labels (F2C), in the order of the list.
 
     ``PATH`` is the folder of the database (or its data.mdb), ``PATH?keys=FILE`` names the list of lines
     "key label"; without it the only ``*_kv.txt`` of the folder is taken. Values are protobuf ``Datum``

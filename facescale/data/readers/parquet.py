@@ -24,7 +24,7 @@ _CACHED = 64 << 20  # bytes of images that each thread keeps, so that neighbours
 
 
 class ParquetReader:
-    """Rows of one .parquet file, or of all files of a folder in order.
+    """Parquet image rows (Hugging Face), of one .parquet file or of all files of a folder in order.
 
     ``PATH?image=COLUMN&label=COLUMN`` names the columns where they are not called image and label. The image
     column holds bytes, or Hugging Face's struct {bytes, path}; the label a number or a text. A row is read

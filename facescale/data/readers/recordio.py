@@ -18,18 +18,17 @@ from facescale.data.readers.recordio_format import (
     KIND_BIT,
     MAGIC,
     MAX_LENGTH,
-    Words,
     is_set_header,
     padded,
 )
 from facescale.data.readers.recordio_index import (
     check_gapless,
-    gaps_between,
     read_index,
     rebuild_index,
     record_end,
 )
-from facescale.data.readers.recordio_labels import insightface_labels, record_labels
+from facescale.data.readers.recordio_labels import insightface_labels, numbered, record_labels
+from facescale.data.readers.recordio_words import Gaps, Keys, MappedWords
 from facescale.data.sampling.counter_rng import Uints, hash64_each
 
 _START = struct.Struct("<III")  # magic, word, and the flag of the header
@@ -56,10 +55,10 @@ class RecordReader:
         size = os.fstat(self._fd).st_size
         if size < FRAME.size + HEADER.size or size % 4:
             raise ValueError(f"'{path}' is {size:,} bytes long, which no RecordIO file is; copy it again")
-        words: Words = np.asarray(np.memmap(self.path, np.dtype("<u4"), "r"))
+        words = MappedWords(self.path)
         index = self.path.with_suffix(".idx")
         keys, offsets = read_index(index, size) if index.is_file() else rebuild_index(self.path, words)
-        end = record_end(words, int(offsets.max()))
+        end = record_end(words.values, int(offsets.max()))
         if end > size:
             raise ValueError(f"'{path}' ends within its last record; it is truncated, copy it again")
         if end < size or offsets.min() > 0:
@@ -68,14 +67,15 @@ class RecordReader:
                 f" file of {size:,} bytes; it is incomplete or of another file: copy it again, or remove it"
                 " to have it rebuilt"
             )
-        gaps = gaps_between(offsets, size)
-        if is_set_header(words, int(keys[0]), int(offsets[0]), int(gaps[0])):
+        gaps = Gaps(offsets, size)
+        if is_set_header(words.values, int(keys[0]), int(offsets[0]), int(gaps.of(slice(0, 1))[0])):
             keys, offsets, labels = insightface_labels(self.path, words, keys, offsets, gaps)
         else:
             labels = record_labels(self.path, words, keys, offsets)
             check_gapless(index, words, offsets, gaps)
-        self._keys, self._offsets = keys, offsets
-        self._labels, self.ids = np.unique(labels, return_inverse=True)
+        self._keys: Keys = keys
+        self._offsets = offsets
+        self._labels, self.ids = numbered(labels)
 
     @property
     def num_ids(self) -> int:
@@ -127,7 +127,8 @@ class RecordReader:
 
     def image_hashes(self) -> Uints:
         """See ``base.image_hashes``: of the record's key and its length."""
-        return hash64_each(self._keys, gaps_between(self._offsets, os.fstat(self._fd).st_size))
+        gaps = Gaps(self._offsets, os.fstat(self._fd).st_size)
+        return hash64_each(np.asarray(self._keys), gaps.of(slice(0, len(self))))
 
     def image_size(self, index: int) -> int:
         """See ``base.image_size``."""

@@ -3,11 +3,12 @@
 import json
 import os
 import tempfile
+from array import array
 from collections.abc import Iterator
 from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
-from zipfile import BadZipFile
+from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
 import numpy as np
 
@@ -75,15 +76,19 @@ def _places(files: ShardFiles) -> Iterator[Path]:
 def _loaded(place: Path, state: str, files: ShardFiles) -> ShardIndex | None:
     """The index of a file; None if there is none, it is of other shards or damaged."""
     try:
+        with ZipFile(place) as parts:  # ours are not compressed; others could unpack to any size
+            if any(part.compress_type != ZIP_STORED for part in parts.infolist()):
+                return None
         with np.load(place, allow_pickle=False) as file:
             if str(file["state"]) != state:
                 return None
             columns = [file[name].astype(np.int64) for name in ("shard", "offset", "size", "label")]
-            names = file["keys"].tobytes().decode("utf-8", "surrogateescape").split("\n")
+            block, ends = file["keys"].tobytes(), file["ends"].astype(np.int64)
     except (OSError, ValueError, KeyError, EOFError, BadZipFile):
         return None
-    keys = Texts(name.replace("\\n", "\n") for name in names)
-    index = ShardIndex(columns[0], columns[1], columns[2], columns[3], keys)
+    if not len(ends) or ends[-1] != len(block) or (np.diff(ends, prepend=0) < 0).any():
+        return None
+    index = ShardIndex(columns[0], columns[1], columns[2], columns[3], Texts.of_block(block, ends))
     return index if _fits(index, files) else None
 
 
@@ -100,7 +105,7 @@ def _fits(index: ShardIndex, files: ShardFiles) -> bool:
 
 
 def _saved(place: Path, state: str, index: ShardIndex) -> bool:
-    names = "\n".join(index.keys[i].replace("\n", "\\n") for i in range(len(index.keys)))
+    block, ends = index.keys.block
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=place.parent, prefix=".facescale-", suffix=".npz")
@@ -115,7 +120,8 @@ def _saved(place: Path, state: str, index: ShardIndex) -> bool:
                 offset=index.offset_N,
                 size=index.size_N,
                 label=index.label_N,
-                keys=np.frombuffer(names.encode("utf-8", "surrogateescape"), np.uint8),
+                keys=np.frombuffer(block, np.uint8),
+                ends=ends,
             )
         os.replace(temporary, place)
     except OSError:
@@ -130,15 +136,14 @@ def build_index(files: ShardFiles) -> ShardIndex:
     Raises:
         ValueError: a shard is damaged or holds no image, or a label is wrong.
     """
-    rows: list[tuple[int, int, int, int]] = []
-    keys = Texts()
+    rows, keys = array("q"), Texts()
     for number, (name, total) in enumerate(zip(files.names, files.sizes, strict=True)):
         for key, image, label in _samples(files, number, name, total):
-            rows.append((number, image.offset, image.size, label))
+            rows.extend((number, image.offset, image.size, label))
             keys.add([key])
     if not rows:
         raise ValueError(f"'{files.names[0]}' holds no image ({', '.join(IMAGES)}); give shards of images")
-    shard_N, offset_N, size_N, label_N = np.ascontiguousarray(np.array(rows, np.int64).T)
+    shard_N, offset_N, size_N, label_N = np.array(rows, np.int64).reshape(-1, 4).T.copy()
     return ShardIndex(shard_N, offset_N, size_N, label_N, keys)
 
 

@@ -12,7 +12,7 @@ from facescale.data.sampling.counter_rng import Uints, hash64_each
 
 
 class ShardReader(Labelled):
-    """The images of tar files, in their order: ``DIR``, ``DIR/train-{000..012}.tar``, or a URL of such.
+    """Tar shards of images (webdataset): ``DIR``, ``DIR/train-{000..012}.tar``, or a URL of such.
 
     A sample is the files of one name: its image (jpg, png, ...) and its label (.cls, a number; or .json with
     "label"). Archives without labels have a folder for each identity. The place of every image is read from

@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from facescale.arrays import IntArray
 from facescale.data.sampling.counter_rng import Uints
 
 
@@ -18,6 +19,20 @@ class Texts:
         self._bytes = bytearray()
         self._ends = array("q", [0])
         self.add(texts)
+
+    @classmethod
+    def of_block(cls, block: bytes, ends: IntArray) -> "Texts":
+        """Strings whose bytes follow one another in ``block``; string i ends at byte ``ends[i]``."""
+        texts = cls()
+        texts._bytes = bytearray(block)
+        texts._ends = array("q", [0])
+        texts._ends.frombytes(ends.astype(np.int64).tobytes())
+        return texts
+
+    @property
+    def block(self) -> tuple[bytes, IntArray]:
+        """What `of_block` takes."""
+        return bytes(self._bytes), np.array(self._ends, np.int64)[1:]
 
     def add(self, texts: Iterable[str]) -> None:
         """Append strings; bytes of a file's name that are not UTF-8 stay what they are."""

@@ -166,6 +166,7 @@ def _people(path: Path) -> IntArray:
     """Template and subject of each line of a CSV with a header."""
     lines = [line for line in _lines(path)[1:] if line.strip()]
     try:
-        return np.array([line.split(",")[:2] for line in lines]).astype(np.int64).reshape(-1, 2)
-    except ValueError:
+        rows = [[int(word) for word in line.split(",")[:2]] for line in lines]
+        return np.array(rows, np.int64).reshape(-1, 2)
+    except (ValueError, OverflowError):
         raise ValueError(f"'{path}' is not a CSV whose first columns are template and subject") from None

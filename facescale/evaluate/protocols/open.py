@@ -22,6 +22,7 @@ from facescale.evaluate.protocols.text_lists import read_txt
 from facescale.evaluate.protocols.tinyface import TinyFace
 from facescale.evaluate.protocols.ytf import VideoVerification
 from facescale.evaluate.verification import Verification
+from facescale.guard.reading import reading
 
 _DRAWN = "synthetic:"
 _OPTIONS = {"pairs": int, "seed": int, "folds": int, "nuisance": float}
@@ -54,9 +55,10 @@ def open_protocol(
     """
     kind, _, rest = path.partition(":")
     opener = KINDS.get(kind)
-    if opener is None or os.path.exists(path):
-        return open_verification(path, size, flip, batch_size, name=name, limit=limit)
-    return opener(rest, size, flip, batch_size, name=name, limit=limit)
+    with reading(path, "the protocol", "repair it, or get a complete copy of it"):
+        if opener is None or os.path.exists(path):
+            return open_verification(path, size, flip, batch_size, name=name, limit=limit)
+        return opener(rest, size, flip, batch_size, name=name, limit=limit)
 
 
 def open_verification(

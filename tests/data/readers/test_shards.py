@@ -100,11 +100,15 @@ def test_an_index_that_points_elsewhere_is_not_believed(packed):
     (kept,) = packed.glob(".facescale-*.npz")
     with np.load(kept) as file:
         columns = dict(file)
-    for name, wrong in (("offset", -1), ("size", 1 << 40), ("shard", 3), ("label", None)):
+    for name, wrong in (("offset", -1), ("size", 1 << 40), ("shard", 3), ("ends", 0), ("label", None)):
         column = columns[name].copy()
         changed = column[:3] if wrong is None else np.where(np.arange(10) == 4, wrong, column)
         np.savez(kept, **{**columns, name: changed})
         assert [open_reader(packed)[i] for i in range(10)] == expected
+    files = open_reader(packed).files
+    assert indexing._loaded(kept, str(columns["state"]), files) is not None
+    np.savez_compressed(kept, **columns)  # could unpack to any size
+    assert indexing._loaded(kept, str(columns["state"]), files) is None
     kept.write_bytes(b"PK damaged")
     assert [open_reader(packed)[i] for i in range(10)] == expected
 
