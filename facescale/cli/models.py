@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from facescale.cli.app import DeviceOption, JsonOption, app, show
+from facescale.cli.app import DeviceOption, JsonOption, app, show, table
 
 OnOption = Annotated[
     list[str] | None,
@@ -102,6 +102,28 @@ def report(
     from facescale.evaluate.run_protocols import report as write
 
     print(f"report: {write(run, out, pictures)}")
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Two or more run folders.")],
+    out: Annotated[Path | None, typer.Option(help="Page to write (.html).")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare runs: settings that differ, figures of the best checkpoints, and which differences are real.
+
+    Accuracy is compared on the same pairs by a bootstrap over people.
+    """
+    from facescale.evaluate.compare import compare as compare_runs
+    from facescale.evaluate.report.comparison import write_comparison
+
+    found = compare_runs(runs)
+    if out is not None:
+        write_comparison(out, found)
+    parts = [found.setting_rows(), found.figure_rows(), found.difference_rows()]
+    page = [f"report: {out}"] if out else []
+    text = "\n\n".join([*(table(rows) for rows in parts if rows), *found.notes, *page])
+    show(found.to_dict(), as_json, text)
 
 
 @app.command()

@@ -1,12 +1,21 @@
 """Commands that train: train, demo, config, list."""
 
 import json
+from contextlib import closing
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from facescale.cli.app import DeviceOption, JsonOption, SetOption, app, show, table
+
+if TYPE_CHECKING:
+    from facescale.plan import Plan
+
+TrackOption = Annotated[
+    list[str] | None,
+    typer.Option("--to", metavar="TRACKER", help="Show metrics in wandb or mlflow too; may be repeated."),
+]
 
 
 @app.command()
@@ -18,6 +27,7 @@ def train(
     threads: Annotated[int, typer.Option(help="CPU threads; 0: torch's default.")] = 0,
     resume: Annotated[bool, typer.Option(help="Resume from the latest checkpoint of the run.")] = True,
     json_lines: Annotated[bool, typer.Option("--json", help="Print metrics as JSON lines.")] = False,
+    to: TrackOption = None,
 ) -> None:
     """Train a model, or resume an interrupted run.
 
@@ -29,9 +39,12 @@ def train(
 
     from facescale.cli.progress import Display
     from facescale.distributed.launch import start
+    from facescale.run import RunDir
     from facescale.train import train as run_training
     from facescale.train.open_run import config_for
+    from facescale.train.trackers import Tracking
 
+    tracking = Tracking(RunDir(run), to or ())
     settled = config_for(run, config, settings or ())
 
     if threads:
@@ -40,8 +53,14 @@ def train(
     with (
         start(device, limits.timeout, limits.first_timeout) as dist,
         Display(dist.is_main, json_lines) as display,
+        closing(tracking),
     ):
-        result = run_training(settled, run, dist, display.line, resume)
+
+        def shown(line: dict[str, Any], plan: "Plan") -> None:
+            display.line(line, plan)
+            tracking(line)
+
+        result = run_training(settled, run, dist, shown, resume)
         display.finish(result)
 
 
@@ -98,6 +117,20 @@ def finetune(
         for name, pair in figures.items():
             if name.endswith(("/accuracy", "/rank1")):
                 print(f"{name}: {pair['before']:.2%} before, {pair['after']:.2%} after")
+
+
+@app.command()
+def track(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    to: TrackOption = None,
+) -> None:
+    """Show a trained run in Weights & Biases or MLflow, from its metrics.jsonl."""
+    from facescale.train.trackers import TRACKERS
+    from facescale.train.trackers import track as show_run
+
+    if not to:
+        raise ValueError(f"no tracker is named; give --to with one of: {', '.join(TRACKERS)}")
+    print(f"{show_run(run, to)} lines shown in {', '.join(to)}")
 
 
 @app.command()

@@ -118,6 +118,9 @@ def _train(session: Session) -> _End:
             # fp16 only: reading the loss's factor waits for the device
             task.begin_step(state.step / plan.total_steps, strength, loss_scale=scaler.get_scale())
 
+            if state.step == session.first_step:
+                log.show_batch(task, batch)
+
             # ---- Forward and backward, one part of the batch after the other ------------------------------
             dist.note("forward and backward", state.step)
             outputs = []

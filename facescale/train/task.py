@@ -181,6 +181,11 @@ class RecognitionTask(nn.Module):
             return nullcontext()
         return net.no_sync()
 
+    def augmented_images(self, batch: Batch) -> Tensor:
+        """The first view of a batch after augmentation, uint8 RGB (B, S, S, 3); nothing random is used up."""
+        x_BCHW = self._augmented(batch)[0].float()
+        return (x_BCHW * 127.5 + 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
+
     def _augmented(self, batch: Batch) -> Tensor:
         """Normalised images (V, B, 3, H, W) on the device."""
         device = self._dist.device
