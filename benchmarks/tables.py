@@ -94,6 +94,13 @@ TABLES: dict[str, dict[str, str]] = {
         "linked list": "{linked list:value}",
         "ratio": "{facescale:ratio}",
     },
+    "protocols": {
+        "": "",
+        "facescale": "{facescale:value}",
+        "alternative": "{alternative:value}",
+        "ratio": "{facescale:ratio}",
+        "peak memory": "{peak:value}",
+    },
     "planned_memory": {
         "margin | head": "",
         **{

@@ -21,7 +21,7 @@ LAYERS = [
     {"inference", "plan"},
     {"evaluate", "prepare", "gallery"},
     {"train", "export", "serve"},
-    {"recipes", "bench"},
+    {"recipes", "bench", "doctor"},
     {"cli", "__main__"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}

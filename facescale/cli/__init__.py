@@ -3,6 +3,7 @@
 import os
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from facescale.checksums import DamageWarning
 from facescale.cli import (  # noqa: F401  (they register their commands)
     bench,
     data,
+    doctor,
     exporting,
     models,
     people,
@@ -23,7 +25,7 @@ from facescale.cli.app import app
 from facescale.cli.terminal import safe_terminal
 from facescale.files import NoSpaceError, is_full_disk, no_space
 from facescale.guard.failures import explained
-from facescale.machine import tune
+from facescale.machine import Setting, tune
 
 # Of options and arguments; some versions of typer bring their own copy of click.
 _USAGE = typer.BadParameter.__mro__[2]
@@ -35,17 +37,17 @@ def main() -> None:
 
     The exit status is 2 where the user's input is wrong, 130 after Ctrl-C, and 1 for other failures.
     """
-    tune()
+    chosen = tune()
     warnings.showwarning = _show_warning  # type: ignore[assignment]
     warnings.simplefilter("always", DamageWarning)
     with safe_terminal():
-        status = _run()
+        status = _run(chosen)
     sys.exit(status)
 
 
-def _run() -> int:
+def _run(chosen: Sequence[Setting]) -> int:
     try:
-        return int(app(standalone_mode=False) or 0)
+        return int(app(standalone_mode=False, obj=chosen) or 0)
     except typer.Exit as stop:
         return stop.exit_code
     except (KeyboardInterrupt, typer.Abort) as error:

@@ -20,7 +20,7 @@ from torch.distributed.distributed_c10d import Store
 
 BEAT = 1.0  # seconds between signs of life
 WATCHED = 2.5 * BEAT  # a living process gives a sign within this time
-ANSWER = 20.0  # seconds that the store may take for an answer
+ANSWER = 10.0  # seconds that the store may take for an answer
 _T = TypeVar("_T")
 
 
@@ -77,6 +77,14 @@ class Peers:
         Raises:
             PeerError: one of them left, or has been silent for too long.
         """
+        try:
+            self._meet()
+        except PeerError:
+            raise
+        except RuntimeError:  # the store
+            raise PeerError(self.explain("waiting for the others")) from None
+
+    def _meet(self) -> None:
         self._meetings += 1
         arrived, go = f"meet/{self._meetings}", f"go/{self._meetings}"
         if self._ask(lambda: self._store.add(arrived, 1)) == self._world_size:
@@ -102,7 +110,7 @@ class Peers:
             while not (left := self._left()) and time.monotonic() < until:
                 time.sleep(0.1)
             now = self._signs()
-        except (PeerError, RuntimeError) as error:
+        except RuntimeError as error:
             return (
                 f"{self._server}, which serves the group's store, is gone ({_line(error)}); {here}; {again}"
             )
@@ -126,7 +134,7 @@ class Peers:
 
     def leave(self, reason: str | None) -> None:
         """Tell the others that this process ends early: why, or None if another one is the cause."""
-        with contextlib.suppress(PeerError, RuntimeError):
+        with contextlib.suppress(RuntimeError):
             self._ask(lambda: self._store.set(f"left/{self._rank}", json.dumps(reason)))
 
     def linger(self) -> None:
@@ -206,7 +214,7 @@ class Peers:
         if errors:
             raise errors[0]
         if not answers:
-            raise PeerError(f"no answer within {ANSWER:g} s")
+            raise RuntimeError(f"no answer within {ANSWER:g} s")
         return answers[0]
 
     @staticmethod

@@ -13,7 +13,7 @@ from facescale.data import open_training_data
 from facescale.distributed import Dist
 from facescale.heads import Bytes
 from facescale.plan.memory import BackboneBytes, backbone_bytes, skeleton_of
-from facescale.plan.plan import Counts, Plan, make_plan
+from facescale.plan.plan import Counted, Plan, make_plan
 from facescale.plan.timing import backbone_seconds, head_seconds
 from facescale.plan.units import gb
 
@@ -190,7 +190,7 @@ def advice_for(
     device: torch.device,
     memory: int | None,
     timed: bool = False,
-    counts: Counts | None = None,
+    counts: Counted | None = None,
 ) -> Advice:
     """Plan a run without starting it, and compare what heads would need.
 

@@ -130,7 +130,7 @@ class RecognitionTask(nn.Module):
         self.head.begin_step(strength, loss_scale)
         if self.twin is not None:
             self.twin.update(self.backbone, progress)
-        torch._foreach_copy_(self._statistics_before, self._statistics)
+        _copy(self._statistics_before, self._statistics)
 
     def forward(self, batch: Batch) -> StepOutput:
         """Loss of a batch of training images.
@@ -172,7 +172,7 @@ class RecognitionTask(nn.Module):
     def skip_step(self) -> None:
         """Undo the forward passes of a step that was not finite."""
         self.head.skip_step()
-        torch._foreach_copy_(self._statistics, self._statistics_before)
+        _copy(self._statistics, self._statistics_before)
 
     def after_step(self, lr: float) -> None:
         """Update what the optimizer does not: the head's rows at rate ``lr``, and the moving average."""
@@ -248,6 +248,11 @@ class RecognitionTask(nn.Module):
             self.twin.load_state_dict(state["twin"])
         self.head.load_state_dict(state["head"])
         self.head.load_rows(folder)
+
+
+def _copy(to: list[Tensor], of: list[Tensor]) -> None:
+    if to:  # a network with layer norm only has none
+        torch._foreach_copy_(to, of)
 
 
 def _embed_views(net: nn.Module, x_VBCHW: Tensor) -> Tensor:
