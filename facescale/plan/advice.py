@@ -62,7 +62,7 @@ class Candidate:
             for key, n in asdict(self.bytes).items()
         }
         if self.copy:
-            sizes["checkpoint copy"] = gb(self.copy)
+            sizes["checkpoint copy"] = amount(self.copy)
         fits = "" if self.fits is None else "yes" if self.fits else "no"
         return {"head": self.words, **sizes, "device in all": amount(self.total), "fits": fits}
 
