@@ -37,6 +37,7 @@ min:
 bench:
 	python benchmarks/train_step.py --threads 1 --names mbf
 	python benchmarks/pools.py
+	python benchmarks/protocols.py --parts folds
 	python benchmarks/synthetic.py
 	python benchmarks/tables.py
 

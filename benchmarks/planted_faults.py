@@ -174,7 +174,7 @@ def main(words: Sequence[str], check_only: bool) -> int:
             importlib.import_module(module)
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder)
-        for name in ("facescale", "tests", "benchmarks", "configs"):
+        for name in ("facescale", "tests", "benchmarks"):
             shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(ROOT / "pyproject.toml", copy)
         tests = sorted({test for fault in faults for test in fault.tests})

@@ -60,6 +60,12 @@ TABLES: dict[str, dict[str, str]] = {
         "of the bare decoder": "{speed:ratio} {speed:note}",
         "of RecordIO": "{to RecordIO:ratio} {to RecordIO:note}",
     },
+    "opening": {
+        "10,000,000 records": "",
+        "plain": "{plain time:value}, {plain memory:value}",
+        "facescale": "{time:value}, {memory:value}",
+        "of plain": "{time:ratio} of the time, {memory:ratio} of the memory",
+    },
     "synthetic": {"": "", "images/s": "{speed:number}"},
     "class_centres": {
         "1,000,000 identities": "",
@@ -67,6 +73,14 @@ TABLES: dict[str, dict[str, str]] = {
         "dense reference": "{dense reference step:value}",
         "ratio": "{step:ratio} {step:note}",
         "extra memory": "{extra memory:value}, {extra memory:ratio} {extra memory:note}",
+    },
+    "checkpoints": {
+        "training": "",
+        "size": "{size:value}",
+        "a checkpoint takes": "{wait:value}",
+        "of 1,000 steps": "{wait:note}",
+        "checksums take": "{checksums:value}",
+        "of 1,000 steps (target 1 %)": "{checksums:note}",
     },
     "rows_on_disk": {
         "8,192 negatives, 512-d": "",
@@ -87,6 +101,13 @@ TABLES: dict[str, dict[str, str]] = {
         "facescale": "{facescale:value}",
         "linked list": "{linked list:value}",
         "ratio": "{facescale:ratio}",
+    },
+    "protocols": {
+        "": "",
+        "facescale": "{facescale:value}",
+        "alternative": "{alternative:value}",
+        "ratio": "{facescale:ratio}",
+        "peak memory": "{peak:value}",
     },
     "planned_memory": {
         "margin | head": "",

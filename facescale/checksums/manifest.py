@@ -64,7 +64,8 @@ class Checksums:
         if (folder / MANIFEST).exists():
             sums = read_manifest(folder)
             sums[name] = [*sums.get(name, [])[-1:], self.of(new)]
-            _write(folder, sums)
+            _write(new.parent, sums)  # a kill leaves nothing half-written in the checkpoint
+            (new.parent / MANIFEST).replace(folder / MANIFEST)
 
     def first_damaged(self, folder: Path, rank: int = 0, world_size: int = 1) -> tuple[int, int]:
         """Number of the first damaged file, of how many; as many if none is.

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from facescale.cli.app import DeviceOption, JsonOption, app, show
+from facescale.cli.app import DeviceOption, JsonOption, app, show, table
 
 OnOption = Annotated[
     list[str] | None,
@@ -105,10 +105,37 @@ def report(
 
 
 @app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Two or more run folders.")],
+    out: Annotated[Path | None, typer.Option(help="Page to write (.html).")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare runs: settings that differ, figures of the best checkpoints, and which differences are real.
+
+    Accuracy is compared on the same pairs by a bootstrap over people.
+    """
+    from facescale.evaluate.compare import compare as compare_runs
+    from facescale.evaluate.report.comparison import write_comparison
+
+    found = compare_runs(runs)
+    if out is not None:
+        write_comparison(out, found)
+    parts = [found.setting_rows(), found.figure_rows(), found.difference_rows()]
+    page = [f"report: {out}"] if out else []
+    text = "\n\n".join([*(table(rows) for rows in parts if rows), *found.notes, *page])
+    show(found.to_dict(), as_json, text)
+
+
+@app.command()
 def embed(
     model: Annotated[Path, typer.Argument(help="Run folder, weights or .onnx.")],
-    images: Annotated[str, typer.Argument(help="Folder of images, or any training data.")],
+    images: Annotated[
+        str, typer.Argument(help="A photo, a .txt list of photos, a folder of images, or any training data.")
+    ],
     out: Annotated[Path, typer.Option(help="File: .npz or .parquet.")] = Path("embeddings.npz"),
+    detect: Annotated[
+        bool, typer.Option(help="Find and align the largest face of each photo (extra 'detect').")
+    ] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass.")] = 128,
     resize: Annotated[
         bool | None,
@@ -118,14 +145,16 @@ def embed(
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Compute the embeddings of aligned face images and write them to a file."""
+    """Compute the embeddings of face images and write them to a file."""
     from dataclasses import asdict
 
+    from facescale.gallery.photo_reader import faces_of
     from facescale.inference.embed_files import embed_to_file
     from facescale.inference.load import contract_note, load
 
     loaded = load(model, device, contract=contract)
-    done = embed_to_file(loaded, images, out, batch_size=batch_size, resize=resize)
+    source = faces_of(images, loaded.contract.size, detect) or images
+    done = embed_to_file(loaded, source, out, batch_size=batch_size, resize=resize)
     assumed = contract_note(loaded)
     bad = "".join(f"\nskipped {key}: {reason}" for key, reason in done.bad.items())
     text = f"{done.num_images} embeddings in {done.path}{bad}" + (f"\n{assumed}" if assumed else "")

@@ -1,12 +1,21 @@
 """Commands that train: train, demo, config, list."""
 
 import json
+from contextlib import closing
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from facescale.cli.app import DeviceOption, JsonOption, SetOption, app, show, table
+
+if TYPE_CHECKING:
+    from facescale.plan import Plan
+
+TrackOption = Annotated[
+    list[str] | None,
+    typer.Option("--to", metavar="TRACKER", help="Show metrics in wandb or mlflow too; may be repeated."),
+]
 
 
 @app.command()
@@ -18,6 +27,7 @@ def train(
     threads: Annotated[int, typer.Option(help="CPU threads; 0: torch's default.")] = 0,
     resume: Annotated[bool, typer.Option(help="Resume from the latest checkpoint of the run.")] = True,
     json_lines: Annotated[bool, typer.Option("--json", help="Print metrics as JSON lines.")] = False,
+    to: TrackOption = None,
 ) -> None:
     """Train a model, or resume an interrupted run.
 
@@ -29,9 +39,12 @@ def train(
 
     from facescale.cli.progress import Display
     from facescale.distributed.launch import start
+    from facescale.run import RunDir
     from facescale.train import train as run_training
     from facescale.train.open_run import config_for
+    from facescale.train.trackers import Tracking
 
+    tracking = Tracking(RunDir(run), to or ())
     settled = config_for(run, config, settings or ())
 
     if threads:
@@ -40,9 +53,84 @@ def train(
     with (
         start(device, limits.timeout, limits.first_timeout) as dist,
         Display(dist.is_main, json_lines) as display,
+        closing(tracking),
     ):
-        result = run_training(settled, run, dist, display.line, resume)
+
+        def shown(line: dict[str, Any], plan: "Plan") -> None:
+            display.line(line, plan)
+            tracking(line)
+
+        result = run_training(settled, run, dist, shown, resume)
         display.finish(result)
+
+
+@app.command()
+def finetune(
+    model: Annotated[Path, typer.Argument(help="Run folder (with its class centres) or weights.")],
+    data: Annotated[str, typer.Argument(help="New images, as data.train of a config names them.")],
+    run: Annotated[Path, typer.Option(help="Run folder, new or to resume.")],
+    head: Annotated[
+        str,
+        typer.Option(
+            help="extend: the old people stay as classes, without images, too; keep: as extend, and no class "
+            "centre moves; replace: only the people of DATA."
+        ),
+    ] = "extend",
+    distil: Annotated[
+        float, typer.Option(min=0, help="Weight of staying near the old model's embeddings; 0 is off.")
+    ] = 1.0,
+    check: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=PATH",
+            help="Protocol to measure before and after, beside the run's evaluation sets.",
+        ),
+    ] = None,
+    settings: SetOption = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Train a model further on new people, and show what it gained and what it forgot.
+
+    The config is that of the run, at a tenth of its learning rate, for 10 epochs. New class centres start
+    from the mean embedding of a person's images. More options: facescale config --explain (finetune.*).
+    """
+    from facescale.cli.progress import Display
+    from facescale.distributed.launch import start
+    from facescale.recipes.finetune import finetune as run_finetuning
+    from facescale.recipes.finetune import finetune_config
+
+    settled = finetune_config(model, data, head, distil, check or (), settings or ())
+    with start(device) as dist, Display(dist.is_main and not as_json) as display:
+        done = run_finetuning(settled, run, dist, display.line)
+        if not dist.is_main:
+            return
+        figures = {
+            name: {"before": value, "after": done.after[name]}
+            for name, value in done.before.items()
+            if name in done.after
+        }
+        if as_json:
+            print(json.dumps({"run": str(run), "step": done.result.step, "figures": figures}, indent=1))
+            return
+        display.finish(done.result)
+        for name, pair in figures.items():
+            if name.endswith(("/accuracy", "/rank1")):
+                print(f"{name}: {pair['before']:.2%} before, {pair['after']:.2%} after")
+
+
+@app.command()
+def track(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    to: TrackOption = None,
+) -> None:
+    """Show a trained run in Weights & Biases or MLflow, from its metrics.jsonl."""
+    from facescale.train.trackers import TRACKERS
+    from facescale.train.trackers import track as show_run
+
+    if not to:
+        raise ValueError(f"no tracker is named; give --to with one of: {', '.join(TRACKERS)}")
+    print(f"{show_run(run, to)} lines shown in {', '.join(to)}")
 
 
 @app.command()

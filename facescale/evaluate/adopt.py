@@ -55,7 +55,12 @@ def _too_few(name: str, far: float, tree: Mapping[str, Any], have: Sequence[floa
             f"FAR {far:g} needs {math.ceil(MIN_FALSE_ACCEPTS / far):,} impostor pairs and '{name}' has "
             f"{pairs:,}; the nearest rate that it supports is {MIN_FALSE_ACCEPTS / pairs:.3g}"
         )
-    nearest = min(have, key=lambda rate: abs(math.log(rate / far)), default=1.0)
+    if not have:
+        return (
+            f"'{name}' has too few people for a threshold at FAR {far:g}: its interval has no upper end; use "
+            "a larger set or a higher rate"
+        )
+    nearest = min(have, key=lambda rate: abs(math.log(rate / far)))
     return f"'{name}' has no threshold at FAR {far:g}; the nearest rate that it measures is {nearest:g}"
 
 

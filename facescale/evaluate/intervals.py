@@ -107,7 +107,11 @@ def rate_interval(
     left = np.maximum(totals.num_pairs - totals.per_person, 1)  # pairs without the person
     squares = np.square((_touched(first, second, people) - rate * totals.per_person) / left)
     variance = float(squares.sum() - twice / totals.num_pairs**2)
-    freedom = float(3 * squares.sum() ** 2 / np.square(squares).sum()) if squares.any() else np.inf
+    freedom = np.inf
+    if squares.any():
+        # Three for normal residuals; of pairs of two people they have heavy tails (a few people match many).
+        factor = 1 if totals.square_sum else 3
+        freedom = float(factor * squares.sum() ** 2 / np.square(squares).sum())
     independent = rate * (1 - rate)
     effective = independent / max(variance, independent / totals.num_pairs)
     return RateInterval(rate, *wilson(rate, effective, confidence, freedom), effective)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from facescale.arrays import FloatArray
+from facescale.arrays import BoolArray, FloatArray
 from facescale.evaluate.fold_rules import PAIR_RULES, PairResult
 from facescale.evaluate.identity_points import identity_point, split_pairs
 from facescale.evaluate.intervals import mean_interval
@@ -12,6 +12,8 @@ from facescale.evaluate.operating_point import OperatingPoint
 from facescale.evaluate.people import people_of
 from facescale.evaluate.protocols.pairs import Pairs
 from facescale.evaluate.roc import Roc
+
+MOST_LISTED = 20_000  # pairs that a result lists one by one
 
 
 def points_of(
@@ -32,9 +34,27 @@ def accuracy_interval(
     pairs: Pairs, scores: FloatArray, accuracy: PairResult, rule: str
 ) -> tuple[float, float]:
     """Of the share of pairs that are right at the threshold of their fold."""
+    person, _ = people_of(pairs)
+    right_N = _are_right(pairs, scores, accuracy, rule)
+    share = mean_interval(right_N, person[pairs.a], person[pairs.b])
+    return share.low, share.high
+
+
+def listed_pairs(pairs: Pairs, scores: FloatArray, accuracy: PairResult, rule: str) -> dict[str, list[int]]:
+    """Which pairs are right, and who is in them, to compare models pair by pair."""
+    person, _ = people_of(pairs)
+    columns = {
+        "right": _are_right(pairs, scores, accuracy, rule),
+        "same": pairs.is_same,
+        "first": person[pairs.a],
+        "second": person[pairs.b],
+    }
+    return {name: column.astype(np.int64).tolist() for name, column in columns.items()}
+
+
+def _are_right(pairs: Pairs, scores: FloatArray, accuracy: PairResult, rule: str) -> BoolArray:
     threshold_N = accuracy.thresholds[np.unique(pairs.fold, return_inverse=True)[1]]
     by_distance = PAIR_RULES[rule].is_distance
     accepted = 2 - 2 * scores < threshold_N if by_distance else scores >= threshold_N
-    person, _ = people_of(pairs)
-    share = mean_interval(accepted == pairs.is_same, person[pairs.a], person[pairs.b])
-    return share.low, share.high
+    right: BoolArray = accepted == pairs.is_same
+    return right

@@ -105,7 +105,7 @@ class Record:
 def write_record(folder: Path, record: Record) -> Path:
     """Write a record into ``folder`` atomically; only the same measurement of that checkpoint is replaced."""
     path = folder / record.file_name()
-    write_atomically(path, json.dumps({"format": FORMAT, **asdict(record)}, indent=1, default=str))
+    write_atomically(path, json.dumps({"format": FORMAT, **asdict(record)}, default=str))
     return path
 
 

@@ -21,7 +21,7 @@ from facescale.evaluate.metrics import (
     pair_accuracy,
     roc,
 )
-from facescale.evaluate.pair_intervals import accuracy_interval, points_of
+from facescale.evaluate.pair_intervals import MOST_LISTED, accuracy_interval, listed_pairs, points_of
 from facescale.evaluate.people import people_of
 from facescale.evaluate.protocols.pairs import Pairs
 
@@ -175,12 +175,15 @@ class VerificationResult:
         return {"accuracy": self.accuracy_interval, **{k: v for one in points for k, v in one.items()}}
 
     def curves(self) -> dict[str, Any]:
-        """ROC, rates over the threshold, distributions of the scores."""
-        return {
+        """ROC, rates over the threshold, distributions of the scores; which of a few pairs are right."""
+        drawn = {
             "roc": roc_points(self.curve),
             "rates": rates_by_threshold(self.curve),
             "scores": score_shares(self.scores, self.pairs.is_same),
         }
+        if len(self.pairs) <= MOST_LISTED:
+            drawn["pairs"] = listed_pairs(self.pairs, self.scores, self.accuracy, self.rule)
+        return drawn
 
     def hardest(self, pictures: bool) -> dict[str, list[dict[str, Any]]]:
         """The genuine pairs with the lowest and the impostor pairs with the highest scores."""

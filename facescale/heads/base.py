@@ -146,6 +146,10 @@ class ClassHead(nn.Module):
         """
         return Writing(0, list)
 
+    def row_bytes(self) -> int:
+        """Bytes that ``rows_to_save`` copies: rows in memory; those on disk are copied on disk."""
+        return 0
+
     def save_rows(self, folder: Path) -> None:
         """Write what is too large for ``state_dict`` into ``folder``; all processes call."""
         self.rows_to_save(folder, copy=False).write()

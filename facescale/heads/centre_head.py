@@ -272,6 +272,12 @@ class CentreHead(ClassHead):
 
     # ---- state --------------------------------------------------------------------------------------------
 
+    def row_bytes(self) -> int:
+        """See ``ClassHead.row_bytes``."""
+        store = self.store
+        row = sum(field.bytes for field in store.fields)
+        return 0 if store.placement == "disk" else store.num_rows * row
+
     def rows_to_save(self, folder: Path, copy: bool) -> Writing:
         """See ``ClassHead.rows_to_save``: centres and their optimizer's state."""
         return centres_saved.prepare(self.store, folder, copy)

@@ -154,6 +154,10 @@ class SlotHead(ClassHead):
         """
         self.pool.restore({name: x.numpy() for name, x in state["pool"].items()})
 
+    def row_bytes(self) -> int:
+        """See ``ClassHead.row_bytes``."""
+        return self.rows.nbytes
+
     def rows_to_save(self, folder: Path, copy: bool) -> Writing:
         """See ``ClassHead.rows_to_save``."""
         rows = self.rows.to("cpu", copy=copy)

@@ -9,7 +9,7 @@ import torch
 
 from facescale.checksums import model_damage
 from facescale.guard.onnx_graph import check_onnx
-from facescale.guard.reading import check_file, reason
+from facescale.guard.reading import check_file, reading, reason
 from facescale.inference.model import Model
 from facescale.inference.onnx_contract import guess_contract, stated_contract
 from facescale.inference.onnx_encoder import OnnxEncoder
@@ -144,7 +144,8 @@ def _assumed_card(path: str | Path, session: Any, stated: str | None) -> Card:
             f"'{path}' maps {kind} {shape} to {outputs[0].shape}; a face model must map float (B, 3, S, S) to"
             " (B, d) with S and d fixed"
         )
-    guess = guess_contract(path, shape[2])
+    with reading(path, "the ONNX file"):
+        guess = guess_contract(path, shape[2])
     contract, reason = guess.contract, guess.reason
     if stated is not None:
         contract, reason = stated_contract(stated, contract), "stated by the user"

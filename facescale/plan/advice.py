@@ -15,7 +15,7 @@ from facescale.heads import Bytes
 from facescale.plan.memory import BackboneBytes, backbone_bytes, skeleton_of
 from facescale.plan.plan import Counted, Plan, make_plan
 from facescale.plan.timing import backbone_seconds, head_seconds
-from facescale.plan.units import gb
+from facescale.plan.units import amount
 
 PAYS = 0.1  # share of a step's arithmetic from which a cheaper head is worth its approximation
 
@@ -40,6 +40,7 @@ class Candidate:
         bytes: of the head, on the process with most classes.
         total: bytes on the device, with the backbone and the twin.
         fits: whether that is within the device memory (None where none was given).
+        copy: bytes in host memory while a checkpoint is written in the background.
     """
 
     head: str
@@ -47,6 +48,7 @@ class Candidate:
     bytes: Bytes
     total: int
     fits: bool | None
+    copy: int = 0
 
     @property
     def words(self) -> str:
@@ -56,10 +58,13 @@ class Candidate:
     def row(self) -> dict[str, Any]:
         """As a row of a table."""
         sizes = {
-            f"head on {key}" if key != "transient" else key: gb(n) for key, n in asdict(self.bytes).items()
+            f"head on {key}" if key != "transient" else key: amount(n)
+            for key, n in asdict(self.bytes).items()
         }
+        if self.copy:
+            sizes["checkpoint copy"] = amount(self.copy)
         fits = "" if self.fits is None else "yes" if self.fits else "no"
-        return {"head": self.words, **sizes, "device in all": gb(self.total), "fits": fits}
+        return {"head": self.words, **sizes, "device in all": amount(self.total), "fits": fits}
 
 
 def compare(config: Config, plan: Plan, backbone: BackboneBytes, memory: int | None) -> list[Candidate]:
@@ -92,10 +97,11 @@ def candidate(config: Config, plan: Plan, backbone: BackboneBytes, memory: int |
     needed = head.bytes_needed(plan.part_batch)
     total = backbone.total(head.needs) + needed.device + needed.transient
     total += head.needs.batch_bytes(plan.part_batch, config.backbone.embedding_size)
+    copy = backbone.saved(head.needs) + head.row_bytes() if config.checkpoint.background else 0
     if plan.device == "cpu":
-        total += needed.host
+        total += needed.host + copy
     fits = None if memory is None else total <= memory
-    return Candidate(config.head.name, config.head.options, needed, total, fits)
+    return Candidate(config.head.name, config.head.options, needed, total, fits, copy)
 
 
 def head_share(config: Config, plan: Plan) -> float:
@@ -172,7 +178,7 @@ class Advice:
     def text(self, table: Callable[[list[dict[str, Any]]], str]) -> str:
         """As text; ``table`` lays out rows."""
         lines = [f"{key:18}{value}" for key, value in self.plan.to_dict().items()]
-        lines += [f"backbone {key:12}{gb(value)}" for key, value in asdict(self.backbone).items()]
+        lines += [f"backbone {key:12}{amount(value)}" for key, value in asdict(self.backbone).items()]
         if self.step_seconds:
             network, head = self.step_seconds
             hours = (network + head) * self.plan.total_steps / 3600

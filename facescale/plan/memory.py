@@ -52,6 +52,10 @@ class BackboneBytes:
         fixed += _OF_TWIN * self.largest * needs.key_views
         return fixed + self.activations * needs.query_views
 
+    def saved(self, needs: Needs) -> int:
+        """What a checkpoint holds of it: weights, their average, the twin, the optimizer's state."""
+        return self.weights * (2 if needs.key_views else 1) + self.average + self.optimizer
+
 
 def _bytes(tensors: Sequence[Tensor]) -> int:
     return sum(x.numel() * x.element_size() for x in tensors)

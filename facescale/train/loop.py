@@ -113,10 +113,13 @@ def _train(session: Session) -> _End:
             # ---- Rate and ramps ---------------------------------------------------------------------------
             lr = session.schedule(state.step) * state.rate_factor
             for group in optimizer.param_groups:
-                group["lr"] = lr
+                group["lr"] = lr * group.get("lr_scale", 1.0)
             strength = min(1.0, (state.step + 1) / plan.ramp_steps) if plan.ramp_steps else 1.0
             # fp16 only: reading the loss's factor waits for the device
             task.begin_step(state.step / plan.total_steps, strength, loss_scale=scaler.get_scale())
+
+            if state.step == session.first_step:
+                log.show_batch(task, batch)
 
             # ---- Forward and backward, one part of the batch after the other ------------------------------
             dist.note("forward and backward", state.step)
@@ -187,6 +190,7 @@ def _train(session: Session) -> _End:
                     if evaluating and sound:
                         evaluate(session)
                 if not sound and config.train.roll_back_after:
+                    session.saver.finish()
                     return _End.DIVERGED
                 if not sound and done:
                     raise TrainingError(f"the weights are not finite at the end, step {state.step}: {ADVICE}")

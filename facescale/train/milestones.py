@@ -79,7 +79,8 @@ def save(session: Session, figures: Mapping[str, float] | None = None, dead: boo
         good = last_good(session)
         kept = f"the last good one is of step {good}" if good else "there is none yet"
         message = f"the weights or embeddings are no longer finite, so no checkpoint is written; {kept}"
-        session.log("health", message=message)
+        if state.bad_in_a_row <= session.plan.checkpoint_steps:  # once or twice, not at every checkpoint
+            session.log("health", message=message)
         return False
     weights = weights_checksum(task.backbone) if session.dist.world_size > 1 else 0
     compare_ranks(session.dist, {"the step": state.step, "the weights of the backbone": weights})

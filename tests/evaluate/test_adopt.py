@@ -69,6 +69,11 @@ def test_a_rate_that_is_not_supported_is_refused_with_the_nearest(far: float, me
     assert list(thresholds_of(given, [1e-3])) == [1e-3]
     with pytest.raises(ValueError, match=message):
         thresholds_of(given, [far])
+    few = Figures("all", "all_pairs", "x", {}, {"impostor pairs": 20_000})
+    with pytest.raises(
+        ValueError, match=r"'all' has too few people for a threshold at FAR 0.01: its interval"
+    ):
+        thresholds_of(few, [0.01])
 
 
 def test_a_protocol_without_thresholds_is_refused() -> None:
@@ -84,12 +89,12 @@ def test_evaluate_adopts_into_the_checkpoint_of_a_run(
     run = tmp_path / "run"
     shutil.copytree(tiny_run, run, ignore=shutil.ignore_patterns("features", "results"))
     words = ["evaluate", str(run), "--on", "late=synthetic:pairs=400", "--device", "cpu", "--no-pictures"]
-    code, out, err = facescale(*words, "--adopt", "--far", "0.05")
+    code, out, err = facescale(*words, "--adopt", "--far", "0.2")
     assert code == 0, err
-    assert "thresholds adopted at FAR 0.05" in out
+    assert "thresholds adopted at FAR 0.2" in out
     from facescale import load
 
-    assert load(run, "cpu").thresholds[0.05].on == "late"
+    assert load(run, "cpu").thresholds[0.2].on == "late"
     assert model_damage(RunDir(run).model_path()) == ""
     code, _, err = facescale(*words, "--adopt", "--far", "1e-6")
     assert code == 2

@@ -245,6 +245,8 @@ def test_a_kill_at_any_call_leaves_the_newest_checkpoint_whole(
             return
         except KeyboardInterrupt:
             killed_at(0)
+        hidden = [path for step in run.steps() for path in run.snapshot(step).glob(".*")]
+        assert not hidden, "what is half-written is beside the checkpoints, where it is cleared away"
         step, damages = checkpoint.newest_whole(run, Dist(), Checksums())
         assert not damages and step == run.steps()[-1] and step in ((2,) if again else (1, 2))
         save(Saver(run, Dist(), Checksums()), 2)

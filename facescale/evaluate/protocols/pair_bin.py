@@ -76,8 +76,8 @@ def write_bin(path: str | Path, pairs: Pairs) -> None:
 
 
 def _load(data: bytes) -> Any:
-    """What the pickle holds, with stand-ins for arrays; it makes no more bytes than it has itself."""
-    left = len(data)
+    """What the pickle holds, with stand-ins for arrays; it makes at most twice the bytes that it has."""
+    left = 2 * len(data)  # protocol 2 makes a bytearray in two steps: text to bytes to bytearray
 
     def spend(made: bytes) -> bytes:
         nonlocal left

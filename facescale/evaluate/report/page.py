@@ -1,5 +1,7 @@
 """Write the results of a model as one self-contained HTML page, and as results.json."""
 
+import base64
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -10,8 +12,17 @@ from typing import Any
 
 from facescale.evaluate.metrics import MIN_FALSE_ACCEPTS
 from facescale.evaluate.records import Record
-from facescale.evaluate.report.charts import Row, roc_chart, score_chart, training_charts
-from facescale.evaluate.report.markup import Element, document, el
+from facescale.evaluate.report.charts import (
+    Row,
+    cmc_chart,
+    det_chart,
+    erc_chart,
+    rates_chart,
+    roc_chart,
+    score_chart,
+    training_charts,
+)
+from facescale.evaluate.report.markup import Element, document, el, raw
 from facescale.evaluate.report.sections import protocol_section
 from facescale.evaluate.report.summary import measurements, summary
 from facescale.evaluate.report.tables import caption, flat, table
@@ -56,11 +67,11 @@ def write_report(
         ("Summary", summary(records, notes)),
         ("Curves", _curves(records)),
         *[(record.name, protocol_section(record, pictures)) for record in records],
-        ("Training", _grid(training_charts(history, names))),
+        ("Training", grid(training_charts(history, names))),
         ("Everything measured", measurements(everything)),
         ("Run", _run(info)),
     ]
-    page = _page(title, [section for section in sections if section[1]])
+    page = page_of(title, [section for section in sections if section[1]])
     with replacing(path) as file:
         file.write_text(document(page), encoding="utf-8")
 
@@ -88,20 +99,28 @@ def _write_json(
         file.write_text(json.dumps(tree, indent=1, default=str), encoding="utf-8")
 
 
-def _page(title: str, sections: Sequence[Section]) -> Element:
-    style = resources.files("facescale.evaluate.report").joinpath("report.css").read_text(encoding="utf-8")
+def page_of(title: str, sections: Sequence[Section]) -> Element:
+    """A whole page: heading, links to the sections, sections, style and script."""
+    style, script = (
+        resources.files("facescale.evaluate.report").joinpath(name).read_text(encoding="utf-8")
+        for name in ("report.css", "report.js")
+    )
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{digest}'"
     head = el(
         "head",
         el("meta", charset="utf-8"),
+        el("meta", http_equiv="Content-Security-Policy", content=policy),
         el("meta", name="viewport", content="width=device-width, initial-scale=1"),
         el("title", f"{title} - facescale report"),
-        el("style", style),
+        raw("style", style),
     )
     themes = [
         el("label", el("input", type="radio", name="theme", id=f"theme-{name}", checked=name == "auto"), name)
         for name in ("auto", "light", "dark")
     ]
     links = [el("a", name, href=f"#section-{i}") for i, (name, _) in enumerate(sections)]
+    skip = el("a", "Skip to the results", href="#main", class_="skip")
     header = el(
         "header",
         el("p", "facescale report", class_="brand"),
@@ -115,19 +134,29 @@ def _page(title: str, sections: Sequence[Section]) -> Element:
     ]
     written = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
     footer = el("footer", f"Written {written} by facescale {metadata.version('facescale')}.")
-    return el("html", head, el("body", header, el("main", main), footer), lang="en")
+    return el(
+        "html",
+        head,
+        el("body", skip, header, el("main", main, id="main"), footer, raw("script", script)),
+        lang="en",
+    )
 
 
 def _curves(records: Sequence[Record]) -> list[Element]:
     drawn = [record for record in records if "roc" in record.curves]
-    if not drawn:
+    if not any(record.curves for record in records):
         return []
     about = (
-        f"The ROC is dashed where it rests on fewer than {MIN_FALSE_ACCEPTS} impostor pairs. "
+        f"ROC and DET are faint where they rest on fewer than {MIN_FALSE_ACCEPTS} impostor pairs. "
         "The marks in a distribution are thresholds."
     )
-    scored = [record for record in records if "scores" in record.curves]
-    return [*_grid([roc_chart(drawn), *map(score_chart, scored)]), caption(about)]
+    shown = [roc_chart(drawn), det_chart(drawn)] if drawn else []
+    for kind, draw in (("cmc", cmc_chart), ("erc", erc_chart)):
+        if having := [record for record in records if kind in record.curves]:
+            shown.append(draw(having))
+    for record in drawn:
+        shown += [score_chart(record), rates_chart(record)]
+    return [*grid(shown), caption(about)]
 
 
 def _health(history: Sequence[Row]) -> list[str]:
@@ -145,5 +174,6 @@ def _run(info: Mapping[str, Mapping[str, Any]]) -> list[Element]:
     ]
 
 
-def _grid(charts: Sequence[Element]) -> list[Element]:
+def grid(charts: Sequence[Element]) -> list[Element]:
+    """Charts side by side where there is place."""
     return [el("div", charts, class_="charts")] if charts else []

@@ -21,11 +21,16 @@ def protocol_section(record: Record, pictures: bool) -> list[Element]:
     if points:
         parts = [
             table("Operating points", points, ["FAR", "Threshold", "Interval", "TAR", "Interval"]),
-            caption("Thresholds are cosines. Intervals are 95 % bootstrap intervals over pairs."),
+            caption("Thresholds are cosines."),
         ]
     if "accuracy" not in record.result:
-        rows = [[key, shown_value(key, value)] for key, value in record.figures.items()]
-        parts.append(table("Figures", rows, ["Figure", "Value"]))
+        rows = [
+            [key, shown_value(key, value), _interval(record, key)] for key, value in record.figures.items()
+        ]
+        parts.append(table("Figures", rows, ["Figure", "Value", "Interval"]))
+    if method := record.result.get("interval_method"):
+        people = record.result.get("people")
+        parts.append(caption(f"Intervals: {method}{'; ' + people if people else ''}."))
     parts += map(caption, record.result.get("notes", ()))
     parts.append(table("Facts", list(_facts(record).items()), class_="facts"))
     for kind, pairs in record.hardest.items():
@@ -56,10 +61,16 @@ def _facts(record: Record) -> dict[str, str]:
     if "mean_norm" in result:
         facts["Mean embedding norm"] = f"{result['mean_norm']:.4g}"
     if accuracy := result.get("accuracy"):
+        facts["Accuracy, interval"] = _interval(record, "accuracy")
         facts["Accuracy of the folds in %"] = " ".join(f"{100 * fold:.2f}" for fold in accuracy["folds"])
         if accuracy.get("val") is not None:
             facts["VAL at FAR 0.001, insightface's rule"] = percent(accuracy["val"])
     return {key: value for key, value in facts.items() if value}
+
+
+def _interval(record: Record, key: str) -> str:
+    ends = record.result.get("intervals", {}).get(key)
+    return "\u2013" if ends is None else " to ".join(shown_value(key, end) for end in ends)
 
 
 def _point_cells(point: Mapping[str, Any]) -> list[str]:

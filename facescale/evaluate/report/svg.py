@@ -1,18 +1,25 @@
 """Line charts as inline SVG; colours come from the page's style, so they follow its theme."""
 
+import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from facescale.arrays import FloatArray
 from facescale.evaluate.report.markup import Element, el
+from facescale.evaluate.report.shapes import dash, series, shape, swatch
+from facescale.evaluate.report.tables import table
 
 # All lengths are in units of the view box; a chart is shown about this wide on a screen, narrower on a phone.
 WIDTH, HEIGHT = 480, 300
 LEFT, RIGHT, TOP, BOTTOM = 60, 14, 14, 44
 MAX_POINTS = 400  # of a line: more than there are pixels to show them
+MAX_READ = 120  # points of a line that can be read under the pointer
+MAX_ROWS = 12  # points of a line in the table of values
+NUM_SHAPES = 6  # of a line
 
 
 @dataclass(frozen=True)
@@ -53,7 +60,7 @@ class Line:
         y: (n,) values.
         style: CSS class of the colour, such as ``series-1``.
         is_area: fill down to the axis.
-        solid_from: x from which the line is solid; left of it, it is dashed.
+        solid_from: x from which the line is drawn in full; left of it, it is faint.
     """
 
     label: str
@@ -90,9 +97,12 @@ def log_axis(label: str, low: float, high: float) -> Axis:
     first, last = math.floor(math.log10(low) + 1e-9), math.ceil(math.log10(high) - 1e-9)
     every = max(1, round((last - first) / 6))
     ticks = [10.0**power for power in range(first, last + 1) if (last - power) % every == 0]
-    return Axis(
-        label, 10.0**first, 10.0**last, ticks, lambda value: f"{value:g}".replace("e-0", "e-"), log=True
-    )
+    return Axis(label, 10.0**first, 10.0**last, ticks, _decade, log=True)
+
+
+def _decade(value: float) -> str:
+    """A power of ten, never wider than its axis has place for."""
+    return f"{value:g}" if value >= 1e-3 else f"1e{round(math.log10(value))}"
 
 
 def short(value: float, step: float) -> str:
@@ -114,7 +124,11 @@ def thin(x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
 
 
 def chart(title: str, lines: Sequence[Line], x: Axis, y: Axis, marks: Sequence[Mark] = ()) -> Element:
-    """A figure with the lines, a legend where there are several, and ``title`` as caption."""
+    """A figure with the lines, a legend where there are several, ``title`` as caption, and its values.
+
+    The script of the page shows the values under the pointer, or under the arrow keys; without it, the shapes
+    on a line say theirs, and a table has them all.
+    """
     drawing = el(
         "svg",
         el(
@@ -127,13 +141,43 @@ def chart(title: str, lines: Sequence[Line], x: Axis, y: Axis, marks: Sequence[M
         [part for row, mark in enumerate(marks) for part in _mark(mark, row, x)],
         viewBox=f"0 0 {WIDTH} {HEIGHT}",
         role="img",
+        tabindex=0,
+        data_lines=json.dumps([_readable(line, x, y) for line in lines]),
     )
     legend = el(
         "ul",
-        [el("li", el("span", class_=f"swatch {line.style}"), line.label) for line in lines],
+        [el("li", swatch(line.style), line.label) for line in lines],
         class_="legend",
     )
-    return el("figure", el("figcaption", title), [legend] if len(lines) > 1 else [], drawing)
+    values = el("output", aria_live="polite", class_="values")
+    read = el("details", el("summary", "Values"), _value_table(title, lines, x, y))
+    return el("figure", el("figcaption", title), [legend] if len(lines) > 1 else [], drawing, values, read)
+
+
+def _readable(line: Line, x: Axis, y: Axis) -> dict[str, Any]:
+    """Places and texts of points of a line, for the script of the page."""
+    chosen = _spread(len(line.x), MAX_READ)
+    px, py = _px(x, line.x), _py(y, line.y)
+    points = [
+        [round(float(px[i]), 1), round(float(py[i]), 1), f"{line.x[i]:.4g}", f"{line.y[i]:.4g}"]
+        for i in chosen
+    ]
+    return {"label": line.label, "style": line.style, "x": x.label, "points": points}
+
+
+def _value_table(title: str, lines: Sequence[Line], x: Axis, y: Axis) -> Element:
+    """Values of some points of every line."""
+    rows = [
+        [line.label, f"{line.x[i]:.4g}", f"{line.y[i]:.4g}"]
+        for line in lines
+        for i in _spread(len(line.x), MAX_ROWS)
+    ]
+    return table(f"{title}: values", rows, ["Line", x.label, y.label])
+
+
+def _spread(count: int, most: int) -> list[int]:
+    """At most ``most`` of ``count`` places, evenly spread, the last among them."""
+    return sorted({round(place) for place in np.linspace(0, count - 1, min(count, most))})
 
 
 def _px(x: Axis, value: FloatArray | float) -> FloatArray:
@@ -168,27 +212,44 @@ def _line(line: Line, x: Axis, y: Axis) -> list[Element]:
     if line.is_area:
         bottom = HEIGHT - BOTTOM
         area = [f"{px[0]:.1f},{bottom}", *points, f"{px[-1]:.1f},{bottom}"]
+        top = int(np.argmin(py))
         return [
             el("polygon", points=" ".join(area), class_=f"area {line.style}"),
-            el("polyline", points=" ".join(points), class_=f"line {line.style}"),
+            el(
+                "polyline",
+                points=" ".join(points),
+                class_=f"line {line.style}",
+                stroke_dasharray=dash(line.style),
+            ),
+            shape(line.style, px[top], py[top], line.label),
         ]
-    if len(points) == 1:
-        return [el("circle", cx=f"{px[0]:.1f}", cy=f"{py[0]:.1f}", r=4, class_=f"dot {line.style}")]
     split = int(np.searchsorted(line.x, line.solid_from))
-    dashed, solid = points[: split + 1], points[split:]
-    return [
-        el("polyline", points=" ".join(part), class_=f"line {line.style}{extra}")
-        for part, extra in ((dashed, " dashed"), (solid, ""))
+    faint, sure = points[: split + 1], points[split:]
+    drawn = [
+        el(
+            "polyline",
+            points=" ".join(part),
+            class_=f"line {line.style}{extra}",
+            stroke_dasharray=dash(line.style),
+        )
+        for part, extra in ((faint, " faint"), (sure, ""))
         if len(part) > 1
+    ]
+    return drawn + [
+        shape(line.style, px[i], py[i], f"{line.label}: {x.label} {line.x[i]:.4g}, {line.y[i]:.4g}")
+        for i in _spread(len(points), NUM_SHAPES)
     ]
 
 
 def _mark(mark: Mark, row: int, x: Axis) -> list[Element]:
-    """The line, and its label in a separate row, so that labels of close marks do not overlap."""
+    """The line and its shape; its label has a row of its own, so that those of close marks do not overlap."""
     at = float(_px(x, mark.x))
     is_near_end = at > WIDTH - RIGHT - 80
-    label_x, anchor = (at - 5, "tick end") if is_near_end else (at + 5, "tick")
+    label_x, anchor = (at - 8, "tick end") if is_near_end else (at + 8, "tick")
+    style, label_y = series(row + 2), TOP + 10 + 16 * row  # the first two are the kinds of pairs
+    lines = {"y1": TOP, "y2": HEIGHT - BOTTOM, "stroke_dasharray": dash(style) or "1 2"}
     return [
-        el("line", x1=f"{at:.1f}", x2=f"{at:.1f}", y1=TOP, y2=HEIGHT - BOTTOM, class_="mark"),
-        el("text", mark.label, x=f"{label_x:.1f}", y=TOP + 10 + 14 * row, class_=anchor),
+        el("line", x1=f"{at:.1f}", x2=f"{at:.1f}", class_="mark", **lines),
+        shape(style, at, label_y - 4, f"{mark.label}: {mark.x:.3f}"),
+        el("text", mark.label, x=f"{label_x:.1f}", y=label_y, class_=anchor),
     ]

@@ -13,7 +13,8 @@ def table(
     body = [el("tr", el("th", row[0], scope="row"), [el("td", cell) for cell in row[1:]]) for row in rows]
     columns: Child = [el("thead", el("tr", [el("th", cell, scope="col") for cell in head]))] if head else []
     inner = el("table", el("caption", label), columns, el("tbody", body), class_=class_)
-    return el("div", inner, class_="scroll", role="region", aria_label=label, tabindex=0)
+    scroll = el("div", inner, class_="scroll", role="region", aria_label=label, tabindex=0)
+    return el("div", scroll, class_="table")
 
 
 def caption(text: str) -> Element:

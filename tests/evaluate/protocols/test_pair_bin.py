@@ -49,6 +49,18 @@ def test_every_dialect_of_every_pickle_protocol_is_read(tmp_path: Path, dialect:
     assert pairs.images.key(3) == "x.bin#6"
 
 
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("values", [128, 256])  # bytes above 127 take two in the file, the others one
+def test_large_bytearrays_are_read_from_every_pickle_protocol(
+    tmp_path: Path, values: int, protocol: int
+) -> None:
+    rng = np.random.default_rng(0)
+    images = [bytearray(rng.integers(values, size=4000, dtype=np.uint8).tobytes()) for _ in range(20)]
+    (tmp_path / "x.bin").write_bytes(pickle.dumps((images, LABELS[:10]), protocol=protocol))
+    pairs = read_bin(tmp_path / "x.bin")
+    assert [pairs.images[i] for i in range(20)] == images
+
+
 def test_files_of_numpy_before_version_two_are_read(tmp_path: Path) -> None:
     data = pickle.dumps((as_array, LABELS), protocol=2).replace(
         b"numpy._core.multiarray", b"numpy.core.multiarray"

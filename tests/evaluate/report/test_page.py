@@ -1,6 +1,7 @@
 """The report: one page that needs nothing else, whatever is in it."""
 
 import base64
+import hashlib
 import json
 import re
 from html.parser import HTMLParser
@@ -15,7 +16,10 @@ from facescale.data.loading.decode import decode
 from facescale.evaluate.hardest import NUM_HARDEST
 from facescale.evaluate.protocols.pairs import Pairs, stratified_folds
 from facescale.evaluate.records import MeasuredModel, Record
+from facescale.evaluate.report.markup import visible
 from facescale.evaluate.report.page import write_report
+from facescale.evaluate.report.shapes import NUM_SERIES, series, shape
+from facescale.evaluate.report.summary import found_of_100
 from facescale.evaluate.report.svg import MAX_POINTS, Axis, Line, Mark, chart, linear_axis, log_axis, thin
 from facescale.evaluate.verification import Verification, VerificationResult
 
@@ -87,11 +91,15 @@ def written(tmp_path: Path, *results: VerificationResult, **options) -> Page:
     return Page(tmp_path / "report.html")
 
 
-def test_page_loads_nothing_from_elsewhere_and_runs_nothing(
+def test_page_loads_nothing_from_elsewhere_and_runs_its_own_script_only(
     tmp_path: Path, result: VerificationResult
 ) -> None:
     page = written(tmp_path, result, history=HISTORY)
-    assert not page.all("script") and not page.all("link") and not page.all("iframe")
+    assert page.all("script") == [{}] and not page.all("link") and not page.all("iframe")
+    script = (tmp_path / "report.html").read_text().partition("<script>")[2].partition("</script>")[0]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    (policy,) = [meta["content"] for meta in page.all("meta") if "http-equiv" in meta]
+    assert policy.startswith("default-src 'none';") and policy.endswith(f"script-src 'sha256-{digest}'")
     targets = [
         value for _, at in page.elements for key, value in at.items() if key in ("src", "href", "xlink:href")
     ]
@@ -187,7 +195,7 @@ def test_names_cannot_inject_markup(tmp_path: Path) -> None:
     ]
     named = toy_result(name=evil, key=evil + "{}")
     page = written(tmp_path, named, history=history, title=evil, info={evil: {evil: evil}})
-    assert not page.all("script")
+    assert len(page.all("script")) == 1
     assert all(image["src"].startswith("data:") and "onerror" not in image for image in page.all("img"))
     assert "".join(page.text).count(evil) > 8
 
@@ -197,14 +205,17 @@ def test_page_can_be_read_without_seeing_it(tmp_path: Path, result: Verification
     assert page.all("html") == [{"lang": "en"}]
     assert all(image["alt"] for image in page.all("img"))
     assert all(head["scope"] in ("row", "col") for head in page.all("th"))
-    assert all(drawing["role"] == "img" for drawing in page.all("svg"))
-    tags = [tag for tag, _ in page.elements]
-    assert all(tags[i + 1] == "title" for i, tag in enumerate(tags) if tag == "svg")
+    drawings = [
+        (i, at) for i, (tag, at) in enumerate(page.elements) if tag == "svg" and "aria-hidden" not in at
+    ]
+    assert drawings and all(at["role"] == "img" and at["tabindex"] == "0" for _, at in drawings)
+    assert all(page.elements[i + 1][0] == "title" for i, _ in drawings)
+    assert len(page.all("caption")) == len(page.all("table"))
     assert all(region["aria-label"] for region in page.all("div") if region.get("role") == "region")
     ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
     assert len(ids) == len(set(ids))
     assert {link["href"] for link in page.all("a")} == {
-        f"#{name}" for name in ids if name.startswith("section")
+        f"#{name}" for name in ids if name.startswith("section") or name == "main"
     }
     assert [meta["content"] for meta in page.all("meta") if meta.get("name") == "viewport"]
 
@@ -224,11 +235,8 @@ def test_protocols_of_one_name_have_a_section_each(tmp_path: Path, result: Verif
 
 def test_training_alone_makes_a_report(tmp_path: Path) -> None:
     page = written(tmp_path, history=HISTORY)
-    figures = [
-        word
-        for word in page.text
-        if word in ("Loss", "Learning rate", "Throughput", "Accuracy during training")
-    ]
+    names = ("Loss", "Learning rate", "Throughput", "Accuracy during training")
+    figures = list(dict.fromkeys(word for word in page.text if word in names))
     assert figures == ["Loss", "Accuracy during training", "Learning rate", "Throughput"]
     assert not (tmp_path / "results.json").exists()
 
@@ -257,7 +265,7 @@ def test_ticks_are_round_and_cover_the_values(values: list[float], ticks: list[s
 
 def test_logarithmic_axis_covers_whole_decades() -> None:
     axis = log_axis("FAR", 1 / 3000, 1)
-    assert [axis.text(tick) for tick in axis.ticks] == ["0.0001", "0.001", "0.01", "0.1", "1"]
+    assert [axis.text(tick) for tick in axis.ticks] == ["1e-4", "0.001", "0.01", "0.1", "1"]
     assert axis.share(np.array([1e-4, 1e-2, 1])).tolist() == [0, 0.5, 1]
     assert len(log_axis("FAR", 1e-12, 1).ticks) <= 8
 
@@ -266,8 +274,8 @@ def test_lines_are_drawn_where_their_values_say() -> None:
     axis = Axis("x", 0, 10, [0, 10], str)
     lines = [Line("one", np.array([0, 5, 10]), np.array([0, 10, 5]), "series-0", solid_from=5)]
     figure = chart("t", lines, axis, axis, [Mark(10, "end")])
-    dashed, solid = figure.findall(".//polyline")
-    assert (dashed.get("class"), dashed.get("points")) == ("line series-0 dashed", "60.0,256.0 263.0,14.0")
+    dashed, solid = figure.findall("./svg/polyline")
+    assert (dashed.get("class"), dashed.get("points")) == ("line series-0 faint", "60.0,256.0 263.0,14.0")
     assert (solid.get("class"), solid.get("points")) == ("line series-0", "263.0,14.0 466.0,135.0")
 
 
@@ -276,3 +284,48 @@ def test_long_logs_are_thinned_to_means() -> None:
     assert len(x) == len(y) == MAX_POINTS
     np.testing.assert_allclose(y, 2 * x)
     assert x.mean() == pytest.approx(4999.5)
+
+
+def test_series_differ_in_shape_and_dash_and_not_in_colour_alone() -> None:
+    axis = Axis("x", 0, 10, [0, 10], str)
+    lines = [Line(str(n), np.array([0, 10]), np.array([n, n]), series(n)) for n in range(NUM_SERIES)]
+    figure = chart("t", lines, axis, axis)
+    assert len({line.get("stroke-dasharray") for line in figure.findall("./svg/polyline")}) == NUM_SERIES
+    outlines = {(shape(series(n), 0, 0).tag, shape(series(n), 0, 0).get("points")) for n in range(NUM_SERIES)}
+    assert len(outlines) == NUM_SERIES
+    legend = figure.findall("./ul/li/svg/line")
+    assert len({line.get("stroke-dasharray") for line in legend}) == NUM_SERIES
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a\x07b\x1b[31m", r"a\x07b\x1b[31m"),
+        ("photo\u202egpj.exe", r"photo\u202egpj.exe"),
+        ("caf\udce9", r"caf\xe9"),
+        ("one\u2028two\ud800", r"one\u2028two\ud800"),
+        ("tab\tand\nline, Zo\u00eb", "tab\tand\nline, Zo\u00eb"),
+    ],
+)
+def test_characters_that_cannot_be_seen_are_shown_as_escapes(text: str, shown: str, tmp_path: Path) -> None:
+    assert visible(text) == shown
+    history = [
+        {"kind": "eval", "step": 1, f"{text}/accuracy": 0.5},
+        {"kind": "health", "step": 1, "message": text},
+    ]
+    page = written(tmp_path, history=history, title=text)
+    assert shown in page.text
+
+
+def test_anybody_is_told_what_a_threshold_does(tmp_path: Path, result: VerificationResult) -> None:
+    text = " ".join(written(tmp_path, result).text)
+    point = [one for one in result.points if one.usable][-1]
+    assert f"call two faces the same person if their score is {point.threshold:.2f} or higher" in text
+    assert f"Then 1 in {round(1 / point.far)} pairs of strangers passes" in text
+
+
+@pytest.mark.parametrize(
+    ("share", "count"), [(0.85, "85"), (0.999, "99.90"), (1.0, "100"), (0.0, "0"), (0.004, "0.40")]
+)
+def test_counts_of_a_hundred_do_not_hide_rare_errors(share: float, count: str) -> None:
+    assert found_of_100(share) == count
