@@ -72,7 +72,7 @@ def available_memory(device: torch.device) -> int | None:
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     try:
-        lines = dict(line.split(":") for line in _MEMORY.read_text().splitlines())
+        lines = dict(line.split(":") for line in _MEMORY.read_text("ascii").splitlines())
     except (OSError, ValueError):
         return None
     return int(lines["MemAvailable"].split()[0]) << 10

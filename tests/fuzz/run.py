@@ -134,8 +134,8 @@ def fuzz(fuzzer: Fuzzer, inputs: int, batch: int = 500) -> list[tuple[int, str, 
             name = fuzzer.targets[last % len(fuzzer.targets)].name
             findings.append((last, name, f"the process ended with status {status}"))
             print(f"{last} {name}: the process ended with status {status}", flush=True)
-        start = last + 1
-        if start // 10_000 != stop // 10_000 or start >= inputs:
+        before, start = start, last + 1
+        if before // 10_000 != start // 10_000 or start >= inputs:
             print(f"{start:,} inputs, {len(findings)} findings, {time.monotonic() - began:.0f} s", flush=True)
     return findings
 
