@@ -60,6 +60,12 @@ TABLES: dict[str, dict[str, str]] = {
         "of the bare decoder": "{speed:ratio} {speed:note}",
         "of RecordIO": "{to RecordIO:ratio} {to RecordIO:note}",
     },
+    "opening": {
+        "10,000,000 records": "",
+        "plain": "{plain time:value}, {plain memory:value}",
+        "facescale": "{time:value}, {memory:value}",
+        "of plain": "{time:ratio} of the time, {memory:ratio} of the memory",
+    },
     "synthetic": {"": "", "images/s": "{speed:number}"},
     "class_centres": {
         "1,000,000 identities": "",

@@ -17,7 +17,7 @@ from facescale.distributed import Dist
 from facescale.plan.advice import candidate
 from facescale.plan.memory import BackboneBytes, backbone_bytes
 from facescale.plan.plan import Counts, make_plan
-from facescale.plan.units import gb
+from facescale.plan.units import amount
 
 _PROCESSES, _BATCH, _IMAGES_PER_ID = 8, 1024, 10
 
@@ -87,7 +87,7 @@ def rows() -> Iterator[dict[str, Any]]:
             f"published {name}": _cell(speed, size)
             for name, speed, size in zip(_COLUMNS, one.speed, one.megabytes, strict=True)
         }
-        planned = {f"planned {name}": gb(size) for name, size in planned_bytes(one.num_ids).items()}
+        planned = {f"planned {name}": amount(size) for name, size in planned_bytes(one.num_ids).items()}
         yield {"identities": f"{one.num_ids:,}", **published, **planned}
 
 

@@ -18,7 +18,7 @@ from facescale.data import open_reader
 from facescale.data.loading.decode import decode
 from facescale.data.synthetic.faces import SCHEME
 from facescale.data.writers.recordio import record_file
-from facescale.plan.units import gb
+from facescale.plan.units import amount
 
 WAYS = {"train": ("ours", "plain"), "loader": ("ours", "plain", "decode"), "evaluate": ("ours", "plain")}
 
@@ -58,7 +58,7 @@ class Comparison:
             cells["decoder alone"] = f"{self.median('decode', 'images_per_s'):.1f}"
         if self.stage.kind == "train":
             cells["waits for data"] = f"{self.median('ours', 'data_share'):.0%}"
-        memory = {way: gb(round(self.median(way, "peak_bytes"))) for way in ("ours", "plain")}
+        memory = {way: amount(round(self.median(way, "peak_bytes"))) for way in ("ours", "plain")}
         return cells | {"memory": memory["ours"], "plain memory": memory["plain"]}
 
     def to_dict(self) -> dict[str, Any]:

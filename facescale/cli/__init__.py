@@ -19,6 +19,7 @@ from facescale.cli import (  # noqa: F401  (they register their commands)
     people,
     prepare,
     recipes,
+    serving,
     training,
 )
 from facescale.cli.app import app

@@ -8,12 +8,29 @@ import typer
 
 app = typer.Typer(
     name="facescale",
-    help="Train face recognition on the hardware you have; evaluate and export it.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        import facescale
+
+        print(f"facescale {facescale.__version__}")
+        raise typer.Exit
+
+
+@app.callback(help="Train face recognition on the hardware you have; evaluate, export and use it.")
+def _main(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
+    ] = False,
+) -> None:
+    pass
+
 
 SetOption = Annotated[
     list[str] | None,

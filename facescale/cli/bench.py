@@ -16,7 +16,7 @@ app.add_typer(bench, name="bench")
 def heads(
     heads: Annotated[
         str,
-        typer.Option(help="Heads with options, comma-separated: full,attfc:size=65536,unique=true"),
+        typer.Option(help="Heads with options, comma-separated, such as full,attfc:size=65536,unique=true."),
     ] = "full,partial_fc,attfc,f2c",
     ids: Annotated[str, typer.Option(help="Numbers of identities, comma-separated.")] = "10k,100k,1M",
     embedding_size: Annotated[int, typer.Option(min=1, help="Embedding dimension.")] = 512,
@@ -34,7 +34,7 @@ def heads(
     """
     from facescale.plan.bench import bench_heads, parse_variants
     from facescale.plan.plot import plot_heads, pyplot
-    from facescale.plan.units import gb, parse_counts
+    from facescale.plan.units import amount, parse_counts
 
     variants, counts = parse_variants(heads), parse_counts(ids)
     if plot:
@@ -61,11 +61,11 @@ def heads(
             continue
         start = f"{one.head:{width}}{one.num_ids:>15,}"
         if one.step_ms is None or one.images_per_second is None:
-            print(f"{start}{'':20}{gb(one.planned_bytes):>10}  {one.problem}", flush=True)
+            print(f"{start}{'':20}{amount(one.planned_bytes):>10}  {one.problem}", flush=True)
         else:
-            peak = "unknown" if one.peak_bytes is None else gb(one.peak_bytes)
+            peak = "unknown" if one.peak_bytes is None else amount(one.peak_bytes)
             speed = f"{one.step_ms:>10.2f}{one.images_per_second:>10.0f}"
-            print(f"{start}{speed}{gb(one.planned_bytes):>10}{peak:>10}", flush=True)
+            print(f"{start}{speed}{amount(one.planned_bytes):>10}{peak:>10}", flush=True)
     if plot:
         plot_heads(measured, plot)
 

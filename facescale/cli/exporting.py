@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from facescale.cli.app import JsonOption, app, show
+from facescale.cli.app import JsonOption, app, key_value, show
 
 if TYPE_CHECKING:
     from facescale.export.accuracy import Accuracy
@@ -64,7 +64,7 @@ def export(
     """Export a model; check that the file produces the same embeddings and keeps the accuracy."""
     from facescale.registry import lookup
 
-    told = dict(_key_value(text) for text in info or [])
+    told = dict(key_value(text) for text in info or [])
     measured = check if accuracy else ()
     lookup("layout", dict.fromkeys(("file", "huggingface", "mfr")), layout)
     if layout != "file":
@@ -150,10 +150,3 @@ def _mfr(
         f"{done.milliseconds:.1f} ms an image on this CPU (the server allows 15 on a V100){checks}"
     )
     show(asdict(done), as_json, text + _accuracy_lines(done.accuracy))
-
-
-def _key_value(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not equals:
-        raise ValueError(f"--info {text} is not of the form KEY=VALUE, for example licence=CC-BY-4.0")
-    return key, value

@@ -129,8 +129,13 @@ def compare(
 @app.command()
 def embed(
     model: Annotated[Path, typer.Argument(help="Run folder, weights or .onnx.")],
-    images: Annotated[str, typer.Argument(help="Folder of images, or any training data.")],
+    images: Annotated[
+        str, typer.Argument(help="A photo, a .txt list of photos, a folder of images, or any training data.")
+    ],
     out: Annotated[Path, typer.Option(help="File: .npz or .parquet.")] = Path("embeddings.npz"),
+    detect: Annotated[
+        bool, typer.Option(help="Find and align the largest face of each photo (extra 'detect').")
+    ] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass.")] = 128,
     resize: Annotated[
         bool | None,
@@ -140,14 +145,16 @@ def embed(
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Compute the embeddings of aligned face images and write them to a file."""
+    """Compute the embeddings of face images and write them to a file."""
     from dataclasses import asdict
 
+    from facescale.gallery.photo_reader import faces_of
     from facescale.inference.embed_files import embed_to_file
     from facescale.inference.load import contract_note, load
 
     loaded = load(model, device, contract=contract)
-    done = embed_to_file(loaded, images, out, batch_size=batch_size, resize=resize)
+    source = faces_of(images, loaded.contract.size, detect) or images
+    done = embed_to_file(loaded, source, out, batch_size=batch_size, resize=resize)
     assumed = contract_note(loaded)
     bad = "".join(f"\nskipped {key}: {reason}" for key, reason in done.bad.items())
     text = f"{done.num_images} embeddings in {done.path}{bad}" + (f"\n{assumed}" if assumed else "")

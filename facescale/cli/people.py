@@ -41,7 +41,8 @@ def verify(
 
     loaded = load(model, device)
     threshold = loaded.threshold(far)
-    faces, left_out = embed_photos(loaded, [first, second], face_finder())
+    notes: dict[str, str] = {}
+    faces, left_out = embed_photos(loaded, [first, second], face_finder(), notes)
     for path, reason in left_out.items():
         raise ValueError(f"'{path}' cannot be compared: {reason}")
     cosine = float(faces[0].embedding @ faces[1].embedding)
@@ -52,7 +53,7 @@ def verify(
         f"{words}: cosine {cosine:.3f}, threshold {threshold.cosine:.3f} "
         f"at a false-accept rate of {far:g} (measured on {threshold.on})"
     )
-    show({"same": same, **values}, as_json, text)
+    show({"same": same, **values, "notes": notes}, as_json, "\n".join([*_noted(notes), text]))
 
 
 @app.command()
@@ -83,7 +84,8 @@ def enrol(
         min_quality=min_quality,
         threshold=known.cosine if known else None,
     )
-    lines = [f"left out {key}: {reason}" for key, reason in done.left_out.items()]
+    lines = _noted(done.notes)
+    lines += [f"left out {key}: {reason}" for key, reason in done.left_out.items()]
     lines += [
         f"odd: {key} is unlike this person's other photos (cosine {cosine:.3f})"
         for key, cosine in done.odd.items()
@@ -116,7 +118,8 @@ def search(
     names, templates = found.templates()
     if not names:
         raise ValueError(f"the gallery '{path}' is empty; add people with: facescale enrol")
-    faces, left_out = embed_photos(loaded, paths, face_finder())
+    notes: dict[str, str] = {}
+    faces, left_out = embed_photos(loaded, paths, face_finder(), notes)
     matches = nearest_people(np.stack([f.embedding for f in faces]), names, templates, top) if faces else []
     rows: list[dict[str, Any]] = []
     for face, best in zip(faces, matches, strict=True):
@@ -136,11 +139,16 @@ def search(
         "measured_on": threshold.on,
         "photos": rows,
         "left_out": left_out,
+        "notes": notes,
     }
-    lines = [_sentence(row) for row in rows]
+    lines = [*_noted(notes), *(_sentence(row) for row in rows)]
     lines += [f"{key}: no face ({reason})" for key, reason in left_out.items()]
     lines.append(f"threshold {threshold.cosine:.3f}: false-accept rate {far:g}, measured on {threshold.on}")
     show(values, as_json, "\n".join(lines))
+
+
+def _noted(notes: dict[str, str]) -> list[str]:
+    return [f"note on {key}: {note}" for key, note in notes.items()]
 
 
 def _sentence(row: dict[str, Any]) -> str:

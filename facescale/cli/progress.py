@@ -40,7 +40,9 @@ class Display:
                 TimeRemainingColumn(compact=True),
                 console=self._console,
                 refresh_per_second=2,
+                expand=True,
             )
+        self._best: float | None = None  # accuracy on the first protocol
 
     def __enter__(self) -> "Display":
         if self._progress:
@@ -64,14 +66,19 @@ class Display:
             if self._bar is None:
                 self._bar = self._progress.add_task("training", total=plan.total_steps)
             self._progress.update(self._bar, completed=values["step"])
+            if values["kind"] == "eval":
+                now = _first_accuracy(values)
+                self._best = now if self._best is None or (now or 0) > self._best else self._best
             if values["kind"] == "train":
-                self._progress.update(self._bar, description=_short_text(values))
+                self._progress.update(self._bar, description=_short_text(values, self._best))
                 return
         self._console.print(shown_lines(_TEXTS[values["kind"]](values, plan)))
 
     def finish(self, result: "Result") -> None:
         """Print where the training stopped and how to continue."""
         if self._enabled and not self._as_json:
+            if self._progress:  # so that the bar stands above the last line, not below
+                self._progress.stop()
             if result.finished:
                 where = shown_lines(str(result.run.path))
                 self._console.print(f"trained {result.step} steps; the run is in {where}")
@@ -81,11 +88,16 @@ class Display:
                 )
 
 
-def _short_text(v: dict[str, Any]) -> str:
-    return (
-        f"loss {v['loss']:.2f}  cosine {v['target_cosine']:.2f}  {v['images_per_s']:.0f} images/s  "
-        f"data wait {v['wait_share']:.0%}"
+def _short_text(v: dict[str, Any], best: float | None) -> str:
+    text = (
+        f"epoch {v['epoch']:.1f}  loss {v['loss']:.2f}  {v['images_per_s']:.0f} images/s  "
+        f"wait {v['wait_share']:.0%}"
     )
+    return text if best is None else f"{text}  best {best:.2%}"
+
+
+def _first_accuracy(v: dict[str, Any]) -> float | None:
+    return next((value for key, value in v.items() if key.endswith("/accuracy")), None)
 
 
 def _train_text(v: dict[str, Any]) -> str:

@@ -79,6 +79,61 @@ def track(
 
 
 @app.command()
+def finetune(
+    model: Annotated[Path, typer.Argument(help="Run folder (with its class centres) or weights.")],
+    data: Annotated[str, typer.Argument(help="New images, as data.train of a config names them.")],
+    run: Annotated[Path, typer.Option(help="Run folder, new or to resume.")],
+    head: Annotated[
+        str,
+        typer.Option(
+            help="extend: the old people stay as classes, without images, too; keep: as extend, and no class "
+            "centre moves; replace: only the people of DATA."
+        ),
+    ] = "extend",
+    distil: Annotated[
+        float, typer.Option(min=0, help="Weight of staying near the old model's embeddings; 0 is off.")
+    ] = 1.0,
+    check: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=PATH",
+            help="Protocol to measure before and after, beside the run's evaluation sets.",
+        ),
+    ] = None,
+    settings: SetOption = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Train a model further on new people, and show what it gained and what it forgot.
+
+    The config is that of the run, at a tenth of its learning rate, for 10 epochs. New class centres start
+    from the mean embedding of a person's images. More options: facescale config --explain (finetune.*).
+    """
+    from facescale.cli.progress import Display
+    from facescale.distributed.launch import start
+    from facescale.recipes.finetune import finetune as run_finetuning
+    from facescale.recipes.finetune import finetune_config
+
+    settled = finetune_config(model, data, head, distil, check or (), settings or ())
+    with start(device) as dist, Display(dist.is_main and not as_json) as display:
+        done = run_finetuning(settled, run, dist, display.line)
+        if not dist.is_main:
+            return
+        figures = {
+            name: {"before": value, "after": done.after[name]}
+            for name, value in done.before.items()
+            if name in done.after
+        }
+        if as_json:
+            print(json.dumps({"run": str(run), "step": done.result.step, "figures": figures}, indent=1))
+            return
+        display.finish(done.result)
+        for name, pair in figures.items():
+            if name.endswith(("/accuracy", "/rank1")):
+                print(f"{name}: {pair['before']:.2%} before, {pair['after']:.2%} after")
+
+
+@app.command()
 def demo(
     run: Annotated[Path, typer.Option(help="Run folder.")] = Path("runs/demo"),
     settings: SetOption = None,

@@ -207,6 +207,30 @@ class TrainConfig(Section):
         return after
 
 
+class FinetuneConfig(Section):
+    """What is special in a run that starts from another one (``train.init``)."""
+
+    head: Literal["inherit", "extend", "keep", "replace"] = Field(
+        "inherit",
+        description="class centres: those of people in the data; extend: the old run's people stay as "
+        "classes without images, too; keep: as extend, and no centre moves; replace: all are new",
+    )
+    new_centres: Literal["random", "mean"] = Field(
+        "random", description="start of a new centre; mean: of the person's embeddings by the old network"
+    )
+    distil: float = Field(0.0, ge=0, description="weight of staying near the old network's embeddings")
+    mix: float = Field(
+        0.0, ge=0, lt=1, description="share of embeddings that the old network gives to the head (MixBCT)"
+    )
+    teacher: str = Field("", description="the old network, run or weights; empty: train.init")
+    layer_decay: float = Field(
+        1.0, gt=0, le=1, description="factor on the learning rate from each block to the one before"
+    )
+    freeze: list[str] = Field(
+        default_factory=list, description="parts of the backbone that do not change: beginnings of names"
+    )
+
+
 class CheckpointConfig(Section):
     """When to save and what to keep."""
 
@@ -253,6 +277,7 @@ class Config(Section):
     twin: TwinConfig = TwinConfig()
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
+    finetune: FinetuneConfig = FinetuneConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     eval: EvalConfig = EvalConfig()
     distributed: DistributedConfig = DistributedConfig()

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from facescale.config import Config
 from facescale.data.readers.base import People, Reader, people_of
+from facescale.data.readers.known import WithKnownPeople
 from facescale.data.spec import split_sources
 from facescale.files import write_atomically
 from facescale.guard.reading import read_object
@@ -44,6 +45,26 @@ def old_numbers(file: Path, config: Config, reader: Reader) -> Tensor:
     numbers = {who: i for i, who in enumerate(zip(old.source_N.tolist(), old.names, strict=True))}
     wanted = zip(new.source_N.tolist(), new.names, strict=True)
     return torch.tensor([numbers.get((same[source], name), -1) for source, name in wanted])
+
+
+def with_people_of(file: Path, config: Config, reader: Reader) -> Reader:
+    """The data, with all people of the run that wrote ``file`` as identities, with images or without.
+
+    Raises:
+        ValueError: there is no such file, or it is damaged.
+    """
+    old, new = _read(file, config), _people(config, reader)
+    old_N = old_numbers(file, config, reader).numpy()
+    fresh: list[int] = np.flatnonzero(old_N < 0).tolist()
+    used, place = np.unique(new.source_N[fresh], return_inverse=True)
+    people = People(
+        # A name of their own, so that they are told from the old run's people of the same source.
+        [*old.sources, *(f"{new.sources[i]} (new)" for i in used)],
+        np.concatenate([old.source_N, len(old.sources) + place]),
+        [*old.names, *(new.names[i] for i in fresh)],
+        old.named or new.named,
+    )
+    return WithKnownPeople(reader, old_N, people)
 
 
 def people_changes(file: Path, config: Config, reader: Reader) -> list[str]:

@@ -14,7 +14,7 @@ import torch
 from facescale.doctor.finding import Finding
 from facescale.machine import Setting
 from facescale.machine.cores import free_cores
-from facescale.plan.units import gb
+from facescale.plan.units import amount
 
 _OLDEST_TORCH = (2, 8)
 _PROBE = 64 << 20  # bytes written to measure a disk
@@ -41,7 +41,7 @@ def devices(device: torch.device) -> Iterator[Finding]:
             about = torch.cuda.get_device_properties(number)
             free, total = torch.cuda.mem_get_info(number)
             busy = "another program uses it: end that, or choose another GPU" if free < total * 0.9 else ""
-            text = f"{about.name}, {gb(free)} of {gb(total)} free"
+            text = f"{about.name}, {amount(free)} of {amount(total)} free"
             yield Finding(f"cuda:{number}", text, busy)
         return
     units = [name for name in ("amx_bf16", "avx512_bf16") if torch.cpu.get_capabilities().get(name)]
@@ -65,7 +65,7 @@ def shared_memory() -> Iterator[Finding]:
     if _SHARED.is_dir():
         free = shutil.disk_usage(_SHARED).free
         fix = "docker run --shm-size=1g (or --ipc=host)" if free < _LEAST_SHARED else ""
-        yield Finding("shared memory", f"{gb(free)} free", fix)
+        yield Finding("shared memory", f"{amount(free)} free", fix)
 
 
 def disk(folder: Path, needed: int) -> Iterator[Finding]:
@@ -77,9 +77,11 @@ def disk(folder: Path, needed: int) -> Iterator[Finding]:
     """
     place = next(one for one in (folder.absolute(), *folder.absolute().parents) if one.is_dir())
     free = shutil.disk_usage(place).free
-    short = f"free {gb(needed - free)}, lower checkpoint.keep, or use another --run" if free < needed else ""
-    wanted = f", the checkpoints need about {gb(needed)}" if needed else ""
-    yield Finding("disk space", f"{gb(free)} free at {place}{wanted}", short)
+    short = (
+        f"free {amount(needed - free)}, lower checkpoint.keep, or use another --run" if free < needed else ""
+    )
+    wanted = f", the checkpoints need about {amount(needed)}" if needed else ""
+    yield Finding("disk space", f"{amount(free)} free at {place}{wanted}", short)
     if free < 2 * _PROBE:
         return
     try:

@@ -12,7 +12,7 @@ from facescale.data.loading.iterate import iter_images
 from facescale.data.readers.base import Reader
 from facescale.doctor.finding import Finding
 from facescale.plan.advice import Advice
-from facescale.plan.units import gb
+from facescale.plan.units import amount
 
 _RECORDS = 32  # that are read, spread over the set
 _FEW_IMAGES = 2.0  # images of an identity, on average, below which little can be learned
@@ -61,7 +61,9 @@ def memory(advice: Advice, available: int | None) -> Iterator[Finding]:
         available: bytes on the device; None if not known.
     """
     head = advice.heads[0]
-    text = f"about {gb(head.total)} of {'unknown' if available is None else gb(available)} on the device"
+    text = (
+        f"about {amount(head.total)} of {'unknown' if available is None else amount(available)} on the device"
+    )
     fix = "" if head.fits is not False else "; ".join(advice.sentences[1:])
     yield Finding("plan", f"{advice.plan.total_steps:,} steps, {text}", fix)
 

@@ -20,12 +20,14 @@ class EnrolReport:
         num_photos: photos taken.
         left_out: reason by path.
         odd: photos that are less like the person's other photos than the threshold, with their cosine.
+        notes: what a person should know of a photo, by path: several faces in it, say.
     """
 
     people: list[str] = field(default_factory=list)
     num_photos: int = 0
     left_out: dict[str, str] = field(default_factory=dict)
     odd: dict[str, float] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
 
 
 def enrol(
@@ -53,7 +55,7 @@ def enrol(
     gallery.check_model(model.fingerprint)
     report = EnrolReport()
     for name, paths in people.items():
-        faces, left_out = embed_photos(model, paths, find)
+        faces, left_out = embed_photos(model, paths, find, report.notes)
         report.left_out |= left_out
         good = [face for face in faces if face.quality >= min_quality]
         report.left_out |= {

@@ -103,7 +103,10 @@ def face_finder() -> FindFace:
 
 
 def embed_photos(
-    model: Model, paths: Sequence[Path], find: FindFace = aligned_only
+    model: Model,
+    paths: Sequence[Path],
+    find: FindFace = aligned_only,
+    notes: dict[str, str] | None = None,
 ) -> tuple[list[Face], dict[str, str]]:
     """Embed the face of each photo.
 
@@ -111,6 +114,7 @@ def embed_photos(
         model: what embeds.
         paths: image files.
         find: finds and aligns the face of a photo.
+        notes: receives what a person should know of a photo, by path.
 
     Returns:
         The faces, their keys the paths as text; reason by path of the photos without one.
@@ -127,6 +131,8 @@ def embed_photos(
                 found.append((str(path), find(open_photo(read_file(path)).pixels_HW3, size)))
             except (BadRecordError, ValueError) as error:
                 left_out[str(path)] = str(error)
+        if notes is not None:
+            notes |= {key: face.note for key, face in found if face.note}
         if found:
             embeddings = model.embed(np.stack([face.pixels for _, face in found]))
             faces += [

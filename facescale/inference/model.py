@@ -2,14 +2,19 @@
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
+from facescale.arrays import Pixels
+from facescale.data.loading.decode import decode
+from facescale.data.readers.base import BadRecordError
+from facescale.data.readers.folder import read_file
 from facescale.distributed import pick_device
 from facescale.inference.batches import as_batch
 from facescale.inference.torch_encoder import TorchEncoder
@@ -154,6 +159,22 @@ class Model:
 
         return self._in_batches(embedded, images_BHW3, batch_size)
 
+    def embed_files(self, paths: Sequence[str | Path], batch_size: int = 128) -> Embeddings:
+        """Unit embeddings, float32 (N, d), of files with aligned faces.
+
+        Raises:
+            ValueError: a file cannot be read, with its name; an image of another size, as ``embed``.
+        """
+        out = np.empty((len(paths), self.embedding_size), np.float32)
+        for start in range(0, len(paths), batch_size):
+            images = [_read(path) for path in paths[start : start + batch_size]]
+            out[start : start + len(images)] = np.concatenate(
+                [self.embed(np.stack(images))]
+                if len({image.shape for image in images}) == 1
+                else [self.embed(image[None]) for image in images]
+            )
+        return out
+
     def embed_raw(self, images_BHW3: npt.ArrayLike | Tensor, batch_size: int = 128) -> Embeddings:
         """The raw output of the network for the images: one view, not normalised, float32 (B, d).
 
@@ -187,3 +208,10 @@ def weights_fingerprint(state: Mapping[str, Tensor], contract: Contract) -> str:
             digest.update(f"{name}{tuple(tensor.shape)}".encode())
             digest.update(tensor.float().cpu().contiguous().numpy().data)
     return digest.hexdigest()[:32]
+
+
+def _read(path: str | Path) -> Pixels:
+    try:
+        return decode(read_file(path))
+    except BadRecordError as error:
+        raise ValueError(f"'{path}' cannot be embedded: {error}") from None

@@ -15,7 +15,7 @@ from facescale.heads import Bytes
 from facescale.plan.memory import BackboneBytes, backbone_bytes, skeleton_of
 from facescale.plan.plan import Counted, Plan, make_plan
 from facescale.plan.timing import backbone_seconds, head_seconds
-from facescale.plan.units import gb
+from facescale.plan.units import amount
 
 PAYS = 0.1  # share of a step's arithmetic from which a cheaper head is worth its approximation
 
@@ -56,10 +56,11 @@ class Candidate:
     def row(self) -> dict[str, Any]:
         """As a row of a table."""
         sizes = {
-            f"head on {key}" if key != "transient" else key: gb(n) for key, n in asdict(self.bytes).items()
+            f"head on {key}" if key != "transient" else key: amount(n)
+            for key, n in asdict(self.bytes).items()
         }
         fits = "" if self.fits is None else "yes" if self.fits else "no"
-        return {"head": self.words, **sizes, "device in all": gb(self.total), "fits": fits}
+        return {"head": self.words, **sizes, "device in all": amount(self.total), "fits": fits}
 
 
 def compare(config: Config, plan: Plan, backbone: BackboneBytes, memory: int | None) -> list[Candidate]:
@@ -172,7 +173,7 @@ class Advice:
     def text(self, table: Callable[[list[dict[str, Any]]], str]) -> str:
         """As text; ``table`` lays out rows."""
         lines = [f"{key:18}{value}" for key, value in self.plan.to_dict().items()]
-        lines += [f"backbone {key:12}{gb(value)}" for key, value in asdict(self.backbone).items()]
+        lines += [f"backbone {key:12}{amount(value)}" for key, value in asdict(self.backbone).items()]
         if self.step_seconds:
             network, head = self.step_seconds
             hours = (network + head) * self.plan.total_steps / 3600

@@ -21,7 +21,7 @@ from facescale.distributed import Dist, pick_device
 from facescale.heads import HEADS, Bytes
 from facescale.plan.components import head_skeleton
 from facescale.plan.measure import Case, HeadVariant, free_memory
-from facescale.plan.units import gb
+from facescale.plan.units import amount
 
 # V views, B batch, D embedding size
 
@@ -140,7 +140,7 @@ def _lack(case: Case, needed: Bytes) -> str:
     if needed.disk:
         wants.append(("disk", needed.disk, shutil.disk_usage(_scratch(case)).free))
     return "; ".join(
-        f"needs {gb(want)} of {what}; the machine has {gb(free)} free"
+        f"needs {amount(want)} of {what}; the machine has {amount(free)} free"
         for what, want, free in wants
         if free is not None and want > free
     )

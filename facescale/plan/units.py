@@ -18,9 +18,15 @@ def parse_memory(text: str) -> int:
         raise ValueError(f"'{text}' is not an amount of memory; write 24GB, 16GiB or 512MB") from None
 
 
-def gb(num_bytes: int) -> str:
-    """Bytes as text."""
-    return f"{num_bytes / 1e9:.2f} GB"
+def amount(num_bytes: int) -> str:
+    """Bytes as text, in the unit that fits: ``2.13 GB``, ``512 MB``, ``3.4 MB``, ``120 KB``."""
+    for unit, size in (("TB", 10**12), ("GB", 10**9)):
+        if num_bytes >= size:
+            return f"{num_bytes / size:.2f} {unit}"
+    for unit, size in (("MB", 10**6), ("KB", 10**3)):
+        if num_bytes >= size:
+            return f"{num_bytes / size:.{0 if num_bytes >= 10 * size else 1}f} {unit}"
+    return f"{num_bytes} bytes"
 
 
 def parse_counts(text: str) -> list[int]:

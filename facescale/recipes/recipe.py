@@ -12,7 +12,7 @@ from facescale.plan.advice import candidate
 from facescale.plan.check import read_config
 from facescale.plan.memory import backbone_bytes
 from facescale.plan.plan import Counts, make_plan
-from facescale.plan.units import gb
+from facescale.plan.units import amount
 from facescale.registry import nearest
 
 
@@ -96,7 +96,7 @@ def describe(recipe: Recipe) -> str:
         f"Data: {recipe.data}, {recipe.ids:,} identities, {recipe.images:,} images.",
         f"Published, in per cent: {recipe.published}.",
         f"Measured on: {recipe.hardware}. Source: {recipe.source}.",
-        f"Planned memory on each of {recipe.processes} devices in bf16: {gb(recipe.device_bytes())}.",
+        f"Planned memory on each of {recipe.processes} devices in bf16: {amount(recipe.device_bytes())}.",
         *([f"Note: {recipe.note}."] if recipe.note else []),
     ]
     return "".join(f"# {line}\n" for line in lines) + "\n" + recipe.config.to_toml()

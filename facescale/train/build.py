@@ -19,7 +19,9 @@ from facescale.heads.source_margins import SourceMargins, build_source_margins
 from facescale.model_card import Card, Contract
 from facescale.plan import Plan
 from facescale.plan.components import build_head
+from facescale.train.freezing import freeze
 from facescale.train.task import RecognitionTask
+from facescale.train.teacher import make_teacher
 from facescale.train.twin import Twin
 
 # Each process has batch statistics of its own; torch 2.13 has another name for that and warns of the old one
@@ -51,6 +53,7 @@ def build_task(config: Config, plan: Plan, dist: Dist, centres: Path) -> Recogni
     }
     backbone: nn.Module = backbones.build(spec["name"], spec["embedding_size"], **spec["options"])
     backbone = backbone.to(dist.device, memory_format=layout)  # type: ignore[call-overload]
+    frozen = freeze(backbone, config.finetune.freeze)
     head = build_head(config, plan.num_ids, dist, centres).to(dist.device)
     average = Twin(backbone, momentum=train.ema, schedule="warmup", buffers="copy") if train.ema else None
     twin = _build_twin(config, backbone, dist) if head.needs.key_views else None
@@ -72,6 +75,9 @@ def build_task(config: Config, plan: Plan, dist: Dist, centres: Path) -> Recogni
         augment_repeats=Augment(stronger(config.augment)),
         precision=plan.precision,
         dist=dist,
+        teacher=make_teacher(config, contract, config.backbone.embedding_size, dist.device, plan.precision),
+        frozen=frozen,
+        moves_centres=config.finetune.head != "keep",
     )
 
 

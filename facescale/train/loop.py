@@ -113,7 +113,7 @@ def _train(session: Session) -> _End:
             # ---- Rate and ramps ---------------------------------------------------------------------------
             lr = session.schedule(state.step) * state.rate_factor
             for group in optimizer.param_groups:
-                group["lr"] = lr
+                group["lr"] = lr * group.get("lr_scale", 1.0)
             strength = min(1.0, (state.step + 1) / plan.ramp_steps) if plan.ramp_steps else 1.0
             # fp16 only: reading the loss's factor waits for the device
             task.begin_step(state.step / plan.total_steps, strength, loss_scale=scaler.get_scale())

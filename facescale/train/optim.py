@@ -1,6 +1,7 @@
 """The learning rate over time, and which parameters decay."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,25 +76,48 @@ def make_schedule(config: OptimConfig, batch_size: int, steps_per_epoch: int, to
     )
 
 
-def parameter_groups(module: nn.Module, weight_decay: float, compat: bool) -> list[dict[str, Any]]:
-    """Trainable parameters in two groups: with and without decay.
+def parameter_groups(
+    module: nn.Module, weight_decay: float, compat: bool, layer_decay: float = 1.0
+) -> list[dict[str, Any]]:
+    """Trainable parameters in groups: with and without decay, and by block where rates differ.
 
-    Weights of norms, every vector and scalar (biases, PReLU slopes) do not decay, unless ``compat``.
+    Weights of norms, every vector and scalar (biases, PReLU slopes) do not decay, unless ``compat``. The
+    ``lr_scale`` of a group is its factor on the learning rate: 1 for the last block, ``layer_decay`` for the
+    one before.
     """
     no_decay = {id(p) for m in module.modules() if isinstance(m, _NORMS) for p in m.parameters(recurse=False)}
-    with_decay: list[nn.Parameter] = []
-    without: list[nn.Parameter] = []
-    for parameter in module.parameters():
-        if parameter.requires_grad:
-            decays = compat or (parameter.ndim >= 2 and id(parameter) not in no_decay)
-            (with_decay if decays else without).append(parameter)
-    groups = [{"params": with_decay, "weight_decay": weight_decay}, {"params": without, "weight_decay": 0.0}]
-    return [group for group in groups if group["params"]]
+    named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+    scales = _block_scales([name for name, _ in module.named_parameters()], layer_decay)
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for scale in sorted(set(scales.values()), reverse=True) or [1.0]:
+        groups |= {(scale, True): [], (scale, False): []}
+    for name, parameter in named:
+        decays = compat or (parameter.ndim >= 2 and id(parameter) not in no_decay)
+        groups[scales[name], decays].append(parameter)
+    return [
+        {"params": parameters, "weight_decay": weight_decay if decays else 0.0, "lr_scale": scale}
+        for (scale, decays), parameters in groups.items()
+        if parameters
+    ]
 
 
-def make_optimizer(config: OptimConfig, *modules: nn.Module) -> torch.optim.Optimizer:
-    """SGD or AdamW over the trainable parameters of ``modules``."""
-    groups = [g for m in modules for g in parameter_groups(m, config.weight_decay, config.compat)]
+def _block_scales(names: Sequence[str], layer_decay: float) -> dict[str, float]:
+    """Factor on the learning rate by parameter name; a block is what its first two parts name."""
+    blocks = {name: ".".join(name.split(".")[:-1][:2]) for name in names}
+    order = {block: place for place, block in enumerate(dict.fromkeys(blocks.values()))}
+    return {name: layer_decay ** (len(order) - 1 - order[block]) for name, block in blocks.items()}
+
+
+def make_optimizer(
+    config: OptimConfig, *modules: nn.Module, layer_decay: float = 1.0
+) -> torch.optim.Optimizer:
+    """SGD or AdamW over the trainable parameters of ``modules``; only the first has rates by block."""
+    decays = [layer_decay] + [1.0] * (len(modules) - 1)
+    groups = [
+        group
+        for module, decay in zip(modules, decays, strict=True)
+        for group in parameter_groups(module, config.weight_decay, config.compat, decay)
+    ]
     if config.name == "adamw":
         return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
     return torch.optim.SGD(

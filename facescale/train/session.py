@@ -29,7 +29,7 @@ from facescale.run import RunDir
 from facescale.train import checkpoint
 from facescale.train.build import build_task, source_margins_of
 from facescale.train.checkpoint import TrainState
-from facescale.train.finetune import inherit
+from facescale.train.finetune import inherit, people
 from facescale.train.meter import Meter
 from facescale.train.open_run import changed_length, check_folder, keep_digest, open_run
 from facescale.train.optim import Schedule, make_optimizer, make_schedule
@@ -119,7 +119,7 @@ def open_session(
         ValueError: config, data and run folder do not fit.
     """
     _same_program(config, dist)
-    reader = open_training_data(config.data)
+    reader = people(config, open_training_data(config.data))
     plan = make_plan(config, dist, reader)
     check_folder(RunDir(run_path))
     digest = digest_of(reader)
@@ -132,7 +132,9 @@ def open_session(
         task = build_task(config, plan, dist, run.centres)
         if config.head.margin.by_source:
             task.head.source_margins = source_margins_of(config, reader).to(dist.device)
-        optimizer = make_optimizer(config.optim, task.backbone, task.head)
+        optimizer = make_optimizer(
+            config.optim, task.backbone, task.head, layer_decay=config.finetune.layer_decay
+        )
         scaler = torch.amp.GradScaler(dist.device.type, _LOSS_SCALE, enabled=plan.precision == "fp16")
         state, saved, started = TrainState(), dict[str, Any](), dict[str, Any]()
         checksums = Checksums()

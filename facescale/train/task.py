@@ -21,6 +21,7 @@ from facescale.inference.torch_encoder import TorchEncoder
 from facescale.inference.weights import read_card, save_model
 from facescale.model_card import Card
 from facescale.ops import autocast, unit
+from facescale.train.teacher import Teacher
 from facescale.train.tensors import copied
 from facescale.train.twin import Twin
 
@@ -72,6 +73,9 @@ class RecognitionTask(nn.Module):
         augment_repeats: of images that an earlier view of their item shows already.
         precision: of the networks' forward passes, a name of ``ops.PRECISIONS``.
         dist: this process among its peers.
+        teacher: the old network of a run that starts from it.
+        frozen: parts of the backbone that stay in evaluation mode.
+        moves_centres: False keeps every class centre where it is.
     """
 
     def __init__(
@@ -87,8 +91,12 @@ class RecognitionTask(nn.Module):
         augment_repeats: Augment,
         precision: str,
         dist: Dist,
+        teacher: Teacher | None = None,
+        frozen: Sequence[nn.Module] = (),
+        moves_centres: bool = True,
     ) -> None:
         super().__init__()
+        self._teacher, self._frozen, self._moves_centres = teacher, list(frozen), moves_centres
         self.backbone, self.head, self.twin, self.average = backbone, head, twin, average
         self.card = card
         self._net = [net]  # in a list: what wraps the backbone has no state of its own
@@ -116,6 +124,13 @@ class RecognitionTask(nn.Module):
         """Give the network, and all that follow it, these weights."""
         for net in (self.backbone, *(one.net for one in (self.average, self.twin) if one is not None)):
             net.load_state_dict(state_dict)
+
+    def train(self, mode: bool = True) -> "RecognitionTask":
+        """Set the mode of all parts but the frozen ones, whose statistics must not drift."""
+        super().train(mode)
+        for part in self._frozen:
+            part.eval()
+        return self
 
     # ---- a step -------------------------------------------------------------------------------------------
 
@@ -146,9 +161,18 @@ class RecognitionTask(nn.Module):
             if self.twin is not None:
                 keys = x_VBCHW if needs.identity_pairs else x_VBCHW[needs.query_views :]
                 k_VBD = _embed_views(self.twin, keys)
-        out = self.head(q_VBD, batch.ids.to(device, non_blocking=True), k_VBD)
         spread = unit(q_VBD[0].detach()).mean(dim=0).square().sum()
-        return StepOutput(out.loss, {**out.stats, "spread": spread})
+        stats = {"spread": spread}
+        distance = torch.zeros((), device=device)
+        if self._teacher is not None:
+            old_VBD = self._teacher.embed(x_VBCHW[: needs.query_views])
+            distance = self._teacher.loss(q_VBD, old_VBD)
+            stats["distil"] = distance.detach()
+            # a number of its own for each view: the first ones decide on mirroring
+            random_VB = (batch.random[: needs.query_views].double().sum(-1) * 1009 % 1).to(device)
+            q_VBD = self._teacher.mixed(q_VBD, old_VBD, random_VB)
+        out = self.head(q_VBD, batch.ids.to(device, non_blocking=True), k_VBD)
+        return StepOutput(out.loss + distance, {**out.stats, **stats})
 
     def gradients_exchanged(self, exchanged: bool) -> AbstractContextManager[None]:
         """Inside: whether processes average gradients; they must after the last part of a batch only."""
@@ -181,7 +205,7 @@ class RecognitionTask(nn.Module):
 
     def after_step(self, lr: float) -> None:
         """Update what the optimizer does not: the head's rows at rate ``lr``, and the moving average."""
-        self.head.after_step(lr)
+        self.head.after_step(lr if self._moves_centres else 0.0)
         if self.average is not None:
             self.average.update(self.backbone)
 

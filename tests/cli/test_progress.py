@@ -1,9 +1,14 @@
+import io
 import json
+import re
 
 import pytest
+from rich.console import Console
 
 from facescale.cli.progress import Display
 from facescale.plan import Plan
+from facescale.run import RunDir
+from facescale.train import Result
 
 PLAN = Plan(
     num_ids=10,
@@ -72,3 +77,22 @@ def test_other_processes_are_silent(capsys: pytest.CaptureFixture[str]) -> None:
     with Display(False) as display:
         display.line(TRAIN, PLAN)
     assert capsys.readouterr().out == ""
+
+
+def test_the_bar_fills_the_window_and_shows_epoch_and_best_accuracy(monkeypatch: pytest.MonkeyPatch) -> None:
+    file = io.StringIO()
+    monkeypatch.setattr("sys.stdout", file)
+    console = Console(file=file, force_terminal=True, width=120, color_system=None)
+    monkeypatch.setattr("facescale.cli.progress.Console", lambda **_: console)
+    with Display(True) as display:
+        display.line({"kind": "eval", "step": 4, "lfw/accuracy": 0.9, "lfw/accuracy_std": 0.0}, PLAN)
+        display.line({"kind": "eval", "step": 5, "lfw/accuracy": 0.8, "lfw/accuracy_std": 0.0}, PLAN)
+        display.line(TRAIN, PLAN)
+        display.finish(Result(RunDir("runs/x"), 10, True, {}))
+    shown = [
+        line for line in re.sub(r"\x1b\[[0-9?]*[a-zA-Z]", "", file.getvalue()).splitlines() if line.strip()
+    ]
+    assert shown[-1] == "trained 10 steps; the run is in runs/x", "the bar ends above the last line"
+    bar = next(line for line in reversed(shown) if "epoch 1.0" in line)
+    assert "best 90.00%" in bar
+    assert 110 <= len(bar.split("\r")[-1].rstrip()) <= 120

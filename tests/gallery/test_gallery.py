@@ -1,10 +1,13 @@
 """The gallery file: people come, go and are renamed; a crash or a damaged file loses nothing unsaid."""
 
 import os
+import random
 import signal
 import sqlite3
 import subprocess
 import sys
+import threading
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -172,3 +175,22 @@ def test_a_gallery_survives_being_killed_at_any_moment(gallery: Gallery) -> None
             others = [key for key in keys if not key.startswith(("ada", "bob"))]
             assert len(others) % 3 == 0, (name, keys)  # a person's photos come and go together
         assert {"Ada", "Bob"} <= names(gallery).keys()
+
+
+@pytest.mark.slow
+def test_a_gallery_survives_two_hundred_kills(gallery: Gallery) -> None:
+    rng = random.Random(0)
+    program = KILLED.partition("gallery = ")[2]
+    for _ in range(200):
+        child = os.fork()
+        if child == 0:  # the parent's imports are there already, so a kill falls into the changes
+            space = {"os": os, "np": np, "Face": Face, "Gallery": Gallery, "print": lambda *_, **__: None}
+            exec("gallery = " + program.replace("sys.argv[1]", repr(str(gallery.path))), space)
+        threading.Event().wait(rng.uniform(0.0, 0.05))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        with closing(sqlite3.connect(gallery.path)) as db:
+            assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    for name, keys in names(gallery).items():
+        assert len([key for key in keys if not key.startswith(("ada", "bob"))]) % 3 == 0, (name, keys)
+    assert {"Ada", "Bob"} <= names(gallery).keys()

@@ -92,13 +92,13 @@ def test_what_does_not_fit_is_told_and_not_tried(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(bench, "free_memory", lambda: 10**9)
     (one,) = bench_heads([HeadVariant("full")], [10**9], **{**SMALL, "embedding_size": 512})
     assert one.step_ms is None and one.peak_bytes is None
-    assert re.match(r"needs 4100\.0\d GB of memory; the machine has ", one.problem)
+    assert re.match(r"needs 4\.10 TB of memory; the machine has ", one.problem)
 
 
 def test_a_disk_that_is_too_small_is_told() -> None:
     on_disk = HeadVariant("partial_fc", {"placement": "disk", "num_negatives": 64})
     (one,) = bench_heads([on_disk], [10**9], **{**SMALL, "embedding_size": 512})
-    assert "needs 4100.00 GB of disk; the machine has " in one.problem
+    assert "needs 4.10 TB of disk; the machine has " in one.problem
 
 
 def test_all_mistakes_come_before_the_first_measurement() -> None:

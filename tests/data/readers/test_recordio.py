@@ -2,6 +2,7 @@
 
 import pickle
 import struct
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from facescale.data.loading.decode import decode
-from facescale.data.readers import recordio_labels
+from facescale.data.readers import recordio_index, recordio_labels, recordio_text, recordio_words
 from facescale.data.readers.base import BadRecordError, Reader
 from facescale.data.readers.recordio import MAGIC, RecordReader
 from facescale.data.writers import recordio as recordio_writer
@@ -377,3 +378,57 @@ def test_an_image_too_large_for_a_record_is_refused_and_nothing_left_behind(
     with pytest.raises(ValueError, match="a record holds up to 100 bytes, this one"):
         write_records(make_reader([0]), tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def rows_of(keys):
+    """An index and record file of many small records, keyed as given."""
+    words = np.zeros((len(keys), 10), "<u4")
+    words[:, 0], words[:, 1], words[:, 4] = MAGIC, 29, keys
+    words[:, 3] = (np.arange(len(keys)) % 7).astype("<f4").view("<u4")
+    index = "".join(f"{key}\t{40 * place}\n" for place, key in enumerate(keys))
+    return words.tobytes(), index
+
+
+@pytest.mark.parametrize("indexed", [True, False])
+def test_many_records_are_opened_without_arrays_beside_offsets_and_identities(
+    tmp_path, monkeypatch, indexed: bool
+):
+    monkeypatch.setattr(recordio_words, "BLOCK", 1000)
+    monkeypatch.setattr(recordio_text, "_BLOCK", 4096)
+    monkeypatch.setattr(recordio_index, "_SCANNED", 10_000)
+    count = 20_000
+    data, index = rows_of(np.arange(count))
+    (tmp_path / "train.rec").write_bytes(data)
+    if indexed:
+        (tmp_path / "train.idx").write_text(index)
+    RecordReader(tmp_path / "train.rec")  # what is made once, at the first call
+    tracemalloc.start()
+    reader = RecordReader(tmp_path / "train.rec")
+    kept, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert reader.ids.tolist() == [i % 7 for i in range(count)]
+    assert reader._keys == range(count)  # takes no memory
+    assert kept < 2 * 8 * count + 20_000
+    assert peak < 3.2 * 8 * count + 300_000  # and a block
+
+
+@pytest.mark.parametrize(
+    "keys", [[3, 1, 2, 0], [5, 6, 7, 8], [0, 1, 2, 9], [10**14, 10**14 + 1, 5, 1], [0, 9, 10, 11]]
+)
+@pytest.mark.parametrize("end", ["\n", "\r\n", " \n"])
+def test_indices_of_any_order_spelling_and_width_are_read(tmp_path, keys, end: str):
+    data, _ = rows_of(np.array(keys, np.int64) % 2**32)
+    (tmp_path / "train.rec").write_bytes(data)
+    lines = (f"{key}\t{40 * place}" for place, key in enumerate(keys))
+    (tmp_path / "train.idx").write_text(end.join(lines))
+    reader = RecordReader(tmp_path / "train.rec")
+    assert [reader.key(i) for i in range(4)] == [f"train.rec#{key}" for key in sorted(keys)]
+    assert reader.ids.tolist() == [keys.index(key) for key in sorted(keys)]
+
+
+@pytest.mark.parametrize("offset", [2**62, 2**63 - 4, 2**63, 2**64, -4])
+def test_an_offset_beyond_any_file_is_refused(written, offset: int):
+    index = written[0].with_suffix(".idx")
+    index.write_text(f"0\t0\n1\t{offset}\n")
+    with pytest.raises(ValueError, match=r"remove it to have it rebuilt|points to byte|is not an index"):
+        RecordReader(index.with_suffix(".rec"))
