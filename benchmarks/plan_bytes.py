@@ -52,7 +52,7 @@ from facescale import kernels
 from facescale.distributed import pick_device
 from facescale.plan.advice import advice_for
 from facescale.plan.check import read_config
-from facescale.plan.measure import _peak_memory
+from facescale.plan.measure import peak_memory
 from facescale.train import train
 
 device = torch.device("cpu")
@@ -66,9 +66,9 @@ def run(*settings):
 
 tiny = "data.train=synthetic:ids=20,images=4,size=56", "backbone.name=mbf_s", "backbone.input_size=56"
 run(*tiny, "backbone.embedding_size=32", "train.batch_size=8")
-before = _peak_memory(device)
+before = peak_memory(device)
 config = run(*json.loads(sys.argv[1]))
-peak = _peak_memory(device) - before
+peak = peak_memory(device) - before
 planned = advice_for(config, 1, device, None).heads[0].total
 print(json.dumps([planned, peak]))
 """

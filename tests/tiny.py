@@ -1,6 +1,7 @@
 """A tiny training that end-to-end tests share."""
 
 import itertools
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,11 +37,17 @@ def tiny_config() -> Config:
 
 
 @pytest.fixture(scope="session")
-def tiny_run(tmp_path_factory: pytest.TempPathFactory, tiny_config: Config) -> Path:
-    """A finished tiny run; do not write into it."""
+def trained_tiny_run(tmp_path_factory: pytest.TempPathFactory, tiny_config: Config) -> Path:
+    """A finished tiny run that all tests share; do not write into it, nor evaluate it."""
     result: Result = train(tiny_config, tmp_path_factory.mktemp("tiny") / "run")
     assert result.finished
     return result.run.path
+
+
+@pytest.fixture
+def tiny_run(trained_tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The finished tiny run, a copy for each test: an evaluation adds to its results."""
+    return shutil.copytree(trained_tiny_run, tmp_path_factory.mktemp("tiny") / "run")
 
 
 def train_steps(config: Config, run: Path, steps: int, dist: Dist | None = None) -> Result:

@@ -189,7 +189,7 @@ def test_plan_says_what_fits_and_what_to_choose(facescale) -> None:  # type: ign
     rows = out.splitlines()
     assert "partial_fc num_negatives=8192 placement=disk" in out and "\nchoose " in out
     assert any(row.split() == ["num_ids", "100000"] for row in rows)
-    assert any(row.startswith("full ") and row.split()[1:3] == ["0.10", "GB"] for row in rows)
+    assert any(row.startswith("full ") and row.split()[1:3] == ["102", "MB"] for row in rows)
     code, out, _ = facescale("plan", *words, "--json")
     values = json.loads(out)
     assert values["heads"][0]["bytes"]["device"] == 25_000 * 512 * 8
@@ -220,7 +220,7 @@ def test_heads_are_measured_line_by_line(facescale) -> None:  # type: ignore[no-
         ["full", "1,000,000,000"],
     ]
     assert float(rows[0].split()[2]) > 0
-    assert "needs 4100.0" in rows[1] and " GB of memory; the machine has" in rows[1]
+    assert "needs 4.10 TB of memory; the machine has" in rows[1]
 
 
 def test_figures_of_heads_are_one_json_object_a_line(facescale, monkeypatch) -> None:  # type: ignore[no-untyped-def]

@@ -197,7 +197,7 @@ def advice() -> Advice:
 
 
 def test_what_does_not_fit_comes_with_advice(advice: Advice) -> None:
-    assert only(training.memory(advice, 10**12)).line.startswith("ok    plan: 6 steps, about 0.")
+    assert only(training.memory(advice, 10**12)).line.startswith("ok    plan: 6 steps, about ")
     tight = advice_for(load_config(None, TINY), 1, CPU, 1000)
     assert "nothing fits: use a smaller batch" in only(training.memory(tight, 1000)).fix
     assert "of unknown on the device" in only(training.memory(advice, None)).found

@@ -39,9 +39,9 @@ def script(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
 
 
 @pytest.fixture(scope="module")
-def weights(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def weights(trained_tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny network with a threshold (its own protocol is too small for one)."""
-    model = load(tiny_run, "cpu")
+    model = load(trained_tiny_run, "cpu")
     path = tmp_path_factory.mktemp("weights") / "model.safetensors"
     threshold = {0.1: Threshold(0.99, 0.98, 0.995, "drawn")}
     assert model.card.backbone is not None

@@ -166,7 +166,7 @@ def test_commands_say_which_checkpoint_they_use(
     emptied(best(copy) / "model.safetensors")
     code, _, error = facescale(*(word.format(run=copy.path) for word in words))
     assert code == 0, error
-    assert error.startswith("facescale: checkpoint ") and error.count("\n") == 1
+    assert error.startswith("facescale: checkpoint ") and error.count("\n") == 1, error
     assert f"the one of step {other_step(copy)} is used instead" in error
 
 
