@@ -18,7 +18,7 @@ from facescale.model_card import KEY, Card, Threshold
 _KEY = "threshold@far="
 
 
-def thresholds_of(result: Result, fars: Sequence[float] = ()) -> dict[float, Threshold]:
+def adoptable_thresholds(result: Result, fars: Sequence[float] = ()) -> dict[float, Threshold]:
     """Thresholds of a result by false-accept rate, with their intervals.
 
     Args:

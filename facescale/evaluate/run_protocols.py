@@ -11,7 +11,7 @@ import torch
 
 from facescale.config import load_config
 from facescale.distributed import Dist
-from facescale.evaluate.adopt import adopt, thresholds_of
+from facescale.evaluate.adopt import adopt, adoptable_thresholds
 from facescale.evaluate.embedding import Extraction
 from facescale.evaluate.feature_cache import FeatureCache
 from facescale.evaluate.figures import Result
@@ -58,7 +58,7 @@ class Evaluation:
         if weights.is_dir():
             inside = weights / "model.safetensors"
             weights = inside if inside.is_file() else RunDir.open(weights).model_path()
-        thresholds = thresholds_of(self.results[0], fars)
+        thresholds = adoptable_thresholds(self.results[0], fars)
         adopt(weights, thresholds)
         return sorted(thresholds, reverse=True)
 

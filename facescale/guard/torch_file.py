@@ -181,8 +181,24 @@ def _callables() -> dict[tuple[str, str], Callable[..., Any]]:
     }
 
 
+class _Clamped:
+    """A file that is asked for no more than it has: ``read`` makes room for all that a header claims."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+
+    def read(self, size: int = -1) -> bytes:
+        left = max(0, self._size - self._file.tell())
+        return self._file.read(left if size < 0 else min(size, left))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
 def _from_archive(file: BinaryIO) -> Any:
-    with zipfile.ZipFile(file) as archive:
+    with zipfile.ZipFile(_Clamped(file)) as archive:
         entries = {entry.filename: entry for entry in archive.infolist()}
         pickles = [name for name in entries if name.endswith("/data.pkl")]
         if len(pickles) != 1:

@@ -11,7 +11,7 @@ import torch
 import facescale
 from facescale import backbones
 from facescale.checksums import model_damage
-from facescale.evaluate.adopt import adopt, thresholds_of
+from facescale.evaluate.adopt import adopt, adoptable_thresholds
 from facescale.evaluate.figures import Figures
 from facescale.evaluate.run_protocols import measure
 from facescale.export.write import export
@@ -53,7 +53,7 @@ def test_a_file_of_another_project_has_no_place_for_thresholds(tmp_path: Path) -
 def test_intervals_come_with_the_thresholds() -> None:
     name = "threshold@far=0.001"
     given = Figures("all", "all_pairs", "x", {name: 0.6}, {}, intervals={name: (0.5, 0.7)})
-    assert thresholds_of(given) == {0.001: Threshold(0.6, 0.5, 0.7, "all")}
+    assert adoptable_thresholds(given) == {0.001: Threshold(0.6, 0.5, 0.7, "all")}
 
 
 @pytest.mark.parametrize(
@@ -66,21 +66,21 @@ def test_intervals_come_with_the_thresholds() -> None:
 def test_a_rate_that_is_not_supported_is_refused_with_the_nearest(far: float, message: str) -> None:
     values = {"threshold@far=0.01": 0.5, "threshold@far=0.001": 0.6}
     given = Figures("all", "all_pairs", "x", values, {"impostor pairs": 20_000})
-    assert list(thresholds_of(given, [1e-3])) == [1e-3]
+    assert list(adoptable_thresholds(given, [1e-3])) == [1e-3]
     with pytest.raises(ValueError, match=message):
-        thresholds_of(given, [far])
+        adoptable_thresholds(given, [far])
     few = Figures("all", "all_pairs", "x", {}, {"impostor pairs": 20_000})
     with pytest.raises(
         ValueError, match=r"'all' has too few people for a threshold at FAR 0.01: its interval"
     ):
-        thresholds_of(few, [0.01])
+        adoptable_thresholds(few, [0.01])
 
 
 def test_a_protocol_without_thresholds_is_refused() -> None:
     with pytest.raises(
         ValueError, match=r"'who' has no threshold at a false-accept rate; adopt from another"
     ):
-        thresholds_of(Figures("who", "identification", "x", {"rank1": 0.5}, {}))
+        adoptable_thresholds(Figures("who", "identification", "x", {"rank1": 0.5}, {}))
 
 
 def test_evaluate_adopts_into_the_checkpoint_of_a_run(

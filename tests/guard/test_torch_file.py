@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from facescale.convert.foreign import convert
-from facescale.guard.torch_file import read_torch
+from facescale.guard.torch_file import load_torch, read_torch
 
 CONTENT: dict[str, Any] = {
     "state": OrderedDict(a=torch.arange(6.0).reshape(2, 3).t(), b=torch.tensor(3), c=torch.zeros(0, 4)),
@@ -95,6 +95,25 @@ def test_archives_that_torch_does_not_write_are_refused(
     changed = rewritten((tmp_path / "x.pth").read_bytes(), change, compress)
     (tmp_path / "x.pth").write_bytes(changed)
     assert re.search(message, refused(tmp_path / "x.pth"))
+
+
+def test_a_directory_that_claims_gigabytes_takes_no_memory() -> None:
+    """The last record of a zip archive says how large its directory is, which zipfile reads at once."""
+    asked: list[int] = []
+
+    class Counting(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            asked.append(-1 if size is None else size)
+            return super().read(size)
+
+    buffer = io.BytesIO()
+    torch.save(CONTENT, buffer)
+    data = buffer.getvalue()
+    end = data.rindex(b"PK\x06\x06")  # torch writes the form of large archives
+    claimed = (3_500_000_000).to_bytes(8, "little")
+    with pytest.raises((ValueError, zipfile.BadZipFile)):
+        load_torch(Counting(data[: end + 40] + claimed + data[end + 48 :]))
+    assert asked and max(asked) <= len(data) and -1 not in asked
 
 
 def test_an_entry_that_claims_gigabytes_takes_no_memory(tmp_path: Path) -> None:
