@@ -15,6 +15,8 @@ from facescale.guard.shown import escaped
 _FULL = re.compile(r"No space left on device|os error (28|122)\b|\d+ requested and \d+ written")
 _AGAIN = "free space there and run the same command again"
 
+_UNFINISHED = re.compile(r"\.([1-9]\d{0,8})\..+", re.DOTALL)  # as ``replacing`` names it
+
 
 class NoSpaceError(OSError):
     """A disk is full; the message names it, the file, and the bytes that are missing."""
@@ -155,3 +157,21 @@ def write_atomically(path: Path, text: str) -> None:
     """Write ``text`` so that a reader (or a crash) sees either the old file or the whole new one."""
     with replacing(path, len(text)) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Delete what ``replacing`` left in a folder when its process was killed; a living one keeps its own."""
+    for path in folder.glob(".*"):
+        found = _UNFINISHED.fullmatch(path.name)
+        if found and not _lives(int(found[1])):
+            path.unlink(missing_ok=True)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it is another user's
+        return True
+    return True

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from facescale.checksums import DamageWarning, model_damage
-from facescale.files import naming_full_disk, write_atomically
+from facescale.files import naming_full_disk, remove_unfinished, write_atomically
 from facescale.guard.limits import LIST_BYTES
 from facescale.guard.reading import read_bytes, read_object
 
@@ -63,9 +63,11 @@ class RunDir:
         return run
 
     def create(self) -> None:
-        """Make the folders."""
+        """Make the folders, and remove what a killed process left of files that it was writing."""
         for folder in (self.checkpoints, self.results):
             folder.mkdir(parents=True, exist_ok=True)
+        for folder in (self.path, self.results):
+            remove_unfinished(folder)
 
     def snapshot(self, step: int) -> Path:
         """Folder of the checkpoint after ``step`` optimizer steps."""

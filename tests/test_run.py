@@ -1,4 +1,7 @@
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -86,3 +89,16 @@ def test_a_truncated_metrics_line_is_skipped_and_later_steps_are_forgotten(run: 
     assert [row["step"] for row in run.read_metrics("train")] == [1, 2]
     run.truncate_metrics(1)
     assert [json.loads(line)["step"] for line in run.metrics.read_text().splitlines()] == [1]
+
+
+def test_what_a_killed_process_was_writing_is_removed(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    run.create()
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    dead = [tmp_path / f".{ended.pid}.plan.json", run.results / f".{ended.pid}.x.json"]
+    kept = [run.results / f".{os.getpid()}.y.json", tmp_path / ".lock", run.results / ".0.z.json"]
+    for path in (*dead, *kept):
+        path.write_text("{}")
+    run.create()
+    assert not any(path.exists() for path in dead) and all(path.exists() for path in kept)
