@@ -10,10 +10,11 @@ import numpy as np
 
 from facescale.arrays import FloatArray, IntArray
 from facescale.evaluate.curves import rates_by_threshold, roc_points, score_shares
-from facescale.evaluate.embedding import Embedded, Extraction, embed_set
+from facescale.evaluate.embedding import Embedded, Extraction
 from facescale.evaluate.figures import interval_facts
 from facescale.evaluate.fold_rules import PAIR_RULES, PairResult, one_sided_folds
 from facescale.evaluate.hardest import hardest_pairs
+from facescale.evaluate.image_evaluator import ImageEvaluator
 from facescale.evaluate.metrics import (
     MIN_FALSE_ACCEPTS,
     OperatingPoint,
@@ -191,7 +192,7 @@ class VerificationResult:
 
 
 @dataclass(frozen=True)
-class Verification:
+class Verification(ImageEvaluator):
     """An evaluator: `run` a network on a pair protocol.
 
     Attributes:
@@ -212,10 +213,6 @@ class Verification:
     fars: tuple[float, ...] = FARS
     rule: str = DEFAULT_RULE
 
-    def run(self, embed: "Embed") -> Iterator[tuple[str, float]]:
-        """Yield (name, value) of every scalar; see `measure`."""
-        return self.measure(embed).figures()
-
     def measure(self, embed: "Embed", extraction: Extraction | None = None) -> VerificationResult:
         """Embed every image of the protocol once and score its pairs.
 
@@ -229,16 +226,7 @@ class Verification:
         pairs = self.pairs
         used, row = np.unique(np.concatenate([pairs.a, pairs.b]), return_inverse=True)
         sizes: Counter[str] = Counter()
-        embedded = embed_set(
-            embed,
-            pairs.images,
-            used.tolist(),
-            size=self.size,
-            flip=self.flip,
-            batch_size=self.batch_size,
-            extraction=extraction,
-            sizes=sizes,
-        )
+        embedded = self._embedded(embed, pairs.images, used.tolist(), extraction, sizes=sizes)
         return verified(
             self.name,
             pairs,

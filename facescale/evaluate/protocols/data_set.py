@@ -1,6 +1,6 @@
 """Protocols on any data set with identities: open-set identification, and every pair."""
 
-from collections.abc import Iterator
+from abc import abstractmethod
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -10,10 +10,11 @@ from facescale.arrays import FloatArray, IntArray
 from facescale.data.images import ReaderImages
 from facescale.data.readers.base import Reader
 from facescale.evaluate.all_pairs import MOST_KEPT, verify_all_pairs
-from facescale.evaluate.embedding import Extraction, embed_set
+from facescale.evaluate.embedding import Extraction
 from facescale.evaluate.figures import Figures
 from facescale.evaluate.identification import search
 from facescale.evaluate.identity_points import search_intervals
+from facescale.evaluate.image_evaluator import ImageEvaluator
 from facescale.evaluate.intervals import mean_interval
 from facescale.evaluate.protocols.subset import first_people, part_note
 
@@ -26,7 +27,7 @@ MIN_FALSE_ALARMS = 10  # strangers that must decide a rate
 
 
 @dataclass(frozen=True)
-class DataSet:
+class DataSet(ImageEvaluator):
     """A data set to be embedded as a whole.
 
     Attributes:
@@ -47,10 +48,6 @@ class DataSet:
     batch_size: int = 128
     limit: int | None = None
 
-    def run(self, embed: "Embed") -> Iterator[tuple[str, float]]:
-        """Yield (name, value) of every scalar; see ``measure``."""
-        return self.measure(embed).figures()
-
     def measure(self, embed: "Embed", extraction: Extraction | None = None) -> Figures:
         """Embed every image once and measure.
 
@@ -62,21 +59,14 @@ class DataSet:
             ValueError: an image cannot be read, or the set is not fit for the protocol.
         """
         used = first_people(self.reader.ids, self.limit)
-        embedded = embed_set(
-            embed,
-            ReaderImages(self.reader),
-            used.tolist(),
-            size=self.size,
-            flip=self.flip,
-            batch_size=self.batch_size,
-            extraction=extraction,
-        )
+        embedded = self._embedded(embed, ReaderImages(self.reader), used.tolist(), extraction)
         figures = self._measured(embedded.unit_ND, self.reader.ids[used])
         note = part_note(len(used), len(self.reader), "images", "the first people by number, whole")
         return replace(figures, remarks=note + figures.remarks)
 
+    @abstractmethod
     def _measured(self, unit_ND: FloatArray, ids: IntArray) -> Figures:
-        raise NotImplementedError
+        """Figures from unit features and the identity of each."""
 
 
 @dataclass(frozen=True)

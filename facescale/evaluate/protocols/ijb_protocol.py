@@ -1,7 +1,6 @@
 """IJB-B and IJB-C, 1:1 and 1:N, from images or from features."""
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -10,10 +9,11 @@ import numpy as np
 
 from facescale.arrays import FloatArray
 from facescale.evaluate import ijb
-from facescale.evaluate.embedding import Extraction, embed_set
+from facescale.evaluate.embedding import Extraction
 from facescale.evaluate.figures import Figures
 from facescale.evaluate.histogram import histogram_roc
 from facescale.evaluate.identification import pooled_recall, search
+from facescale.evaluate.image_evaluator import ImageEvaluator
 from facescale.evaluate.metrics import MIN_FALSE_ACCEPTS
 from facescale.evaluate.protocols.aligned import Align, AlignedImages
 from facescale.evaluate.protocols.feature_arrays import read_array
@@ -67,7 +67,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Ijb:
+class Ijb(ImageEvaluator):
     """An evaluator: 1:1 verification of template pairs and 1:N identification.
 
     Attributes:
@@ -94,10 +94,6 @@ class Ijb:
     one_to_n: str = "ijb_evals"
     features: Path | None = None
 
-    def run(self, embed: "Embed") -> Iterator[tuple[str, float]]:
-        """Yield (name, value) of every scalar; see ``measure``."""
-        return self.measure(embed).figures()
-
     def measure(self, embed: "Embed", extraction: Extraction | None = None) -> Figures:
         """Align and embed every image (or read features), fuse templates, score pairs, search galleries.
 
@@ -111,15 +107,9 @@ class Ijb:
         lists = self.lists
         if self.features is not None:
             return self.score(read_array(self.features, lists.num_listed, lists.used))
-        embedded = embed_set(
-            embed,
-            AlignedImages(lists.folder / IMAGES, lists.files, lists.landmarks, self.align, self.size),
-            range(len(lists.files)),
-            size=self.size,
-            flip=self.flip and self.setting.flip,
-            batch_size=self.batch_size,
-            extraction=extraction,
-        )
+        images = AlignedImages(lists.folder / IMAGES, lists.files, lists.landmarks, self.align, self.size)
+        both = self.flip and self.setting.flip
+        embedded = self._embedded(embed, images, range(len(lists.files)), extraction, flip=both)
         return self.score(embedded.unit_ND * embedded.sum_norm_N[:, None])
 
     def score(self, features: FloatArray) -> Figures:

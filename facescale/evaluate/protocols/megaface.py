@@ -4,7 +4,6 @@ The layout is InsightFace's: ``facescrub_lst`` and ``megaface_lst`` name the ima
 and ``megaface_images``; ``facescrub_noises.txt`` and ``megaface_noises.txt`` name wrong labels.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,9 +12,10 @@ import numpy as np
 
 from facescale.arrays import BoolArray, FloatArray, IntArray
 from facescale.evaluate.distractors import search_distractors
-from facescale.evaluate.embedding import Extraction, embed_set
+from facescale.evaluate.embedding import Extraction
 from facescale.evaluate.figures import Figures
 from facescale.evaluate.identification import search_histogram
+from facescale.evaluate.image_evaluator import ImageEvaluator
 from facescale.evaluate.protocols.devkit import (
     ends_in,
     read_features,
@@ -120,7 +120,7 @@ def _size(path: Path) -> int:
 
 
 @dataclass(frozen=True)
-class MegaFace:
+class MegaFace(ImageEvaluator):
     """An evaluator: rank 1, CMC and TAR of probes among distractors.
 
     Attributes:
@@ -146,10 +146,6 @@ class MegaFace:
     features: Path | None = None
     write: Path | None = None
 
-    def run(self, embed: "Embed") -> Iterator[tuple[str, float]]:
-        """Yield (name, value) of every scalar; see `measure`."""
-        return self.measure(embed).figures()
-
     def measure(self, embed: "Embed", extraction: Extraction | None = None) -> Figures:
         """Embed every image once (or read the features) and search.
 
@@ -168,15 +164,7 @@ class MegaFace:
                 continue
             root = lists.folder / f"{part}_images"
             images = FileImages(root if root.is_dir() else lists.folder, names, self.name)
-            embedded = embed_set(
-                embed,
-                images,
-                range(len(names)),
-                size=self.size,
-                flip=self.flip,
-                batch_size=self.batch_size,
-                extraction=extraction,
-            )
+            embedded = self._embedded(embed, images, range(len(names)), extraction)
             parts.append(embedded.unit_ND)
             if self.write is not None and is_main(extraction.dist if extraction else None):
                 for name, feature in zip(names, embedded.unit_ND, strict=True):

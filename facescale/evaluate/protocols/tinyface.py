@@ -15,9 +15,10 @@ import numpy as np
 
 from facescale.arrays import FloatArray, IntArray
 from facescale.data.readers.pictures import is_picture
-from facescale.evaluate.embedding import Extraction, embed_set
+from facescale.evaluate.embedding import Extraction
 from facescale.evaluate.figures import Figures
 from facescale.evaluate.identification import search
+from facescale.evaluate.image_evaluator import ImageEvaluator
 from facescale.evaluate.protocols.file_images import FileImages
 from facescale.evaluate.protocols.subset import first_people, part_note
 
@@ -103,7 +104,7 @@ def _below(folder: Path) -> Iterator[str]:
 
 
 @dataclass(frozen=True)
-class TinyFace:
+class TinyFace(ImageEvaluator):
     """An evaluator: rank 1, 5 and 20 of the probes in matches and distractors.
 
     Attributes:
@@ -120,10 +121,6 @@ class TinyFace:
     flip: bool = True
     batch_size: int = 128
 
-    def run(self, embed: "Embed") -> Iterator[tuple[str, float]]:
-        """Yield (name, value) of every scalar; see `measure`."""
-        return self.measure(embed).figures()
-
     def measure(self, embed: "Embed", extraction: Extraction | None = None) -> Figures:
         """Embed every image once and search the probes.
 
@@ -135,14 +132,8 @@ class TinyFace:
             ValueError: an image cannot be read, or no probe's person is in the gallery.
         """
         images = self.images
-        embedded = embed_set(
-            embed,
-            FileImages(images.folder, images.files, self.name),
-            range(len(images.files)),
-            size=self.size,
-            flip=self.flip,
-            batch_size=self.batch_size,
-            extraction=extraction,
+        embedded = self._embedded(
+            embed, FileImages(images.folder, images.files, self.name), range(len(images.files)), extraction
         )
         return self.score(embedded.unit_ND)
 

@@ -6,7 +6,6 @@ they are the same person); the frames of a video are the pictures in PERSON/VIDE
 """
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +14,8 @@ import numpy as np
 
 from facescale.arrays import IntArray
 from facescale.data.readers.pictures import is_picture
-from facescale.evaluate.embedding import Extraction, embed_set
+from facescale.evaluate.embedding import Extraction
+from facescale.evaluate.image_evaluator import ImageEvaluator
 from facescale.evaluate.protocols.file_images import FileImages
 from facescale.evaluate.protocols.pair_lists import list_text
 from facescale.evaluate.protocols.pairs import Pairs
@@ -98,7 +98,7 @@ def _frames(root: Path, video: str) -> list[str]:
 
 
 @dataclass(frozen=True)
-class VideoVerification:
+class VideoVerification(ImageEvaluator):
     """An evaluator: verification of pairs of videos.
 
     The unit embeddings of the frames of a video are averaged; the cosine of two means is the score.
@@ -119,10 +119,6 @@ class VideoVerification:
     batch_size: int = 128
     rule: str = DEFAULT_RULE
 
-    def run(self, embed: "Embed") -> Iterator[tuple[str, float]]:
-        """Yield (name, value) of every scalar; see `measure`."""
-        return self.measure(embed).figures()
-
     def measure(self, embed: "Embed", extraction: Extraction | None = None) -> VerificationResult:
         """Embed every frame of the videos in the pairs once, and score the pairs.
 
@@ -136,15 +132,7 @@ class VideoVerification:
         pairs, first = self.videos.pairs, self.videos.first
         used, row = np.unique(np.concatenate([pairs.a, pairs.b]), return_inverse=True)
         frames = np.concatenate([np.arange(first[video], first[video + 1]) for video in used])
-        embedded = embed_set(
-            embed,
-            self.videos.frames,
-            frames.tolist(),
-            size=self.size,
-            flip=self.flip,
-            batch_size=self.batch_size,
-            extraction=extraction,
-        )
+        embedded = self._embedded(embed, self.videos.frames, frames.tolist(), extraction)
         counts = np.diff(first)[used]
         starts = np.cumsum(counts) - counts
         means = np.add.reduceat(embedded.unit_ND, starts, axis=0) / counts[:, None]
