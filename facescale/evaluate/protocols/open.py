@@ -14,7 +14,7 @@ from facescale.evaluate.protocols.data_set import DataSet, EveryPair, Identifica
 from facescale.evaluate.protocols.ijb_protocol import Ijb
 from facescale.evaluate.protocols.megaface import MegaFace
 from facescale.evaluate.protocols.open_sets import open_ijb, open_megaface, open_tinyface, open_ytf
-from facescale.evaluate.protocols.options import chosen
+from facescale.evaluate.protocols.options import Opening, chosen, opener
 from facescale.evaluate.protocols.pair_bin import read_bin
 from facescale.evaluate.protocols.pair_lists import read_csv
 from facescale.evaluate.protocols.pairs import Pairs
@@ -54,21 +54,15 @@ def open_protocol(
         ValueError: the path does not exist, is not a protocol, or is damaged.
     """
     kind, _, rest = path.partition(":")
-    opener = KINDS.get(kind)
+    open_kind = KINDS.get(kind)
     with reading(path, "the protocol", "repair it, or get a complete copy of it"):
-        if opener is None or os.path.exists(path):
+        if open_kind is None or os.path.exists(path):
             return open_verification(path, size, flip, batch_size, name=name, limit=limit)
-        return opener(rest, size, flip, batch_size, name=name, limit=limit)
+        return open_kind(rest, size, flip, batch_size, name=name, limit=limit)
 
 
-def open_verification(
-    path: str,
-    size: int = 112,
-    flip: bool = True,
-    batch_size: int = 128,
-    name: str = "",
-    limit: int | None = None,
-) -> Verification:
+@opener
+def open_verification(path: str, how: Opening) -> Verification:
     """Verification of pairs: LFW folder or list, CSV, insightface .bin, ``synthetic:pairs=2000``.
 
     ``path`` is a folder with LFW's pairs.txt and images, such a .txt, a .csv of pairs, an insightface .bin,
@@ -82,62 +76,43 @@ def open_verification(
     place, options = split_options(path, ("root", "rule"))
     rule = chosen(options, "rule", list(PAIR_RULES))
     if place.startswith(_DRAWN) and not os.path.exists(place):
-        pairs, default_name = _open_synthetic(place, size), "synthetic"
+        pairs, default_name = _open_synthetic(place, how.size), "synthetic"
     else:
         pairs, default_name = _open_files(Path(place), options.get("root"), _LISTS), Path(place).stem
-    return Verification(name or default_name, pairs.limited(limit), size, flip, batch_size, rule=rule)
+    return Verification(how.name or default_name, pairs.limited(how.limit), *how.images, rule=rule)
 
 
-def open_identification(
-    path: str,
-    size: int = 112,
-    flip: bool = True,
-    batch_size: int = 128,
-    name: str = "",
-    limit: int | None = None,
-) -> Identification:
+@opener
+def open_identification(path: str, how: Opening) -> Identification:
     """Open-set identification on any data set: ``identification:DATA``.
 
     Raises:
         ValueError: no such data set.
     """
-    return Identification(name or "identification", path, open_reader(path), size, flip, batch_size, limit)
+    return Identification(how.name or "identification", path, open_reader(path), *how.images, how.limit)
 
 
-def open_all_pairs(
-    path: str,
-    size: int = 112,
-    flip: bool = True,
-    batch_size: int = 128,
-    name: str = "",
-    limit: int | None = None,
-) -> EveryPair:
+@opener
+def open_all_pairs(path: str, how: Opening) -> EveryPair:
     """Verification over every pair of any data set, as MFR does it: ``all_pairs:DATA``.
 
     Raises:
         ValueError: no such data set.
     """
-    return EveryPair(name or "all_pairs", path, open_reader(path), size, flip, batch_size, limit)
+    return EveryPair(how.name or "all_pairs", path, open_reader(path), *how.images, how.limit)
 
 
 def _of_pairs(kind: str, what: str, read: Callable[[Path, str | None], Pairs]) -> Callable[..., Verification]:
     """An opener of a protocol of pairs that is released in one form; options as `open_verification`."""
 
-    def opener(
-        path: str,
-        size: int = 112,
-        flip: bool = True,
-        batch_size: int = 128,
-        name: str = "",
-        limit: int | None = None,
-    ) -> Verification:
+    def open_pairs(path: str, how: Opening) -> Verification:
         place, options = split_options(path, ("root", "rule"))
         rule = chosen(options, "rule", list(PAIR_RULES))
-        pairs = read(Path(place), options.get("root")).limited(limit)
-        return Verification(name or kind, pairs, size, flip, batch_size, rule=rule)
+        pairs = read(Path(place), options.get("root")).limited(how.limit)
+        return Verification(how.name or kind, pairs, *how.images, rule=rule)
 
-    opener.__doc__ = f"{what}: ``{kind}:PATH``."
-    return opener
+    open_pairs.__doc__ = f"{what}: ``{kind}:PATH``."
+    return opener(open_pairs)
 
 
 def _listed(*names: str) -> Callable[[Path, str | None], Pairs]:

@@ -7,20 +7,14 @@ from facescale.evaluate.fold_rules import PAIR_RULES
 from facescale.evaluate.protocols.ijb_lists import read_ijb
 from facescale.evaluate.protocols.ijb_protocol import ONE_TO_N, RULES, Ijb, Setting
 from facescale.evaluate.protocols.megaface import MEGAFACE_RULES, NOISES, MegaFace, read_megaface
-from facescale.evaluate.protocols.options import chosen
+from facescale.evaluate.protocols.options import Opening, chosen, opener
 from facescale.evaluate.protocols.tinyface import TinyFace, read_tinyface
 from facescale.evaluate.protocols.ytf import VideoVerification, read_ytf
 from facescale.prepare.align import align
 
 
-def open_ytf(
-    path: str,
-    size: int = 112,
-    flip: bool = True,
-    batch_size: int = 128,
-    name: str = "",
-    limit: int | None = None,
-) -> VideoVerification:
+@opener
+def open_ytf(path: str, how: Opening) -> VideoVerification:
     """YouTube Faces, videos as the mean of their frames, from the folder with splits.txt: ``ytf:FOLDER``.
 
     Options: ``root=FOLDER`` of the videos, ``rule=`` as for pairs (``ffc_video`` is F2C's).
@@ -31,33 +25,21 @@ def open_ytf(
     folder, options = split_options(path, ("root", "rule"))
     videos = read_ytf(Path(folder), Path(options["root"]) if "root" in options else None)
     rule = chosen(options, "rule", list(PAIR_RULES))
-    return VideoVerification(name or "ytf", videos.limited(limit), size, flip, batch_size, rule)
+    return VideoVerification(how.name or "ytf", videos.limited(how.limit), *how.images, rule)
 
 
-def open_tinyface(
-    path: str,
-    size: int = 112,
-    flip: bool = True,
-    batch_size: int = 128,
-    name: str = "",
-    limit: int | None = None,
-) -> TinyFace:
+@opener
+def open_tinyface(path: str, how: Opening) -> TinyFace:
     """TinyFace, closed-set rank 1, 5 and 20 among distractors: ``tinyface:FOLDER``.
 
     Raises:
         ValueError: a folder is missing or empty, or a name does not begin with an identity.
     """
-    return TinyFace(name or "tinyface", read_tinyface(Path(path)).limited(limit), size, flip, batch_size)
+    return TinyFace(how.name or "tinyface", read_tinyface(Path(path)).limited(how.limit), *how.images)
 
 
-def open_ijb(
-    path: str,
-    size: int = 112,
-    flip: bool = True,
-    batch_size: int = 128,
-    name: str = "",
-    limit: int | None = None,
-) -> Ijb:
+@opener
+def open_ijb(path: str, how: Opening) -> Ijb:
     """IJB-B or IJB-C, 1:1 and 1:N, from the folder with meta/ and loose_crop/: ``ijb:FOLDER``.
 
     Options: ``features=FILE`` (.npy or .npz, in the order of the lists) in place of images,
@@ -68,12 +50,10 @@ def open_ijb(
     """
     folder, options = split_options(path, ("features", "setting", "rule", "one_to_n"))
     return Ijb(
-        name or Path(folder).name,
-        read_ijb(Path(folder)).limited(limit),
+        how.name or Path(folder).name,
+        read_ijb(Path(folder)).limited(how.limit),
         align,
-        size,
-        flip,
-        batch_size,
+        *how.images,
         setting=Setting.parse(options.get("setting", "N1D1F1")),
         rule=chosen(options, "rule", list(RULES)),
         one_to_n=chosen(options, "one_to_n", list(ONE_TO_N)),
@@ -81,14 +61,8 @@ def open_ijb(
     )
 
 
-def open_megaface(
-    path: str,
-    size: int = 112,
-    flip: bool = True,
-    batch_size: int = 128,
-    name: str = "",
-    limit: int | None = None,
-) -> MegaFace:
+@opener
+def open_megaface(path: str, how: Opening) -> MegaFace:
     """MegaFace challenge 1, rank 1 and TAR among a million distractors: ``megaface:FOLDER``.
 
     Options: ``features=FOLDER`` reads the devkit's feature files in place of images, ``write=FOLDER`` writes
@@ -102,12 +76,11 @@ def open_megaface(
         raise ValueError(f"'{path}' reads features and writes them; give one of features= and write=")
     places = {key: Path(options[key]) for key in ("features", "write") if key in options}
     return MegaFace(
-        name or "megaface",
-        read_megaface(Path(folder)).limited(limit),
-        size,
-        flip,
-        batch_size,
+        how.name or "megaface",
+        read_megaface(Path(folder)).limited(how.limit),
+        *how.images,
         chosen(options, "rule", MEGAFACE_RULES),
         chosen(options, "noise", NOISES),
-        **places,
+        features=places.get("features"),
+        write=places.get("write"),
     )
