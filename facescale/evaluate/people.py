@@ -4,6 +4,7 @@ import numpy as np
 
 from facescale.arrays import IntArray
 from facescale.evaluate.protocols.pairs import Pairs
+from facescale.evaluate.protocols.subset import linked
 
 BY_FOLDER = "people are told apart by their folders"
 BY_PAIRS = "people are told apart by the genuine pairs alone, so intervals may be too narrow"
@@ -19,17 +20,4 @@ def people_of(pairs: Pairs) -> tuple[IntArray, str]:
     _, person = np.unique(np.array(folders, dtype=object).astype(str), return_inverse=True)
     if np.array_equal(person[pairs.a] == person[pairs.b], pairs.is_same):
         return person.astype(np.int64), BY_FOLDER
-    return _connected(len(pairs.images), pairs.a[pairs.is_same], pairs.b[pairs.is_same]), BY_PAIRS
-
-
-def _connected(count: int, a: IntArray, b: IntArray) -> IntArray:
-    """Number of the connected component of each of ``count`` points: the least point in it."""
-    lowest = np.arange(count, dtype=np.int64)
-    while True:
-        least = np.minimum(lowest[a], lowest[b])
-        before = lowest.copy()
-        np.minimum.at(lowest, a, least)
-        np.minimum.at(lowest, b, least)
-        lowest = lowest[lowest]
-        if np.array_equal(lowest, before):
-            return lowest
+    return linked(len(pairs.images), pairs.a[pairs.is_same], pairs.b[pairs.is_same]), BY_PAIRS
