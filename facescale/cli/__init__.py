@@ -4,7 +4,6 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +39,7 @@ def main() -> None:
     The exit status is 2 where the user's input is wrong, 130 after Ctrl-C, and 1 for other failures.
     """
     chosen = tune()
-    warnings.showwarning = partial(_show_warning, set())
+    warnings.showwarning = _show_warning  # type: ignore[assignment]
     warnings.simplefilter("always", DamageWarning)
     with safe_terminal():
         status = _run(chosen)
@@ -71,13 +70,12 @@ def _told(error: Exception) -> int:
     return status
 
 
-def _show_warning(told: set[str], message: Warning | str, category: type[Warning], *rest: Any) -> None:
-    """Print a sentence of ours as one, and once; any other warning as Python does."""
-    if not issubclass(category, DamageWarning):
-        print(warnings.formatwarning(message, category, *rest[:2]), end="", file=sys.stderr)
-    elif str(message) not in told:
-        told.add(str(message))
+def _show_warning(message: Warning | str, category: type[Warning], *rest: Any) -> None:
+    """Print a sentence of ours as one; any other warning as Python does."""
+    if issubclass(category, DamageWarning):
         print(f"facescale: {message}", file=sys.stderr)
+    else:
+        print(warnings.formatwarning(message, category, *rest[:2]), end="", file=sys.stderr)
 
 
 def _is_raw_full_disk(error: Exception) -> bool:

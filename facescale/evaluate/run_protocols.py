@@ -20,7 +20,7 @@ from facescale.evaluate.records import MeasuredModel, Record, newest_of_each, re
 from facescale.evaluate.report.page import write_report
 from facescale.evaluate.verification import Verification
 from facescale.guard.reading import read_object
-from facescale.inference.load import load
+from facescale.inference.load import load, weights_of
 from facescale.inference.model import Model
 from facescale.inference.torch_encoder import TorchEncoder
 from facescale.run import RunDir
@@ -31,7 +31,8 @@ class Evaluation:
     """Results of a model, not yet written.
 
     Attributes:
-        path: run folder or weights.
+        path: run folder or weights, as given.
+        weights: the file that was measured.
         run: the run that the weights belong to, if any.
         model: the weights.
         measured: which they are.
@@ -39,6 +40,7 @@ class Evaluation:
     """
 
     path: Path
+    weights: Path
     run: RunDir | None
     model: Model
     measured: MeasuredModel
@@ -54,12 +56,8 @@ class Evaluation:
             raise ValueError(
                 f"{len(self.results)} protocols were measured; name the one to adopt from with --on"
             )
-        weights = self.path
-        if weights.is_dir():
-            inside = weights / "model.safetensors"
-            weights = inside if inside.is_file() else RunDir.open(weights).model_path()
         thresholds = adoptable_thresholds(self.results[0], fars)
-        adopt(weights, thresholds)
+        adopt(self.weights, thresholds)
         return sorted(thresholds, reverse=True)
 
     def page(self, out: Path | None) -> Path:
@@ -163,7 +161,8 @@ def measure(
                 f"'{model_path}' is not a run with a config; name the protocols with --on NAME=PATH"
             )
         on = list(load_config(run.config).eval.sets.items())
-    model = load(model_path, device, contract=contract)
+    weights = weights_of(model_path)
+    model = load(weights, device, contract=contract)
     protocols = [
         open_protocol(path, model.contract.size, model.needs_flip, batch_size, name=name, limit=limit)
         for name, path in on
@@ -175,7 +174,8 @@ def measure(
         ]
     extraction = Extraction(_features(run, model) if cache and run else None, dist)
     results: list[Result] = [protocol.measure(model.encoder, extraction) for protocol in protocols]
-    return Evaluation(model_path, run, model, _measured(model_path, run, model), results)
+    measured = _measured(model, model_path, weights, run)
+    return Evaluation(model_path, weights, run, model, measured, results)
 
 
 def run_of(path: Path) -> RunDir | None:
@@ -189,12 +189,10 @@ def _holds(run: RunDir, path: Path) -> bool:
     return run.config.is_file() and (run.path == path or is_checkpoint)
 
 
-def _measured(path: Path, run: RunDir | None, model: Model) -> MeasuredModel:
-    if run is None:
-        return MeasuredModel.of(model.card, model.fingerprint, path.name, None)
-    folder = run.model_path().parent if run.path == path else path if path.is_dir() else path.parent
-    _, _, step = folder.name.rpartition("_")
-    return MeasuredModel.of(model.card, model.fingerprint, folder.name, int(step) if step.isdigit() else None)
+def _measured(model: Model, path: Path, weights: Path, run: RunDir | None) -> MeasuredModel:
+    name = path.name if run is None else weights.parent.name
+    step = "" if run is None else name.rpartition("_")[2]
+    return MeasuredModel.of(model.card, model.fingerprint, name, int(step) if step.isdigit() else None)
 
 
 def _features(run: RunDir, model: Model) -> FeatureCache | None:

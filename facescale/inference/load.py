@@ -58,11 +58,21 @@ def contract_note(model: Model) -> str | None:
     return f"contract: {model.contract.words()} ({reason}); state another one with --contract"
 
 
+def weights_of(path: Path) -> Path:
+    """The weights file that a path means: that of a run's best whole checkpoint, of a checkpoint, or itself.
+
+    Raises:
+        ValueError: a folder that is no run, or one without a whole checkpoint.
+    """
+    if not path.is_dir():
+        return path
+    if (path / "config.toml").exists() or not (path / "model.safetensors").is_file():
+        return RunDir.open(path).model_path()
+    return path / "model.safetensors"
+
+
 def _load(path: Path, device: str, precision: str) -> Model:
-    if path.is_dir():
-        if (path / "config.toml").exists() or not (path / "model.safetensors").is_file():
-            return load_model(RunDir.open(path).model_path(), device, precision)
-        path = path / "model.safetensors"
+    path = weights_of(path)
     if not path.exists():
         raise ValueError(f"'{path}' does not exist; name a run folder or a weights file")
     check_file(path, "the weights")
