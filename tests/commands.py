@@ -8,9 +8,9 @@ from facescale.cli import main
 
 
 def run(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: str
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: object
 ) -> tuple[int, str, str]:
-    monkeypatch.setattr(sys, "argv", ["facescale", *words])
+    monkeypatch.setattr(sys, "argv", ["facescale", *map(str, words)])
     with pytest.raises(SystemExit) as stop:
         main()
         sys.exit(0)

@@ -14,7 +14,6 @@ from facescale.bench.plain import PlainDataset, PlainTraining, plain_layers
 from facescale.bench.run import WAYS, Comparison, bench_stages, packed
 from facescale.bench.stages import Stage, measure_stage
 from facescale.data import open_reader
-from tests.commands import facescale  # noqa: F401
 
 TINY = "synthetic:ids=6,images=4,size=112"
 
@@ -105,7 +104,7 @@ def test_a_measurement_that_fails_says_why(tmp_path: Path) -> None:
         list(bench_stages([stage("loader", "ours", str(tmp_path / "nowhere"))], rounds=1))
 
 
-def test_the_command_line_measures(facescale: Any, record: str) -> None:  # noqa: F811
+def test_the_command_line_measures(facescale: Any, record: str) -> None:
     code, out, _ = facescale(
         "bench",
         "loader",
@@ -135,7 +134,7 @@ def test_the_command_line_measures(facescale: Any, record: str) -> None:  # noqa
     ],
 )
 def test_mistakes_come_before_the_first_measurement(
-    facescale: Any,  # noqa: F811
+    facescale: Any,
     words: tuple[str, ...],
     message: str,
 ) -> None:

@@ -4,7 +4,6 @@ import json
 from typing import Any
 
 from facescale.bench.published import HEADS, PUBLISHED, planned_bytes
-from tests.commands import facescale  # noqa: F401
 
 
 def test_plans_grow_with_the_identities_as_the_heads_say() -> None:
@@ -23,7 +22,7 @@ def test_where_model_parallel_ran_out_of_memory_the_exact_head_fits() -> None:
     assert planned_bytes(29_000_000)["full"] < 32e9
 
 
-def test_the_command_prints_the_published_figures(facescale: Any) -> None:  # noqa: F811
+def test_the_command_prints_the_published_figures(facescale: Any) -> None:
     code, out, _ = facescale("bench", "published", "--json")
     assert code == 0
     table = {row["identities"]: row for row in json.loads(out)}

@@ -1,29 +1,14 @@
 """The commands prepare and align."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from facescale.cli import main
 from facescale.data.loading.decode import encode_jpeg
 from facescale.prepare.align import TEMPLATE
 from tests.pictures import picture
-
-
-@pytest.fixture
-def facescale(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
-    def run(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["facescale", *map(str, words)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-            sys.exit(0)
-        out = capsys.readouterr()
-        return int(stop.value.code or 0), out.out, out.err
-
-    return run
 
 
 @pytest.fixture

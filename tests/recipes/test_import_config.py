@@ -7,7 +7,6 @@ import pytest
 
 from facescale.config import changed_keys, load_config
 from facescale.recipes.import_config import import_configs
-from tests.commands import facescale  # noqa: F401
 
 INSIGHTFACE = """
 from easydict import EasyDict as edict
@@ -183,7 +182,7 @@ def test_unreadable_files_get_a_sentence(tmp_path: Path) -> None:
         import_configs([tmp_path / "b.py"], 8)
 
 
-def test_the_command_line_prints_or_writes(tmp_path: Path, facescale: Any) -> None:  # noqa: F811
+def test_the_command_line_prints_or_writes(tmp_path: Path, facescale: Any) -> None:
     (source,) = written(tmp_path, c__py=INSIGHTFACE)
     code, printed, _ = facescale("import-config", str(source), "--processes", "4")
     assert code == 0 and "batch_size = 2048" in printed

@@ -18,7 +18,6 @@ from facescale.plan.memory import backbone_bytes
 from facescale.plan.plan import Counts, make_plan
 from facescale.recipes.recipe import all_recipes, describe, read_recipe
 from facescale.train import train
-from tests.commands import facescale  # noqa: F401
 
 NAMES = recipe_names()
 
@@ -75,7 +74,7 @@ def test_planned_memory_is_that_of_the_plan() -> None:
     assert sampled < full
 
 
-def test_the_command_line_lists_and_prints_them(facescale: Any) -> None:  # noqa: F811
+def test_the_command_line_lists_and_prints_them(facescale: Any) -> None:
     rows = json.loads(facescale("recipes", "--json")[1])
     assert [row["name"] for row in rows] == NAMES
     assert "ms1mv3_r50 " in facescale("recipes")[1]
@@ -98,13 +97,13 @@ def test_more_than_eight_processes_are_several_hosts() -> None:
     assert read_recipe("demo").command == "facescale train demo --run runs/demo"
 
 
-def test_a_recipe_is_planned_without_its_data(facescale: Any) -> None:  # noqa: F811
+def test_a_recipe_is_planned_without_its_data(facescale: Any) -> None:
     words = ["plan", "wf42m_r50_pfc02", "--ids", "2059906", "--images", "42474557", "--processes", "8"]
     plan = json.loads(facescale(*words, "--no-calibrate", "--json")[1])["plan"]
     assert plan["num_ids"] == 2_059_906 and plan["steps_per_epoch"] == 42_474_557 // 4096
 
 
-def test_ids_and_images_go_together(facescale: Any) -> None:  # noqa: F811
+def test_ids_and_images_go_together(facescale: Any) -> None:
     assert "--ids and --images go together" in facescale("plan", "demo", "--ids", "5")[2]
 
 

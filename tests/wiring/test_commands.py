@@ -1,7 +1,6 @@
 """Options of the commands: each changes what it says it changes."""
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,27 +9,11 @@ import pytest
 import torch
 
 from facescale import backbones, heads, load
-from facescale.cli import main
 from facescale.run import RunDir
 from tests.wiring.toy import SETTINGS, SIZE, D, train_toy
 
 Command = Callable[..., tuple[int, str, str]]
 SET = [word for setting in SETTINGS for word in ("--set", setting)]
-
-
-@pytest.fixture
-def facescale(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
-    """Runs a command; returns exit code and what it wrote to stdout and stderr."""
-
-    def run(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["facescale", *map(str, words)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-            sys.exit(0)
-        out = capsys.readouterr()
-        return int(stop.value.code or 0), out.out, out.err
-
-    return run
 
 
 @pytest.fixture(scope="module")
