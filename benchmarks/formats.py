@@ -8,18 +8,17 @@ with a plain loader.
     python benchmarks/formats.py --workers 2
 """
 
-import argparse
 import os
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
-from loader import textured_jpeg
+from loader import Batches, arguments, speeds_in_turn, textured_jpeg
 from torch import Tensor
 
 from facescale.data import open_reader
@@ -28,8 +27,6 @@ from facescale.data.loading.train_loader import TrainLoader
 from facescale.data.readers.base import Reader
 from facescale.data.writers import WRITERS
 from facescale.prepare.convert_data import convert_data
-
-Batches = Callable[[int], Iterator[Tensor]]
 
 
 class Drawn:
@@ -75,23 +72,8 @@ def loader_batches(path: Path, batch_size: int, workers: int) -> Batches:
     return lambda epoch: (batch.images[0] for batch in loader.epoch(epoch))
 
 
-def images_per_cpu_second(batches: Batches, epoch: int) -> float:
-    """Over an epoch from its first batch on; start-up is not what is compared."""
-    images, start = 0, 0.0
-    for batch in batches(epoch):
-        images, start = (images + len(batch), start) if start else (0, time.process_time())
-    return images / (time.process_time() - start)
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--images", type=int, default=8192)
-    parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=5)
-    options = parser.parse_args()
+    options = arguments(__doc__)
     torch.set_num_threads(1)
     source, size, workers = Drawn(options.images), options.batch_size, options.workers
     with tempfile.TemporaryDirectory() as folder:
@@ -99,12 +81,7 @@ def main() -> None:
         for form in WRITERS:
             convert_data(source, Path(folder) / form, form=form)
             ways[form] = loader_batches(Path(folder) / form, size, workers)
-        speeds: dict[str, list[float]] = {name: [] for name in ways}
-        for round_number in range(options.rounds + 1):
-            for name, batches in ways.items():
-                speed = images_per_cpu_second(batches, round_number)
-                if round_number:  # the first round warms up
-                    speeds[name].append(speed)
+        speeds = speeds_in_turn(ways, options.rounds, time.process_time)
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}")
     for name, values in speeds.items():
         rates = {to: np.array(values) / np.array(speeds[to]) for to in ("recordio", "decoder")}

@@ -12,20 +12,23 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image, ImageFilter
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
+from facescale.bench.plain import PlainDataset
 from facescale.config import AugmentConfig
 from facescale.data import open_reader
 from facescale.data.loading.augment import Augment
 from facescale.data.loading.train_loader import TrainLoader
 from facescale.data.writers.recordio import record_file
+
+Batches = Callable[[int], Iterator[Tensor]]
 
 
 def textured_jpeg(number: int) -> bytes:
@@ -37,54 +40,55 @@ def textured_jpeg(number: int) -> bytes:
     return file.getvalue()
 
 
-class PlainDataset(Dataset[tuple[Tensor, int]]):
-    """One decoded, flipped, normalised float tensor per sample."""
-
-    def __init__(self, path: Path) -> None:
-        self._reader = open_reader(path)
-
-    def __len__(self) -> int:
-        return len(self._reader)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        data, identity = self._reader[index]
-        assert isinstance(data, bytes)
-        pixels = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
-        image = torch.from_numpy(pixels.copy()).permute(2, 0, 1).float().div(255).sub(0.5).div(0.5)
-        return (image.flip(2) if torch.rand(()) < 0.5 else image), identity
-
-
-def plain_batches(path: Path, batch_size: int, workers: int) -> Callable[[int], Iterator[Tensor]]:
+def plain_batches(path: Path, batch_size: int, workers: int) -> Batches:
     loader = DataLoader(
-        PlainDataset(path), batch_size, shuffle=True, num_workers=workers, drop_last=True,
+        PlainDataset(open_reader(path)), batch_size, shuffle=True, num_workers=workers, drop_last=True,
         persistent_workers=workers > 0,
     )  # fmt: skip
     return lambda epoch: (images for images, _ in loader)
 
 
-def our_batches(path: Path, batch_size: int, workers: int) -> Callable[[int], Iterator[Tensor]]:
+def our_batches(path: Path, batch_size: int, workers: int) -> Batches:
     loader = TrainLoader(open_reader(path), batch_size=batch_size, seed=0, workers=workers)
     augment = Augment(AugmentConfig())
     return lambda epoch: (augment(batch.images[0], batch.random[0]) for batch in loader.epoch(epoch))
 
 
-def measure(batches: Callable[[int], Iterator[Tensor]], epoch: int) -> tuple[int, float]:
-    """Images and wall seconds of an epoch, from its first batch on (start-up is not what is compared)."""
+def images_per_second(batches: Batches, epoch: int, clock: Callable[[], float]) -> float:
+    """Over an epoch from its first batch on; start-up is not what is compared."""
     images, start = 0, 0.0
     for batch in batches(epoch):
-        images, start = (images + len(batch), start) if start else (0, time.perf_counter())
-    return images, time.perf_counter() - start
+        images, start = (images + len(batch), start) if start else (0, clock())
+    return images / (clock() - start)
 
 
-def main() -> None:
+def speeds_in_turn(
+    ways: Mapping[str, Batches], rounds: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, list[float]]:
+    """Images a second of each way, one for each round; a further round before them warms up."""
+    speeds: dict[str, list[float]] = {name: [] for name in ways}
+    for round_number in range(rounds + 1):
+        for name, batches in ways.items():
+            speed = images_per_second(batches, round_number, clock)
+            if round_number:
+                speeds[name].append(speed)
+    return speeds
+
+
+def arguments(description: str | None) -> argparse.Namespace:
+    """The options of a benchmark of loading."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--images", type=int, default=8192)
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = arguments(__doc__)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "train.rec"
@@ -96,12 +100,7 @@ def main() -> None:
             "plain": plain_batches(path, options.batch_size, options.workers),
             "ours": our_batches(path, options.batch_size, options.workers),
         }
-        speeds: dict[str, list[float]] = {name: [] for name in ways}
-        for round_number in range(options.rounds + 1):
-            for name, batches in ways.items():
-                images, seconds = measure(batches, round_number)
-                if round_number:  # the first round warms up
-                    speeds[name].append(images / seconds)
+        speeds = speeds_in_turn(ways, options.rounds)
     size = sum(map(len, jpegs)) / len(jpegs)
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}")
     print(

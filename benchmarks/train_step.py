@@ -10,17 +10,7 @@ import torch
 from torch import nn
 
 from facescale import backbones
-from facescale.backbones.layers import GroupedConv2d, PReLU
-
-
-def plain(net: nn.Module) -> nn.Module:
-    """The same network out of torch's own layers."""
-    for module in net.modules():
-        if isinstance(module, PReLU):
-            module.__class__ = nn.PReLU
-        elif isinstance(module, GroupedConv2d):
-            module.__class__ = nn.Conv2d
-    return net
+from facescale.bench.plain import plain_layers
 
 
 def step_of(net: nn.Module, batch: int, fast: bool) -> Callable[[], None]:
@@ -70,8 +60,8 @@ def main() -> None:
         torch.set_num_threads(threads)
         for name in args.names:
             steps = [
-                step_of(plain(backbones.build(name)), args.batch, fast=False),
-                step_of(plain(backbones.build(name)), args.batch, fast=True),
+                step_of(plain_layers(backbones.build(name)), args.batch, fast=False),
+                step_of(plain_layers(backbones.build(name)), args.batch, fast=True),
                 step_of(backbones.build(name), args.batch, fast=True),
             ]
             rates = [args.batch / t for t in seconds(steps, args.repeats)]
