@@ -10,6 +10,7 @@ import pytest
 
 from facescale.checksums import MANIFEST, Checksums, model_damage, write_manifest
 from facescale.checksums.manifest import read_manifest
+from tests.damage import dangling, made_a_folder
 
 
 @pytest.fixture
@@ -54,16 +55,6 @@ def flipped(path: Path) -> None:
 
 def truncated(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:3])
-
-
-def made_a_folder(path: Path) -> None:
-    path.unlink()
-    path.mkdir()
-
-
-def dangling(path: Path) -> None:
-    path.unlink()
-    path.symlink_to("nowhere")
 
 
 def pipe(path: Path) -> None:

@@ -20,17 +20,10 @@ from facescale.run import RunDir
 from facescale.train import saver, train
 from tests.dist.spawn import run_processes
 from tests.same_run import differences
-from tests.wiring.toy import SETTINGS, Toy, train_toy
+from tests.wiring.toy import HEADS, SETTINGS, Toy, train_toy
 
 BACKGROUND = "checkpoint.background=true"
 WORDS = ["checkpoint.every=1 steps", "checkpoint.keep=3", "eval.every=3 steps", "train.ema=0.5"]
-HEADS = {
-    "memory": ["head.name=full"],
-    "host": ["head.name=partial_fc", "head.rate=0.5", "head.placement=host"],
-    "disk": ["head.name=partial_fc", "head.rate=0.5", "head.placement=disk"],
-    "attfc": ["head.name=attfc", "head.share=0.5"],
-    "f2c": ["head.name=f2c", "head.share=0.5"],
-}
 
 
 def different(one: RunDir, other: RunDir) -> list[str]:

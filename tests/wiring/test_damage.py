@@ -11,18 +11,12 @@ from facescale.checksums import DamageWarning
 from facescale.config import load_config
 from facescale.run import RunDir
 from facescale.train import train
+from tests.damage import dangling, made_a_folder
 from tests.same_run import differences
-from tests.wiring.toy import SETTINGS, train_toy
+from tests.wiring.toy import HEADS, SETTINGS, train_toy
 
 Facescale = Callable[..., tuple[int, str, str]]
 
-HEADS = {
-    "memory": ["head.name=full"],
-    "host": ["head.name=partial_fc", "head.rate=0.5", "head.placement=host"],
-    "disk": ["head.name=partial_fc", "head.rate=0.5", "head.placement=disk"],
-    "attfc": ["head.name=attfc", "head.share=0.5"],
-    "f2c": ["head.name=f2c", "head.share=0.5"],
-}
 WORDS = ["checkpoint.every=2 steps", "checkpoint.keep=3", "eval.every=2 steps"]
 
 
@@ -42,16 +36,6 @@ def emptied(path: Path) -> None:
 
 def zeroed(path: Path) -> None:
     replaced(path, bytes(path.stat().st_size))
-
-
-def made_a_folder(path: Path) -> None:
-    path.unlink()
-    path.mkdir()
-
-
-def dangling(path: Path) -> None:
-    path.unlink()
-    path.symlink_to("nowhere")
 
 
 def replaced(path: Path, content: bytes | bytearray) -> None:

@@ -33,6 +33,15 @@ SETTINGS = [
     "eval.sets.unseen=synthetic:pairs=20",
 ]
 
+# every head, and every place of class centres
+HEADS = {
+    "memory": ["head.name=full"],
+    "host": ["head.name=partial_fc", "head.rate=0.5", "head.placement=host"],
+    "disk": ["head.name=partial_fc", "head.rate=0.5", "head.placement=disk"],
+    "attfc": ["head.name=attfc", "head.share=0.5"],
+    "f2c": ["head.name=f2c", "head.share=0.5"],
+}
+
 
 class Toy(nn.Module):
     """Convolution, batch norm, PReLU, linear layer: one parameter of every kind.
