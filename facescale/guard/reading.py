@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from facescale.guard.limits import JSON_BYTES
+from facescale.guard.limits import FOLDER_DEPTH, JSON_BYTES
 from facescale.guard.shown import shown
 
 _RAISE = opcode.opmap["RAISE_VARARGS"]
@@ -100,6 +100,24 @@ def check_file(path: str | os.PathLike[str], what: str, most: int | None = None)
             " that is read; give a smaller file"
         )
     return status.st_size
+
+
+def check_depth(root: os.PathLike[str], below: str, advice: str) -> None:
+    """Check that a folder, by its path below ``root``, is not too deep to go on.
+
+    Args:
+        root: where the search began.
+        below: the folder, with forward slashes.
+        advice: what to do about deep folders.
+
+    Raises:
+        ValueError: it is.
+    """
+    if below.count("/") >= FOLDER_DEPTH:
+        raise ValueError(
+            f"'{root}' has more than {FOLDER_DEPTH} folders within folders, such as '{below[:80]}...'; "
+            f"{advice}"
+        )
 
 
 def read_bytes(path: str | os.PathLike[str], what: str, most: int) -> bytes:

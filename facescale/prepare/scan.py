@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from facescale.data.readers.pictures import is_system_folder
-from facescale.guard.limits import FOLDER_DEPTH, LIST_BYTES
-from facescale.guard.reading import read_text, reading
+from facescale.guard.limits import LIST_BYTES
+from facescale.guard.reading import check_depth, read_text, reading
 from facescale.guard.shown import from_csv_cell
 from facescale.prepare.photos import is_photo
 from facescale.registry import nearest
@@ -89,11 +89,7 @@ def scan(root: Path, *, pattern: str | None = None, labels: Path | None = None) 
 
 
 def _files(root: Path, below: str, passed: dict[str, str]) -> Iterator[str]:
-    if below.count("/") >= FOLDER_DEPTH:
-        raise ValueError(
-            f"'{root}' has more than {FOLDER_DEPTH} folders within folders, such as '{below[:80]}...'; move"
-            " the photos up"
-        )
+    check_depth(root, below, "move the photos up")
     with os.scandir(root / below) as entries:
         for entry in entries:
             key = f"{below}/{entry.name}" if below else entry.name

@@ -16,8 +16,8 @@ from facescale.data.readers.labels_file import LABELS, original_names
 from facescale.data.readers.pictures import is_picture, is_system_folder, kind_of, listed
 from facescale.data.readers.texts import Texts
 from facescale.data.sampling.counter_rng import Uints, hash64_each
-from facescale.guard.limits import FOLDER_DEPTH, IMAGE_BYTES
-from facescale.guard.reading import reason
+from facescale.guard.limits import IMAGE_BYTES
+from facescale.guard.reading import check_depth, reason
 
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
@@ -129,11 +129,7 @@ class FolderReader:
 def _identities(root: Path, below: str, passed_over: Counter[str]) -> Iterator[tuple[str, list[str]]]:
     """Yield (path below ``root``, sorted image names) of every folder that holds images, in sorted order."""
     folders, images = [], []
-    if below.count("/") >= FOLDER_DEPTH:
-        raise ValueError(
-            f"'{root}' has more than {FOLDER_DEPTH} folders within folders, such as '{below[:80]}...'; move"
-            " the identities up"
-        )
+    check_depth(root, below, "move the identities up")
     with os.scandir(root / below) as entries:
         for entry in entries:
             if entry.name.startswith(".") or is_system_folder(entry.name):
