@@ -15,8 +15,10 @@ from enum import Enum, auto
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from facescale.config import Config
+from facescale.data.loading.batch import Batch
 from facescale.distributed import Dist, pick_device
 from facescale.plan.check import read_config
 from facescale.run import RunDir
@@ -101,7 +103,7 @@ def _train(session: Session) -> _End:
     """
     # ---- Set up -------------------------------------------------------------------------------------------
     config, dist, plan, task, state = session.config, session.dist, session.plan, session.task, session.state
-    optimizer, scaler, meter, log = session.optimizer, session.scaler, session.meter, session.log
+    optimizer, scaler, meter = session.optimizer, session.scaler, session.meter
     batches = timed_batches(session.loader, plan, state.step)
     task.train()
     stopping = False
@@ -119,7 +121,7 @@ def _train(session: Session) -> _End:
             task.begin_step(state.step / plan.total_steps, strength, loss_scale=scaler.get_scale())
 
             if state.step == session.first_step:
-                log.show_batch(task, batch)
+                session.log.show_batch(task, batch)
 
             # ---- Forward and backward, one part of the batch after the other ------------------------------
             dist.note("forward and backward", state.step)
@@ -160,9 +162,7 @@ def _train(session: Session) -> _End:
             # ---- Log (its figures wait for the device) ----------------------------------------------------
             meter.add(None if bad else output.loss, config.train.batch_size, waited)
             if bad:
-                keys = [session.reader.key(i) for i in batch.index[:4].tolist()]
-                figures = {"loss": str(float(output.loss)), "grad_norm": str(float(grad_norm))}
-                log("bad_step", lr=lr, **figures, first_images=keys)
+                _log_bad_step(session, batch, output.loss, grad_norm, lr)
             if state.bad_in_a_row >= (config.train.roll_back_after or config.train.max_bad_steps):
                 session.saver.finish()
                 if config.train.roll_back_after:
@@ -172,15 +172,7 @@ def _train(session: Session) -> _End:
                     f"{ADVICE}"
                 )
             if state.step % config.train.log_every == 0 or done:
-                line = meter.flush()
-                state.seconds += line.pop("seconds")
-                line |= {key: round(float(value), 5) for key, value in output.stats.items()}
-                epoch = round(state.step / plan.steps_per_epoch, 3)
-                log("train", epoch=epoch, lr=lr, grad_norm=round(float(grad_norm), 5), **line)
-                message = diagnose(line, plan.num_ids, state.step / plan.total_steps)
-                if message and not state.warned:  # once, until it looks well again
-                    log("health", message=message)
-                state.warned = message is not None
+                _log_progress(session, output, grad_norm, lr)
 
             # ---- Checkpoint, evaluate: neither is training time -------------------------------------------
             evaluating = session.protocols and not stopping and evaluates_at(plan, state.step)
@@ -199,3 +191,23 @@ def _train(session: Session) -> _End:
                 break
         session.saver.finish()
     return _End.STOPPED if stopping else _End.FINISHED
+
+
+def _log_bad_step(session: Session, batch: Batch, loss: Tensor, grad_norm: Tensor, lr: float) -> None:
+    keys = [session.reader.key(i) for i in batch.index[:4].tolist()]
+    figures = {"loss": str(float(loss)), "grad_norm": str(float(grad_norm))}
+    session.log("bad_step", lr=lr, **figures, first_images=keys)
+
+
+def _log_progress(session: Session, output: StepOutput, grad_norm: Tensor, lr: float) -> None:
+    """Figures since the last such line, and a sentence where they look wrong."""
+    plan, state, log = session.plan, session.state, session.log
+    line = session.meter.flush()
+    state.seconds += line.pop("seconds")
+    line |= {key: round(float(value), 5) for key, value in output.stats.items()}
+    epoch = round(state.step / plan.steps_per_epoch, 3)
+    log("train", epoch=epoch, lr=lr, grad_norm=round(float(grad_norm), 5), **line)
+    message = diagnose(line, plan.num_ids, state.step / plan.total_steps)
+    if message and not state.warned:  # once, until it looks well again
+        log("health", message=message)
+    state.warned = message is not None
