@@ -171,6 +171,10 @@ class StochasticRounding:
         """Go to the random numbers of a step (so that a resumed run rounds as an uninterrupted one)."""
         self._windows.seed(f"{self._seed} {step}")  # the hash of a tuple may change with Python
 
+    def number(self) -> int:
+        """A random number from 0 to 2^31 - 1, for kernels that make their own bits from it."""
+        return self._windows.randrange(1 << 31)
+
     def round(self, value: Tensor, dtype: torch.dtype) -> Tensor:
         """``value`` (float32, any shape) in ``dtype``."""
         dropped = 16 if dtype is torch.bfloat16 else 13  # bits of the mantissa that do not fit

@@ -33,6 +33,9 @@ class CentreStore:
 
     Under ``torch.device("meta")`` no row, file or buffer is made: for sizes (``centre_bytes``).
 
+    Attributes:
+        rounding: how values are narrowed to half precision, or None.
+
     State: rows (num_ids * rows_per_id, dim), and per row the optimizer's: momentum (sgd), or two moments and
     a step count (adamw). bfloat16 stores keep these in bfloat16 too, float16 stores in float32 (squared
     gradients are below its range).
@@ -80,10 +83,10 @@ class CentreStore:
         self.disk: DiskRows | None = None
         self.fused: FusedSGD | None = None
         self._stage: Stage | None = None
-        self._rounding: StochasticRounding | None = None
+        self.rounding: StochasticRounding | None = None
         if torch.get_default_device().type != "meta":
             if dtype is not torch.float32:
-                self._rounding = StochasticRounding(dist.device, seed)
+                self.rounding = StochasticRounding(dist.device, seed)
             self._make_rows(InitialRows(dim, num_ids * rows_per_id, seed), options.directory)
             if self.fuses and isinstance(self.rule, RowSGD):
                 self.fused = FusedSGD(self.rule)
@@ -219,8 +222,8 @@ class CentreStore:
 
     def begin_update(self, step: int) -> None:
         """Before rows move in step number ``step``: round as every run does in this step, resumed or not."""
-        if self._rounding:
-            self._rounding.seek(step)
+        if self.rounding:
+            self.rounding.seek(step)
 
     def end_step(self, lr: float) -> None:
         """After all rows of a step have moved: count the step for those that it did not open."""
@@ -271,7 +274,7 @@ class CentreStore:
         return self.scratch.take(key, tensor.shape, dtype).copy_(tensor, non_blocking=True)
 
     def _narrowed(self, value: Tensor, dtype: torch.dtype) -> Tensor:
-        return self._rounding.round(value, dtype) if self._rounding and value.dtype != dtype else value
+        return self.rounding.round(value, dtype) if self.rounding and value.dtype != dtype else value
 
     def _caught_up(self, block: RowBlock) -> RowBlock:
         if self.dense and "last" in block.fields:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from facescale.distributed import Dist
 from facescale.heads.base import Bytes, HeadOutput, Needs
+from facescale.heads.queue_softmax import Hidden, SameKey
 from facescale.heads.slot_head import SlotHead, concatenated, last_of, on
 from facescale.heads.softmax import sample_losses, with_batch_terms
 from facescale.margins import Margin, TargetLogits
@@ -139,6 +140,8 @@ class AttFCHead(SlotHead):
         self.temperature, self.normalise_keys, self.compat = temperature, normalise_keys, compat
         slot_id = torch.full((self.stop - self.first,), EMPTY, device=self.rows.device)
         self.register_buffer("slot_id", slot_id, persistent=False)
+        if unique and fresh:  # rows of the batch's identities count for nobody, which no key says
+            self.kernels = None
         self._pending: list[tuple[Tensor, IntArray]] = []
 
     def forward(self, q_VBD: Tensor, id_B: Tensor, k_VBD: Tensor | None = None) -> HeadOutput:
@@ -161,20 +164,20 @@ class AttFCHead(SlotHead):
         centre_GD = self._refreshed(dist.all_gather(centre_BD.to(q_BD.dtype)), known_G.numpy())
         e_GD, shared_GD = unit(x_GD), dist.shared(x_GD)
         norm_G = shared_GD.norm(dim=1)
-        target = margin.prepare(torch.linalg.vecdot(unit(shared_GD), centre_GD), norm_G)
+        unit_GD = e_GD if shared_GD is x_GD else unit(shared_GD)
+        target = margin.prepare(torch.linalg.vecdot(unit_GD, centre_GD), norm_G)
         here = slice(dist.rank * len(id_B), (dist.rank + 1) * len(id_B))
         stale_S = torch.isin(self.slot_id, id_G) if self.unique and self.fresh else None
 
-        def of_container() -> Iterator[tuple[Tensor, Tensor | None]]:
-            for start in range(0, self.num_counting, self.chunk):
-                part = slice(start, min(start + self.chunk, self.num_counting))
-                hidden_CG = self.slot_id[part, None] == id_G
-                if stale_S is not None:
-                    hidden_CG |= stale_S[part, None]
-                yield self.rows[0, part], hidden_CG
+        def of_container() -> Iterator[tuple[Tensor, Hidden]]:
+            size = self.chunk if self.kernels is None else max(1, self.num_counting)  # no logits, no chunks
+            for start in range(0, self.num_counting, size):
+                part = slice(start, min(start + size, self.num_counting))
+                own = SameKey(self.slot_id[part], id_G)
+                yield self.rows[0, part], own if stale_S is None else own.cells_CG | stale_S[part, None]
 
-        def of_batch() -> Iterator[tuple[Tensor, Tensor | None]]:
-            yield centre_GD[here], id_G[here, None] == id_G
+        def of_batch() -> Iterator[tuple[Tensor, Hidden]]:
+            yield centre_GD[here], SameKey(id_G[here], id_G)
 
         parts = [of_container, of_batch] if self.fresh else [of_container]
         value_G = self.negatives(e_GD, target, concatenated(parts))

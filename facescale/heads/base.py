@@ -199,3 +199,22 @@ class ClassHead(nn.Module):
     def bytes_needed(self, batch_size: int) -> Bytes:
         """Planned memory for a batch of ``batch_size`` images per process."""
         raise NotImplementedError
+
+
+def check_ids(id_G: Tensor, num_ids: int, nobody: bool) -> None:
+    """Check the identities of a batch, in host memory.
+
+    Args:
+        id_G: int64.
+        num_ids: those that the head was made for.
+        nobody: whether negative ones stand for samples without identity.
+
+    Raises:
+        ValueError: an identity that the head does not know.
+    """
+    low, high = int(id_G.min()), int(id_G.max())
+    if high >= num_ids or (low < 0 and not nobody):
+        raise ValueError(
+            f"identities of the batch go from {low} to {high}; the head was made for 0 to "
+            f"{num_ids - 1}: number them so, or make the head with more identities"
+        )

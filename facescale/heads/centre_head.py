@@ -8,17 +8,18 @@ from torch import Tensor
 
 from facescale.centres import by_identity
 from facescale.centres import sharded_checkpoint as centres_saved
-from facescale.centres.layout import count
 from facescale.centres.options import StoreOptions
 from facescale.centres.row_block import RowBlock
 from facescale.centres.store import CentreStore
 from facescale.distributed import Dist
 from facescale.files import Writing
-from facescale.heads.base import Bytes, ClassHead, HeadOutput
+from facescale.heads.base import Bytes, ClassHead, HeadOutput, check_ids
 from facescale.heads.centre_softmax import negatives_value, target_cosines
 from facescale.heads.chunked_softmax import ChunkedSoftmax
 from facescale.heads.class_chunks import ClassChunks, places_in
+from facescale.heads.fused_softmax import fused_softmax
 from facescale.heads.memory import centre_bytes
+from facescale.heads.move_rows import move_rows
 from facescale.heads.saved_batch import SampledBatch, SavedBatch, on_classes
 from facescale.heads.softmax import released_losses, sample_losses, with_batch_terms
 from facescale.margins import Margin, TargetLogits
@@ -98,6 +99,7 @@ class CentreHead(ClassHead):
         self.step = 0
         self.skipped_steps = 0
         self._softmax = ChunkedSoftmax(self.margin, self.store.scratch, self.products)
+        self._fused = fused_softmax(self.margin, self.store, self.products)
         self._pending: list[SampledBatch] = []
         self._latest: SampledBatch | None = None
 
@@ -143,7 +145,7 @@ class CentreHead(ClassHead):
             return self._forward(self.dist.gather_with_grad(as_float(q_VBD[0])), self.dist.gather_ids(id_B))
 
     def _forward(self, x_GD: Tensor, id_G: Tensor) -> HeadOutput:
-        self._check_ids(id_G)
+        check_ids(id_G, self.num_ids, self.compat)
         margin, store = self.margin, self.store
         e_GD, shared_GD = unit(x_GD), self.dist.shared(x_GD)
         norm_G = shared_GD.norm(dim=1)
@@ -166,7 +168,8 @@ class CentreHead(ClassHead):
             *self._room(classes, len(id_G)),
         )
         sampled = self._latest = SampledBatch(saved, classes, block)
-        value_G = negatives_value(e_GD, self._softmax, self._chunks, sampled, self._pending, self.dist)
+        fused = self._fused if self._fuses(len(id_G)) else None
+        value_G = negatives_value(e_GD, self._softmax, self._chunks, sampled, self._pending, self.dist, fused)
         if target_cos_G.requires_grad:
             target_cos_G.register_hook(lambda grad_G: setattr(saved, "grad_target_B", grad_G.float()))
         loss_of = partial(released_losses, has_G=has_G) if self.compat else sample_losses
@@ -199,26 +202,12 @@ class CentreHead(ClassHead):
         self.step += 1
 
     def _move(self, lr: float) -> None:
-        store = self.store
         classes, block, batches = self._moving()
-        decay, scale = store.rule.coupled_decay, self.loss_scale
-        # Rows that move in place need not be copied, nor read if the products with them were kept.
-        unread = store.in_place and all(saved.product_NB is not None for saved in batches)
-        for first, rows, part in self._chunks.read(classes, block, only_rows=store.in_place, unread=unread):
-            if store.fused:
-                w_RD = None if unread else part.rows_RD
-                store.move(
-                    rows,
-                    part,
-                    *self._softmax.gradient_parts(w_RD, count(rows), first, batches, decay, scale),
-                    lr,
-                )
-                continue
-            into = store.rule.gradient_into(part.fields)
-            grad_RD = self._softmax.row_gradient(part.rows_RD, first, batches, decay, scale, *into)
-            store.update(rows, part, grad_RD, lr)
-        if classes is not None and block is not None:
-            store.write_back(store.rows_of(classes), block)
+        batch = sum(len(saved.e_BD) for saved in batches)
+        if self._fused is not None and self._fuses(batch) and all(one.member_C is None for one in batches):
+            self._fused.move(batches, classes, self.loss_scale, lr)
+        else:
+            move_rows(self.store, self._softmax, self._chunks, (classes, block), batches, self.loss_scale, lr)
 
     def _moving(self) -> tuple[Tensor | None, RowBlock | None, list[SavedBatch]]:
         """Classes that move in this step, their rows, and the batches with columns among these classes."""
@@ -232,8 +221,14 @@ class CentreHead(ClassHead):
         assert classes is not None
         return classes, block, [on_classes(sampled, classes) for sampled in self._pending]
 
+    def _fuses(self, batch: int) -> bool:
+        """Whether a kernel evaluates all rows at once for a batch of that size."""
+        return self._fused is not None and self._fused.takes(batch)
+
     def _room(self, classes: Tensor | None, batch: int) -> tuple[Tensor | None, ...]:
         """Room for the norms of all rows read; for products and exponentials of sampled ones."""
+        if self._fuses(batch):
+            return None, None, None
         take = self.store.scratch.take
         if classes is None:
             return take("all_norms", (self.store.num_rows, 1)), None, None
@@ -241,14 +236,6 @@ class CentreHead(ClassHead):
         product_NB = take("products", (num_rows, batch), self.products)
         exp_NB = take("exps", (len(classes), batch), self.products) if self._softmax.keeps_exp else None
         return take("all_norms", (num_rows, 1)), product_NB, exp_NB
-
-    def _check_ids(self, id_G: Tensor) -> None:
-        low, high = int(id_G.min()), int(id_G.max())
-        if high >= self.num_ids or (low < 0 and not self.compat):
-            raise ValueError(
-                f"identities of the batch go from {low} to {high}; the head was made for 0 to "
-                f"{self.num_ids - 1}: number them so, or make the head with more identities"
-            )
 
     def bytes_needed(self, batch_size: int) -> Bytes:
         """See ``ClassHead.bytes_needed``."""
@@ -259,6 +246,7 @@ class CentreHead(ClassHead):
             self._chunks.size,
             batch_size * self.dist.world_size,
             self.num_selected(batch_size * self.dist.world_size),
+            self._fused,
         )
 
     def has_finite_rows(self) -> bool:

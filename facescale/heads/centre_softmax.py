@@ -9,6 +9,7 @@ from facescale.centres.store import CentreStore
 from facescale.distributed import Dist
 from facescale.heads.chunked_softmax import ChunkedSoftmax
 from facescale.heads.class_chunks import ClassChunks
+from facescale.heads.fused_softmax import FusedSoftmax
 from facescale.heads.saved_batch import SampledBatch
 from facescale.heads.softmax import NOTHING, over_processes
 from facescale.ops import to_device, unit
@@ -40,6 +41,7 @@ def negatives_value(
     sampled: SampledBatch,
     pending: list[SampledBatch],
     dist: Dist,
+    fused: FusedSoftmax | None = None,
 ) -> Tensor:
     """Log-sum-exp (or sum) over the negatives of all processes, (G,), as a function of the embeddings.
 
@@ -50,9 +52,11 @@ def negatives_value(
         sampled: the batch; its ``saved.value_B`` is set here, ``saved.grad_value_B`` in backward.
         pending: backward appends ``sampled`` here: its rows have a gradient and move after the step.
         dist: this process among its peers.
+        fused: evaluates all rows at once instead.
     """
     parameters = tuple(p for p in softmax.margin.parameters() if p.requires_grad)
-    value_G = _Negatives.apply(e_GD, softmax, chunks, sampled, pending, dist, *parameters)  # type: ignore[no-untyped-call]
+    rest = softmax, chunks, sampled, pending, dist, fused
+    value_G = _Negatives.apply(e_GD, *rest, *parameters)  # type: ignore[no-untyped-call]
     return cast(Tensor, value_G)
 
 
@@ -66,12 +70,15 @@ class _Negatives(torch.autograd.Function):
         sampled: SampledBatch,
         pending: list[SampledBatch],
         dist: Dist,
+        fused: FusedSoftmax | None,
         *parameters: Tensor,
     ) -> Tensor:
-        rows = chunks.rows(sampled.classes, sampled.block)
-        running_max_G, sum_G, ctx.grad_embedding_GD = softmax.forward(
-            sampled.saved, rows, with_grad=ctx.needs_input_grad[0]
-        )
+        if fused is None:
+            rows = chunks.rows(sampled.classes, sampled.block)
+            found = softmax.forward(sampled.saved, rows, with_grad=ctx.needs_input_grad[0])
+        else:
+            found = fused.forward(sampled.saved, sampled.classes)
+        running_max_G, sum_G, ctx.grad_embedding_GD = found
         value_G = over_processes(softmax.margin, running_max_G, sum_G, ctx.grad_embedding_GD, dist)
         sampled.saved.value_B = value_G.clamp_min(NOTHING)
         ctx.rest = softmax, chunks, sampled, pending, dist, parameters
@@ -89,4 +96,4 @@ class _Negatives(torch.autograd.Function):
             of_parameters = softmax.parameter_gradients(sampled.saved, rows, parameters)
             of_parameters = [dist.all_reduce(grad) for grad in of_parameters]
         grad_GD = (grads[0][:, None] * ctx.grad_embedding_GD).to(grads[0].dtype)
-        return grad_GD, *[None] * 5, *of_parameters
+        return grad_GD, *[None] * 6, *of_parameters

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from facescale.heads.queue_softmax import Hidden, SameKey
 from facescale.heads.slot_head import last_of
 from facescale.pools import IntArray
 
@@ -89,7 +90,7 @@ class PoolView:
         self._base_SD, self._places, self._place_N = base_SD, places, place_N
         self._rows_ND, self._count = rows_ND, count
 
-    def chunks(self, size: int, column_G: Tensor | None) -> Iterator[tuple[Tensor, Tensor | None]]:
+    def chunks(self, size: int, column_G: Tensor | None) -> Iterator[tuple[Tensor, Hidden]]:
         """Parts of the rows, and the cells of each sample's own place in them."""
         for start in range(0, self._count, size):
             stop = min(start + size, self._count)
@@ -98,8 +99,10 @@ class PoolView:
             if low < high:
                 rows_CD = rows_CD.clone()
                 rows_CD[self._place_N[low:high] - start] = self._rows_ND[low:high].to(rows_CD.dtype)
-            place_C1 = torch.arange(start, stop, device=rows_CD.device)[:, None]
-            yield rows_CD, None if column_G is None else place_C1 == column_G
+            if column_G is None:
+                yield rows_CD, None
+            else:
+                yield rows_CD, SameKey(torch.arange(start, stop, device=rows_CD.device), column_G)
 
     def at(self, place_M: Tensor) -> Tensor:
         """Rows (M, D) at any places; zeros for places of other processes (or -1)."""

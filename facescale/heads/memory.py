@@ -9,6 +9,7 @@ from facescale.centres.layout import BLOCK
 from facescale.centres.record_index import NUMBER_BYTES, table_bytes
 from facescale.centres.store import CentreStore
 from facescale.heads.base import Bytes
+from facescale.heads.fused_softmax import FusedSoftmax
 from facescale.margins import Margin
 from facescale.ops import StochasticRounding
 
@@ -27,6 +28,7 @@ def centre_bytes(
     chunk: int,
     batch: int,
     num_selected: int | None,
+    fused: FusedSoftmax | None = None,
 ) -> Bytes:
     """Planned memory of a ``CentreHead``.
 
@@ -37,7 +39,13 @@ def centre_bytes(
         chunk: classes evaluated at a time.
         batch: images of all processes.
         num_selected: classes that a step compares with (None: all).
+        fused: evaluates them instead, where it takes the batch.
     """
+    if fused is not None and fused.takes(batch):
+        embeddings = batch * store.dim * _FLOAT * (6 + store.rows_per_id) + 16 * (num_selected or 0)
+        rows_bytes = store.num_rows * sum(field.bytes for field in store.fields)
+        rounded = StochasticRounding.bytes if store.fields[0].dtype is not torch.float32 else 0
+        return Bytes(device=rows_bytes, transient=fused.transient_bytes(batch) + embeddings + rounded)
     sampled, per_id = num_selected is not None, store.rows_per_id
     rows_read = store.num_rows if num_selected is None else num_selected * per_id
     rows = min(chunk * per_id, rows_read)

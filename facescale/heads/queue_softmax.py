@@ -1,6 +1,8 @@
 """The negatives of a margin loss where centres get no gradient: chunk by chunk, without all logits."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import ModuleType
 from typing import Any, cast
 
 import torch
@@ -13,12 +15,37 @@ from facescale.margins import Margin, TargetLogits
 # G batch of all processes, C rows of a chunk, D embedding size
 
 
+@dataclass(frozen=True)
+class SameKey:
+    """Cells of a chunk that do not count: those of a row and a sample with the same key.
+
+    Attributes:
+        key_C: int64, of the rows.
+        own_G: int64, of the samples.
+    """
+
+    key_C: Tensor
+    own_G: Tensor
+
+    @property
+    def cells_CG(self) -> Tensor:  # noqa: N802
+        """The cells one by one."""
+        return self.key_C[:, None] == self.own_G
+
+
 # Gives, each time it is called, the chunks: unit rows (C, D) and the cells (C, G) that do not count, or None.
-Chunks = Callable[[], Iterator[tuple[Tensor, Tensor | None]]]
+Hidden = Tensor | SameKey | None
+Chunks = Callable[[], Iterator[tuple[Tensor, Hidden]]]
 
 
 def negatives_value(
-    e_GD: Tensor, margin: Margin, target: TargetLogits, chunks: Chunks, dtype: torch.dtype, dist: Dist
+    e_GD: Tensor,
+    margin: Margin,
+    target: TargetLogits,
+    chunks: Chunks,
+    dtype: torch.dtype,
+    dist: Dist,
+    kernels: ModuleType | None = None,
 ) -> Tensor:
     """Log-sum-exp over all rows of all processes after the margin (the sum, for margins that sum), (G,).
 
@@ -34,10 +61,12 @@ def negatives_value(
         chunks: this process's rows.
         dtype: precision of the products.
         dist: this process among its peers.
+        kernels: ``kernels.class_softmax``, for chunks that hide a ``SameKey`` and bounded logits.
     """
     fixed = TargetLogits(target.cos_B.detach(), {name: x.detach() for name, x in target.extra.items()})
     parameters = tuple(p for p in margin.parameters() if p.requires_grad)
-    value_G = _Negatives.apply(e_GD, margin, fixed, chunks, dtype, dist, *parameters)  # type: ignore[no-untyped-call]
+    rest = margin, fixed, chunks, dtype, dist, kernels
+    value_G = _Negatives.apply(e_GD, *rest, *parameters)  # type: ignore[no-untyped-call]
     return cast(Tensor, value_G)
 
 
@@ -51,24 +80,28 @@ class _Negatives(torch.autograd.Function):
         chunks: Chunks,
         dtype: torch.dtype,
         dist: Dist,
+        kernels: ModuleType | None,
         *parameters: Tensor,
     ) -> Tensor:
         softmax = margin.reduction == "softmax"
-        running_max_G = e_GD.new_full((len(e_GD),), NOTHING if softmax else 0.0)
-        sum_G, grad_embedding_GD = torch.zeros_like(running_max_G), torch.zeros_like(e_GD)
-        for rows_CD, hidden_CG in chunks():
-            running_max_G = _add_chunk(
-                running_max_G,
-                sum_G,
-                grad_embedding_GD,
-                e_GD,
-                margin,
-                target,
-                rows_CD,
-                hidden_CG,
-                dtype,
-                ctx.needs_input_grad[0],
-            )
+        if kernels is None:
+            running_max_G = e_GD.new_full((len(e_GD),), NOTHING if softmax else 0.0)
+            sum_G, grad_embedding_GD = torch.zeros_like(running_max_G), torch.zeros_like(e_GD)
+            for rows_CD, hidden in chunks():
+                running_max_G = _add_chunk(
+                    running_max_G,
+                    sum_G,
+                    grad_embedding_GD,
+                    e_GD,
+                    margin,
+                    target,
+                    rows_CD,
+                    _cells(hidden),
+                    dtype,
+                    ctx.needs_input_grad[0],
+                )
+        else:
+            running_max_G, sum_G, grad_embedding_GD = _by_kernels(kernels, e_GD, chunks, margin.scale, dtype)
         value_G = over_processes(margin, running_max_G, sum_G, grad_embedding_GD, dist)
         if softmax:
             value_G = value_G.clamp_min(NOTHING)
@@ -81,7 +114,8 @@ class _Negatives(torch.autograd.Function):
         e_GD, value_G, grad_embedding_GD = ctx.saved_tensors
         margin, target, chunks, dtype, dist, parameters = ctx.rest
         totals = [torch.zeros_like(p) for p in parameters]
-        for rows_CD, hidden_CG in chunks() if parameters else ():
+        for rows_CD, hidden in chunks() if parameters else ():
+            hidden_CG = _cells(hidden)
             cos_GC = _cosines(e_GD, rows_CD, dtype)
             with torch.enable_grad():
                 out_GC = margin.negatives(cos_GC, target)
@@ -98,9 +132,31 @@ class _Negatives(torch.autograd.Function):
                     total += grad
         return (
             grads[0][:, None] * grad_embedding_GD,
-            *[None] * 5,
+            *[None] * 6,
             *(dist.all_reduce(total) for total in totals),
         )
+
+
+def _cells(hidden: Hidden) -> Tensor | None:
+    """Cells (C, G) that do not count."""
+    return hidden.cells_CG if isinstance(hidden, SameKey) else hidden
+
+
+def _by_kernels(
+    kernels: ModuleType, e_GD: Tensor, chunks: Chunks, scale: float, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Largest logit (0: none is subtracted), sum and gradient over all chunks."""
+    found: list[Tensor] = []
+    factor_GD = e_GD.detach().to(dtype)
+    for rows_CD, hidden in chunks():
+        assert isinstance(hidden, SameKey)
+        options = {"scale": scale, "bounded": True, "unit": True, "key_C": hidden.key_C}
+        more = kernels.forward(factor_GD, rows_CD, hidden.own_G, **options)
+        found = [a.add_(b) for a, b in zip(found, more, strict=True)] if found else list(more)
+    if not found:
+        zero_G = e_GD.new_zeros(len(e_GD))
+        return zero_G, zero_G, torch.zeros_like(e_GD)
+    return found[0].to(e_GD.dtype), found[1].to(e_GD.dtype), found[2].to(e_GD.dtype)
 
 
 def _add_chunk(

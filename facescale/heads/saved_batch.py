@@ -30,6 +30,7 @@ class SavedBatch:
         inverse_N1: room for 1 / |w| of all rows read, which are needed twice; None where they are not kept.
         product_NB: room for the products of all rows read with the batch, where these are few.
         exp_NB: room for exp(l) of all rows read, where these are few and l needs no shift.
+        place_B: ``column_B`` on the device.
         member_C: which classes this batch was compared with, where rows of several batches move together.
     """
 
@@ -48,7 +49,8 @@ class SavedBatch:
     def __post_init__(self) -> None:
         column_B, sample_B = self.column_B.sort()
         self._columns = column_B.tolist()
-        self._column_B, self._sample_B = to_device(self.e_BD.device, column_B, sample_B)
+        there = to_device(self.e_BD.device, column_B, sample_B, self.column_B)
+        self._column_B, self._sample_B, self.place_B = there
 
     def target_cells(self, first: int, num_classes: int) -> tuple[Tensor, Tensor] | None:
         """Cells (class in the chunk, sample) of target classes in the chunk that starts at ``first``."""

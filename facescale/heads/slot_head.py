@@ -14,6 +14,7 @@ from facescale.distributed import Dist
 from facescale.files import Writing, follow_umask
 from facescale.guard.tensor_file import open_tensors
 from facescale.heads.base import Bytes, ClassHead
+from facescale.heads.fused_softmax import is_plain, kernels_for
 from facescale.heads.queue_softmax import Chunks, negatives_value
 from facescale.margins import Margin, TargetLogits
 from facescale.ops import default_chunk, product_dtype, to_device, unit
@@ -84,6 +85,9 @@ class SlotHead(ClassHead):
         # Tensors of a chunk are fresh ones: on a CPU large ones cost page faults and memory that stays taken
         width = embedding_size * (8 if dist.device.type == "cpu" else 1)
         self.chunk = chunk or default_chunk(width, dist.device)
+        # Kernels that keep logits in registers and subtract nothing from them
+        takes = is_plain(self.margin) and self.margin.scale < 64.1
+        self.kernels = kernels_for(dist.device, self.products, embedding_size) if takes else None
         self._random = random
         sizes_only = torch.get_default_device().type == "meta"
         rows_PSD = torch.zeros(
@@ -115,8 +119,9 @@ class SlotHead(ClassHead):
 
     def negatives(self, e_GD: Tensor, target: TargetLogits, chunks: Chunks) -> Tensor:
         """Log-sum-exp (or sum) over the rows in ``chunks`` for each sample, (G,); the same everywhere."""
-        dtype = self.products if e_GD.dtype is torch.float32 else e_GD.dtype
-        return negatives_value(e_GD, self.margin, target, chunks, dtype, self.dist)
+        exact = e_GD.dtype is not torch.float32
+        dtype, kernels = (e_GD.dtype, None) if exact else (self.products, self.kernels)
+        return negatives_value(e_GD, self.margin, target, chunks, dtype, self.dist, kernels)
 
     def read(self, plane: int, slots: IntArray) -> Tensor:
         """Rows (N, D) of any slots, also of other processes; for slot -1 zeros. All processes call."""
@@ -196,9 +201,12 @@ class SlotHead(ClassHead):
         batch = batch_size * self.dist.world_size
         chunk = min(self.chunk, self.stop - self.first)
         cells, row_values = share * chunk * batch, chunk * self.embedding_size
+        transient = 4 * embeddings * batch * self.embedding_size + 4 * row_values * copied
+        if self.kernels is not None:
+            transient += self.kernels.forward_bytes(batch, self.embedding_size)
+            return Bytes(device=self.rows.numel() * 4, host=self.pool.bytes, transient=int(transient))
         # float32 logits and a byte that hides; margins that bend each logit make half a dozen more of them
-        transient = (5 if self.margin.plain_negatives else 32) * cells
-        transient += 4 * embeddings * batch * self.embedding_size + 4 * row_values * copied
+        transient += (5 if self.margin.plain_negatives else 32) * cells
         if self.products is not torch.float32:
             transient += 4 * cells + 2 * row_values
         return Bytes(device=self.rows.numel() * 4, host=self.pool.bytes, transient=int(transient))

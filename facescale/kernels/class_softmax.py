@@ -1,0 +1,151 @@
+"""Softmax over class centres on a GPU, without logits in memory; importing this needs triton.
+
+Both kernels (``softmax_programs``) read the rows where they are, compute products in the precision of the
+embeddings with float32 sums, and keep logits in registers. The forward kernel splits the classes over
+programs, which write what the caller adds up: no atomic additions, so that a step gives the same bits again.
+The other one recomputes the logits of a few rows, sums up their gradient over the batch, and moves them by
+momentum SGD in the same pass.
+
+Under TRITON_INTERPRET=1 they run on a CPU; products are then of float32 numbers rounded before.
+"""
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from facescale.kernels.softmax_programs import compare, move_rows
+
+# G batch, C classes, N rows of the store, P parts, D embedding size
+
+MAX_DIM = 512  # _SAMPLES x MAX_DIM float32 sums fit into the registers of a program
+MAX_BATCH = 1024  # 16 rows and the products of all samples with them, as well
+_SAMPLES = 64  # of a program of the forward pass
+_CLASSES = 32  # that it looks at at a time
+_CELLS = 16_384  # products that a program of the other kernel keeps
+_STEP = 64  # most numbers of a row that it reads at a time
+_PROGRAMS = 132  # of the forward pass: multiprocessors of an H100 or H200, where all of them run at once
+
+_TYPES: dict[torch.dtype, Any] = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16}
+
+
+def _shape(dim: int, products: torch.dtype, on_cpu: bool) -> dict[str, Any]:
+    """What both kernels are compiled for."""
+    dot = torch.float32 if on_cpu else products
+    return {"DIM": dim, "PRODUCTS": _TYPES[products], "DOT": _TYPES[dot], "num_warps": 8, "num_stages": 2}
+
+
+def _parts(num_classes: int, batch: int) -> tuple[int, int]:
+    """Programs of the forward pass: parts of the classes, blocks of samples."""
+    blocks = triton.cdiv(batch, _SAMPLES)
+    return max(1, min(_PROGRAMS // blocks, triton.cdiv(num_classes, _CLASSES))), blocks
+
+
+def forward_bytes(batch: int, dim: int) -> int:
+    """Most memory of what the programs of the forward pass leave, and of their sum."""
+    parts, _ = _parts(1 << 31, batch)
+    return 4 * (parts * batch * (dim + 2) + batch * (dim + 1))
+
+
+def forward(
+    e_GD: Tensor,
+    w_ND: Tensor,
+    own_G: Tensor,
+    *,
+    scale: float,
+    bounded: bool,
+    row_C: Tensor | None = None,
+    key_C: Tensor | None = None,
+    count: int | None = None,
+    unit: bool = False,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Largest logit, sum of exponentials and gradient by the embeddings over some rows.
+
+    Args:
+        e_GD: unit embeddings in the precision of products.
+        w_ND: rows, float32 or bfloat16.
+        own_G: int64; a class with this key does not count for the sample.
+        scale: factor on the cosines.
+        bounded: exp of every logit is a normal float32 number: nothing is subtracted, the largest stays 0.
+        row_C: int64, rows of the classes; None is all rows.
+        key_C: int64, keys of the classes; None is their position.
+        count: first classes that count; None is all.
+        unit: the rows have length 1.
+
+    Returns:
+        max_G, sum_G and grad_GD, relative to exp(max_G), as ``ChunkedSoftmax.forward`` has them.
+    """
+    num_classes = (len(w_ND) if row_C is None else len(row_C)) if count is None else count
+    batch, dim = e_GD.shape
+    parts, blocks = _parts(num_classes, batch)
+    max_PG, sum_PG = e_GD.new_empty(2, parts, batch, dtype=torch.float32)
+    grad_PGD = e_GD.new_empty(parts, batch, dim, dtype=torch.float32)
+    compare[(parts, blocks)](
+        *(e_GD, w_ND, own_G if row_C is None else row_C, own_G if key_C is None else key_C, own_G),
+        *(max_PG, sum_PG, grad_PGD, num_classes, batch, scale),
+        **_shape(dim, e_GD.dtype, e_GD.device.type == "cpu"),
+        WIDE=max(16, triton.next_power_of_2(dim)),
+        SAMPLES=_SAMPLES,
+        CLASSES=_CLASSES,
+        GATHERED=row_C is not None,
+        KEYED=key_C is not None,
+        UNIT=unit,
+        BOUNDED=bounded,
+    )
+    if bounded:
+        return max_PG[0], sum_PG.sum(0), grad_PGD.sum(0)
+    max_G = max_PG.amax(0)
+    shrink_PG = (max_PG - max_G).exp_()
+    return max_G, (sum_PG * shrink_PG).sum(0), torch.linalg.vecdot(shrink_PG[:, :, None], grad_PGD, dim=0)
+
+
+def move(
+    e_GD: Tensor,
+    w_ND: Tensor,
+    m_ND: Tensor | None,
+    own_G: Tensor,
+    value_G: Tensor,
+    grad_value_G: Tensor,
+    grad_target_G: Tensor,
+    *,
+    scale: float,
+    decay: float,
+    momentum: float,
+    lr: float,
+    seed: int,
+    row_C: Tensor | None = None,
+) -> None:
+    """Move rows in place by the gradient of the loss: m <- momentum m + g + decay w, w <- w - lr m.
+
+    Args:
+        e_GD: unit embeddings in the precision of products, at most MAX_BATCH of them.
+        w_ND: rows, float32 or bfloat16 (rounded up or down at random).
+        m_ND: their momentum, of the same type, or None.
+        own_G: int64, position of the target class among the classes, negative where it is not there.
+        value_G: log-sum-exp over the negatives of all processes.
+        grad_value_G: gradient of the loss by it.
+        grad_target_G: gradient of the loss by the target cosine.
+        scale: factor on the cosines.
+        decay: weight decay, added to the gradient.
+        momentum: factor on the momentum.
+        lr: rate.
+        seed: of the random bits that round, 0 to 2^31 - 1.
+        row_C: int64, distinct rows of the classes; None is all rows.
+    """
+    num_classes, batch = len(w_ND) if row_C is None else len(row_C), len(e_GD)
+    samples = max(16, triton.next_power_of_2(batch))
+    classes = min(64, _CELLS // samples)
+    move_rows[(triton.cdiv(num_classes, classes),)](
+        *(e_GD, w_ND, w_ND if m_ND is None else m_ND, own_G if row_C is None else row_C, own_G),
+        *(value_G, grad_value_G, grad_target_G, num_classes, batch),
+        *(scale, decay, momentum, lr, seed),
+        **_shape(e_GD.shape[1], e_GD.dtype, e_GD.device.type == "cpu"),
+        STEP=min(_STEP, classes),
+        SAMPLES=samples,
+        CLASSES=classes,
+        GATHERED=row_C is not None,
+        MOMENTUM=m_ND is not None,
+        STOCHASTIC=w_ND.dtype is torch.bfloat16,
+    )
