@@ -9,18 +9,20 @@ most are one kernel launch. Figures are counted, not measured.
 
 import argparse
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from facescale import heads, margins
+from facescale import heads, kernels, margins
 from facescale.distributed import Dist
-from facescale.heads import ClassHead
+from facescale.heads import ClassHead, fused_softmax, slot_head
 from facescale.ops import default_chunk
 from facescale.plan.units import parse_counts
 
@@ -94,6 +96,35 @@ class Batch:
     images: int
 
 
+class Launcher:
+    """Stands for a Triton kernel where no GPU is: counts its launches and computes nothing."""
+
+    launches = 0
+
+    def __getitem__(self, grid: object) -> Callable[..., None]:
+        """What would be launched with that many programs."""
+        return self._launched
+
+    @classmethod
+    def _launched(cls, *args: object, **options: object) -> None:
+        cls.launches += 1
+
+
+@contextmanager
+def kernels_counted() -> Iterator[bool]:
+    """Inside: heads on the meta device use Triton's kernels; whether there are such (Triton is installed)."""
+    module = kernels.gpu_kernels("class_softmax")
+    if module is None:
+        yield False
+        return
+    with ExitStack() as stack:
+        for name in ("compare", "join", "move_rows"):
+            stack.enter_context(patch.object(module, name, Launcher()))
+        for user in (fused_softmax, slot_head):
+            stack.enter_context(patch.object(user, "kernels_for", lambda device, products, dim: module))
+        yield True
+
+
 def meta_head(name: str, sizes: Batch, margin: str = "cosface", **options: Any) -> ClassHead:
     """A head on the meta device whose slots, if it has such, are taken; its host bookkeeping is real."""
     built = margins.build(margin)
@@ -110,10 +141,12 @@ def meta_step(head: ClassHead, images: int, seed: int) -> Dispatched:
     shape = (images, head.embedding_size)
     q_VBD = torch.empty(needs.query_views, *shape, device=META, requires_grad=True)
     k_VBD = torch.empty(needs.key_views, *shape, device=META) if needs.key_views else None
+    before = Launcher.launches
     with Dispatched() as seen:
         head(q_VBD, ids if needs.identity_pairs else ids[0], k_VBD).loss.backward()
         head.is_finite()  # the loop asks it together with everything else
         head.finish_step(0.1)
+    seen.operations["Triton kernel"] = Launcher.launches - before
     return seen
 
 
@@ -132,12 +165,18 @@ def main(show: Callable[[str], None] = print) -> None:
     parser.add_argument("--batch", type=int, default=128)
     given = parser.parse_args()
     sizes = Batch(parse_counts(given.ids)[0], given.embedding_size, given.batch)
-    show("| head | operations | copies from the host | waits |\n|---|---|---|---|")
+    show(
+        "| head | operations | with Triton's kernels | copies from the host | waits |\n|---|---|---|---|---|"
+    )
     for label, (name, options) in VARIANTS.items():
         chunk = default_chunk(sizes.embedding_size, torch.device("cuda"))
-        head = meta_head(name, sizes, products="bfloat16", chunk=chunk, **options)
-        seen = steps(head, sizes.images)
-        show(f"| {label} | {seen.total} | {seen.copies} | {len(seen.waiting)} |")
+        counts = []
+        for context in (nullcontext(True), kernels_counted()):
+            with context as there:
+                head = meta_head(name, sizes, products="bfloat16", chunk=chunk, **options)
+                seen = steps(head, sizes.images)
+                counts.append(str(seen.total) if there else "-")
+        show(f"| {label} | {counts[0]} | {counts[1]} | {seen.copies} | {len(seen.waiting)} |")
 
 
 if __name__ == "__main__":

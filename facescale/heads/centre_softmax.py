@@ -76,10 +76,13 @@ class _Negatives(torch.autograd.Function):
         if fused is None:
             rows = chunks.rows(sampled.classes, sampled.block)
             found = softmax.forward(sampled.saved, rows, with_grad=ctx.needs_input_grad[0])
-        else:
+        elif dist.world_size > 1:
             found = fused.forward(sampled.saved, sampled.classes)
-        running_max_G, sum_G, ctx.grad_embedding_GD = found
-        value_G = over_processes(softmax.margin, running_max_G, sum_G, ctx.grad_embedding_GD, dist)
+        if fused is None or dist.world_size > 1:
+            running_max_G, sum_G, ctx.grad_embedding_GD = found
+            value_G = over_processes(softmax.margin, running_max_G, sum_G, ctx.grad_embedding_GD, dist)
+        else:
+            value_G, ctx.grad_embedding_GD = fused.value(sampled.saved, sampled.classes)
         sampled.saved.value_B = value_G.clamp_min(NOTHING)
         ctx.rest = softmax, chunks, sampled, pending, dist, parameters
         return value_G.to(e_GD.dtype)

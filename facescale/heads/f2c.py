@@ -11,7 +11,7 @@ from torch import Tensor
 
 from facescale.distributed import Dist
 from facescale.heads.base import Bytes, HeadOutput, Needs
-from facescale.heads.f2c_pool import PoolView, Writes, plan_writes
+from facescale.heads.f2c_pool import PoolView, Writes, nearest, plan_writes
 from facescale.heads.slot_head import SlotHead, on
 from facescale.heads.softmax import sample_losses, with_batch_terms
 from facescale.margins import Margin
@@ -187,24 +187,27 @@ class F2CHead(SlotHead):
         shared_GD = self.dist.shared(x_GD)
         norm_G = shared_GD.norm(dim=1)
         known, unknown = np.flatnonzero(slot_G != EMPTY), np.flatnonzero(slot_G == EMPTY)
-        inside, outside, known_P, id_P, ids = on(
-            x_GD, known, unknown, slot_G[known] - self.first, id_G[known], id_G
-        )
-        e_PD, shared_PD = unit(x_GD[inside]), unit(shared_GD[inside])
+        sizes, order = [len(known), len(unknown)], np.concatenate([known, unknown])
+        order_G, known_P, id_P, ids = on(x_GD, order, slot_G[known] - self.first, id_G[known], id_G)
+        e_PD, _ = shared_PD, shared_OD = unit(x_GD).index_select(0, order_G).split(sizes)
+        if shared_GD is not x_GD:
+            shared_PD, shared_OD = unit(shared_GD).index_select(0, order_G).split(sizes)
+        norm_P = norm_G.index_select(0, order_G[: len(known)])
+        most = min(self.hard, self.size if self.compat else len(self.pool))
         loss = x_GD.new_zeros(())
         for view in self._views(writes, g_GD):
             found_PD = self.dist.all_reduce(view.at(known_P)).to(x_GD.dtype)
-            target = margin.prepare(torch.linalg.vecdot(shared_PD, found_PD), norm_G[inside])
-            value_P = self.negatives(e_PD, target, partial(view.chunks, self.chunk, known_P))
+            target = margin.prepare(torch.linalg.vecdot(shared_PD, found_PD), norm_P)
+            value_P = self.negatives(e_PD, target, partial(view.chunks, known_P))
             loss_P = sample_losses(margin, self.target_logits(target, id_P), value_P)
-            loss = loss + loss_P.sum() / max(1, len(inside))
-            if len(outside) and self.outlier_weight:
-                loss = loss + self.outlier_weight * self._nearest(unit(shared_GD[outside]), view)
+            loss = loss + loss_P.sum() / max(1, len(known))
+            if len(unknown) and self.outlier_weight:
+                loss = loss + self.outlier_weight * nearest(shared_OD, view, most, self.dist)
         loss = with_batch_terms(loss, margin, shared_GD, norm_G, ids)
         stats = {
             "target_cosine": target.cos_B.detach().mean(),
             "norm": norm_G.detach().mean(),
-            "outliers": torch.tensor(len(outside) / max(1, len(id_G))),
+            "outliers": torch.tensor(len(unknown) / max(1, len(id_G))),
         }
         return loss, writes, stats
 
@@ -213,24 +216,6 @@ class F2CHead(SlotHead):
         before, slots = self.pool.view(id_G), self.pool.try_get(id_G)
         return plan_writes(id_G, before, slots, self.toggles, self.compat, self.rows_per_id)
 
-    def _nearest(self, e_OD: Tensor, view: "PoolView") -> Tensor:
-        """Mean cosine of outliers to their nearest slots, below 0 cut to 0."""
-        most = min(self.hard, self.size if self.compat else len(self.pool))
-        top_ON = e_OD.new_full((len(e_OD), most), -torch.inf)
-        place_ON = torch.full((len(e_OD), most), EMPTY, device=e_OD.device)
-        with torch.no_grad():
-            start = 0
-            for rows_CD, _ in view.chunks(self.chunk, None):
-                near_ON, index_ON = (e_OD @ rows_CD.T.to(e_OD.dtype)).topk(min(most, len(rows_CD)), 1)
-                top_ON, kept_ON = torch.cat([top_ON, near_ON], 1).topk(most, 1)
-                place_ON = torch.cat([place_ON, index_ON + start], 1).gather(1, kept_ON)
-                start += len(rows_CD)
-            rows_ND = view.at(place_ON.flatten())  # zeros where a process has fewer: no push
-            rows_1OND = rows_ND.view(1, len(e_OD), most, -1)
-            rows_OND = self.dist.all_gather(rows_1OND).transpose(0, 1).flatten(1, 2).to(e_OD.dtype)
-        cos_ON: Tensor = torch.linalg.vecdot(e_OD[:, None], rows_OND)
-        return cos_ON.topk(most, 1).values.clamp_min(0).mean()
-
     def _views(self, writes: Writes, g_GD: Tensor) -> Iterator["PoolView"]:
         """The pool after the writes: first rows; then (of two) with the second ones of refreshed slots."""
         places, sources = [], []
@@ -238,22 +223,21 @@ class F2CHead(SlotHead):
             mine = self.mine(slots)
             places.append(slots[mine] - self.first)
             sources.append(written[mine])
-        count = self.num_counting
+        more = self.num_counting, self.chunk, self.dist.world_size == 1
+        place_N, source_N = on(g_GD, places[0], sources[0])
+        yield PoolView(self.rows[0], places[0], place_N, g_GD[source_N], *more)
         if self.rows_per_id == 1:
-            place_N, source_N = on(g_GD, places[0], sources[0])
-            yield PoolView(self.rows[0], places[0], place_N, g_GD[source_N], count)
             return
         double = writes.double[self.mine(writes.double)] - self.first
-        single = np.flatnonzero(~np.isin(places[0], double))
-        over = np.concatenate([places[0][single], double])
+        single = ~np.isin(places[0], double)
+        _, new, at = np.intersect1d(double, places[1], assume_unique=True, return_indices=True)
+        old = np.setdiff1d(double, double[new], assume_unique=True)
+        over = np.concatenate([places[0][single], double[new], old])
         order = over.argsort()
-        arrays = (*places, *sources, double, single, order, over[order])
-        place_N, second_N, source_N, other_N, double_N, single_N, order_N, over_N = on(g_GD, *arrays)
-        first_ND = g_GD[source_N]
-        yield PoolView(self.rows[0], places[0], place_N, first_ND, count)
-        second = PoolView(self.rows[1], places[1], second_N, g_GD[other_N], count)
-        rows_ND = torch.cat([first_ND[single_N], second.at(double_N).to(g_GD.dtype)])
-        yield PoolView(self.rows[0], over[order], over_N, rows_ND[order_N], count)
+        source = np.concatenate([sources[0][single], sources[1][at]])
+        source_N, old_N, order_N, over_N = on(g_GD, source, old, order, over[order])
+        rows_ND = torch.cat([g_GD[source_N], self.rows[1, old_N].to(g_GD.dtype)])[order_N]
+        yield PoolView(self.rows[0], over[order], over_N, rows_ND, *more)
 
     def _write_waiting(self) -> None:
         """Put the waiting features into the rows."""

@@ -7,9 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from facescale.distributed import Dist
 from facescale.heads.queue_softmax import Hidden, SameKey
 from facescale.heads.slot_head import last_of
-from facescale.pools import IntArray
+from facescale.pools import EMPTY, IntArray
 
 
 @dataclass(frozen=True)
@@ -82,30 +83,51 @@ class PoolView:
         place_N: the same where the rows are.
         rows_ND: by what.
         count: first places that count.
+        chunk: places of a chunk.
+        complete: this process has all rows, so that every place that is asked for is here.
+
+    Attributes:
+        whole_CD: all rows that count, where they are complete and fit into a chunk; else None.
     """
 
     def __init__(
-        self, base_SD: Tensor, places: IntArray, place_N: Tensor, rows_ND: Tensor, count: int
+        self,
+        base_SD: Tensor,
+        places: IntArray,
+        place_N: Tensor,
+        rows_ND: Tensor,
+        count: int,
+        chunk: int,
+        complete: bool,
     ) -> None:
         self._base_SD, self._places, self._place_N = base_SD, places, place_N
-        self._rows_ND, self._count = rows_ND, count
+        self._rows_ND, self._count, self._chunk = rows_ND, count, chunk
+        self.whole_CD = self._replaced(0, count) if complete and count <= chunk else None
 
-    def chunks(self, size: int, column_G: Tensor | None) -> Iterator[tuple[Tensor, Hidden]]:
+    def chunks(self, column_G: Tensor | None) -> Iterator[tuple[Tensor, Hidden]]:
         """Parts of the rows, and the cells of each sample's own place in them."""
-        for start in range(0, self._count, size):
-            stop = min(start + size, self._count)
-            rows_CD = self._base_SD[start:stop]
-            low, high = np.searchsorted(self._places, [start, stop])
-            if low < high:
-                rows_CD = rows_CD.clone()
-                rows_CD[self._place_N[low:high] - start] = self._rows_ND[low:high].to(rows_CD.dtype)
+        for start in range(0, self._count, self._chunk):
+            stop = min(start + self._chunk, self._count)
+            rows_CD = self._replaced(start, stop) if self.whole_CD is None else self.whole_CD
             if column_G is None:
                 yield rows_CD, None
             else:
                 yield rows_CD, SameKey(torch.arange(start, stop, device=rows_CD.device), column_G)
 
+    def _replaced(self, start: int, stop: int) -> Tensor:
+        """Rows ``start`` to ``stop``; a copy where some are replaced."""
+        rows_CD = self._base_SD[start:stop]
+        low, high = np.searchsorted(self._places, [start, stop])
+        if low == high:
+            return rows_CD
+        rows_CD = rows_CD.clone()
+        rows_CD[self._place_N[low:high] - start] = self._rows_ND[low:high].to(rows_CD.dtype)
+        return rows_CD
+
     def at(self, place_M: Tensor) -> Tensor:
-        """Rows (M, D) at any places; zeros for places of other processes (or -1)."""
+        """Rows (M, D) at any places that count; zeros for places of other processes (or -1)."""
+        if self.whole_CD is not None:
+            return self.whole_CD[place_M]
         base_SD, place_N = self._base_SD, self._place_N
         if not len(base_SD):
             return base_SD.new_zeros(len(place_M), base_SD.shape[1])
@@ -116,3 +138,33 @@ class PoolView:
         at_M = torch.searchsorted(place_N, place_M).clamp_(max=len(place_N) - 1)
         new_M1 = (place_N[at_M] == place_M)[:, None]
         return torch.where(new_M1, self._rows_ND[at_M].to(base_SD.dtype), rows_MD)
+
+
+def nearest(e_OD: Tensor, view: PoolView, most: int, dist: Dist) -> Tensor:
+    """Mean cosine of outliers to their nearest slots, below 0 cut to 0.
+
+    Args:
+        e_OD: unit embeddings of the outliers.
+        view: the pool's rows of this process.
+        most: how many slots count.
+        dist: this process among its peers.
+    """
+    if view.whole_CD is not None:
+        rows_CD = view.whole_CD.to(e_OD.dtype)
+        place_ON = (e_OD.detach() @ rows_CD.T).topk(most, 1).indices
+        near_ON: Tensor = torch.linalg.vecdot(e_OD[:, None], rows_CD[place_ON])
+        return near_ON.clamp_min(0).mean()
+    top_ON = e_OD.new_full((len(e_OD), most), -torch.inf)
+    place_ON = torch.full((len(e_OD), most), EMPTY, device=e_OD.device)
+    with torch.no_grad():
+        start = 0
+        for rows_CD, _ in view.chunks(None):
+            near_ON, index_ON = (e_OD @ rows_CD.T.to(e_OD.dtype)).topk(min(most, len(rows_CD)), 1)
+            top_ON, kept_ON = torch.cat([top_ON, near_ON], 1).topk(most, 1)
+            place_ON = torch.cat([place_ON, index_ON + start], 1).gather(1, kept_ON)
+            start += len(rows_CD)
+        rows_ND = view.at(place_ON.flatten())  # zeros where a process has fewer: no push
+        rows_1OND = rows_ND.view(1, len(e_OD), most, -1)
+        rows_OND = dist.all_gather(rows_1OND).transpose(0, 1).flatten(1, 2).to(e_OD.dtype)
+    cos_ON: Tensor = torch.linalg.vecdot(e_OD[:, None], rows_OND)
+    return cos_ON.topk(most, 1).values.clamp_min(0).mean()

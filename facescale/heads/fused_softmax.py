@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Sequence
 from functools import cache
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,14 +53,19 @@ class FusedSoftmax:
             classes: local classes to compare with, in host memory; None is all.
         """
         found: tuple[Tensor, Tensor, Tensor] = self._kernels.forward(
-            saved.factor_BD,
-            self._tensor("rows"),
-            saved.place_B,
-            scale=self._margin.scale,
-            bounded=self._bounded,
-            row_C=self._there(classes),
+            saved.factor_BD, self._rows(saved, classes), self._margin.scale, self._bounded
         )
         return found
+
+    def value(self, saved: SavedBatch, classes: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Log-sum-exp (B,) over the negatives and its gradient (B, D), where one process has all classes."""
+        found: tuple[Tensor, Tensor] = self._kernels.value(
+            saved.factor_BD, self._rows(saved, classes), self._margin.scale, self._bounded
+        )
+        return found
+
+    def _rows(self, saved: SavedBatch, classes: Tensor | None) -> Any:
+        return self._kernels.Rows(self._tensor("rows"), saved.place_B, self._there(classes))
 
     def move(
         self, batches: Sequence[SavedBatch], classes: Tensor | None, loss_scale: float, lr: float
@@ -163,15 +169,16 @@ def check(
     own = own_B[:, None] == torch.arange(len(row_C), device=device)
     weight_BC = (scale * cos_BC).masked_fill(own, -torch.inf).exp()
     sum_B = weight_BC.sum(1)
-    grad_BD = scale * weight_BC @ unit_CD
+    grad_BD = scale * weight_BC @ unit_CD / sum_B[:, None]
     weight_BC = torch.where(own, -1.0, scale * weight_BC / sum_B[:, None])
     grad_CD = weight_BC.T @ e_BD.float() - (weight_BC * cos_BC).sum(0)[:, None] * unit_CD
     m_CD = 0.9 * m_ND[row_C] + grad_CD / w_ND[row_C].norm(dim=1, keepdim=True) + 1e-3 * w_ND[row_C]
-    expected = sum_B, grad_BD, m_CD, w_ND[row_C] - lr * m_CD
-    _, found_B, found_BD = module.forward(e_BD, w_ND, own_B, scale=scale, bounded=True, row_C=row_C)
+    expected = sum_B.log(), grad_BD, m_CD, w_ND[row_C] - lr * m_CD
+    rows = module.Rows(w_ND, own_B, row_C)
+    found_B, found_BD = module.value(e_BD, rows, scale, True)
     factors = {"scale": scale, "decay": 1e-3, "momentum": 0.9, "lr": lr, "seed": 0}
     module.move(e_BD, w_ND, m_ND, own_B, sum_B.log(), ones_B, -ones_B, **factors, row_C=row_C)
     found = found_B, found_BD, m_ND[row_C], w_ND[row_C]
-    for name, here, there in zip(("sum", "gradient", "momentum", "row"), expected, found, strict=True):
+    for name, here, there in zip(("value", "gradient", "momentum", "row"), expected, found, strict=True):
         if not (here - there).abs().max() <= tolerance * here.abs().max():
             raise ArithmeticError(f"the {name} differs from torch's")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from types import ModuleType
 from typing import Any, cast
 
@@ -100,9 +101,9 @@ class _Negatives(torch.autograd.Function):
                     dtype,
                     ctx.needs_input_grad[0],
                 )
+            value_G = over_processes(margin, running_max_G, sum_G, grad_embedding_GD, dist)
         else:
-            running_max_G, sum_G, grad_embedding_GD = _by_kernels(kernels, e_GD, chunks, margin.scale, dtype)
-        value_G = over_processes(margin, running_max_G, sum_G, grad_embedding_GD, dist)
+            value_G, grad_embedding_GD = _by_kernels(kernels, e_GD, chunks, margin, dtype, dist)
         if softmax:
             value_G = value_G.clamp_min(NOTHING)
         ctx.save_for_backward(e_GD, value_G, grad_embedding_GD)
@@ -143,20 +144,26 @@ def _cells(hidden: Hidden) -> Tensor | None:
 
 
 def _by_kernels(
-    kernels: ModuleType, e_GD: Tensor, chunks: Chunks, scale: float, dtype: torch.dtype
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Largest logit (0: none is subtracted), sum and gradient over all chunks."""
-    found: list[Tensor] = []
+    kernels: ModuleType, e_GD: Tensor, chunks: Chunks, margin: Margin, dtype: torch.dtype, dist: Dist
+) -> tuple[Tensor, Tensor]:
+    """Log-sum-exp over all chunks of all processes, and its gradient by the embeddings."""
     factor_GD = e_GD.detach().to(dtype)
-    for rows_CD, hidden in chunks():
-        assert isinstance(hidden, SameKey)
-        options = {"scale": scale, "bounded": True, "unit": True, "key_C": hidden.key_C}
-        more = kernels.forward(factor_GD, rows_CD, hidden.own_G, **options)
-        found = [a.add_(b) for a, b in zip(found, more, strict=True)] if found else list(more)
-    if not found:
-        zero_G = e_GD.new_zeros(len(e_GD))
-        return zero_G, zero_G, torch.zeros_like(e_GD)
-    return found[0].to(e_GD.dtype), found[1].to(e_GD.dtype), found[2].to(e_GD.dtype)
+    parts = chunks() if len(e_GD) else iter(())
+    first, second = next(parts, None), next(parts, None)
+
+    def rows(part: tuple[Tensor, Hidden]) -> Any:
+        assert isinstance(part[1], SameKey)
+        return kernels.Rows(part[0], part[1].own_G, key_C=part[1].key_C, unit=True)
+
+    if first is not None and second is None and dist.world_size == 1:
+        value_G, grad_GD = kernels.value(factor_GD, rows(first), margin.scale, True)
+        return value_G, grad_GD
+    max_G, sum_G = e_GD.new_zeros(2, len(e_GD))
+    grad_GD = torch.zeros_like(e_GD)
+    for part in chain([one for one in (first, second) if one is not None], parts):
+        _, more_G, more_GD = kernels.forward(factor_GD, rows(part), margin.scale, True)
+        sum_G, grad_GD = sum_G + more_G, grad_GD.add_(more_GD)
+    return over_processes(margin, max_G, sum_G, grad_GD, dist), grad_GD
 
 
 def _add_chunk(

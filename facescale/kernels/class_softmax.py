@@ -9,6 +9,7 @@ momentum SGD in the same pass.
 Under TRITON_INTERPRET=1 they run on a CPU; products are then of float32 numbers rounded before.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from facescale.kernels.softmax_programs import compare, move_rows
+from facescale.kernels.softmax_programs import compare, join, move_rows
 
 # G batch, C classes, N rows of the store, P parts, D embedding size
 
@@ -49,41 +50,72 @@ def forward_bytes(batch: int, dim: int) -> int:
     return 4 * (parts * batch * (dim + 2) + batch * (dim + 1))
 
 
-def forward(
-    e_GD: Tensor,
-    w_ND: Tensor,
-    own_G: Tensor,
-    *,
-    scale: float,
-    bounded: bool,
-    row_C: Tensor | None = None,
-    key_C: Tensor | None = None,
-    count: int | None = None,
-    unit: bool = False,
-) -> tuple[Tensor, Tensor, Tensor]:
+@dataclass(frozen=True)
+class Rows:
+    """Classes to compare with.
+
+    Attributes:
+        w_ND: rows, float32 or bfloat16.
+        own_G: int64; a class with this key does not count for the sample.
+        row_C: int64, rows of the classes; None is all rows.
+        key_C: int64, keys of the classes; None is their position.
+        unit: the rows have length 1.
+    """
+
+    w_ND: Tensor
+    own_G: Tensor
+    row_C: Tensor | None = None
+    key_C: Tensor | None = None
+    unit: bool = False
+
+
+def forward(e_GD: Tensor, rows: Rows, scale: float, bounded: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Largest logit, sum of exponentials and gradient by the embeddings over some rows.
 
     Args:
         e_GD: unit embeddings in the precision of products.
-        w_ND: rows, float32 or bfloat16.
-        own_G: int64; a class with this key does not count for the sample.
+        rows: what they are compared with.
         scale: factor on the cosines.
         bounded: exp of every logit is a normal float32 number: nothing is subtracted, the largest stays 0.
-        row_C: int64, rows of the classes; None is all rows.
-        key_C: int64, keys of the classes; None is their position.
-        count: first classes that count; None is all.
-        unit: the rows have length 1.
 
     Returns:
         max_G, sum_G and grad_GD, relative to exp(max_G), as ``ChunkedSoftmax.forward`` has them.
     """
-    num_classes = (len(w_ND) if row_C is None else len(row_C)) if count is None else count
+    max_PG, sum_PG, grad_PGD = _compared(e_GD, rows, scale, bounded)
+    if bounded:
+        return max_PG[0], sum_PG.sum(0), grad_PGD.sum(0)
+    max_G = max_PG.amax(0)
+    shrink_PG = (max_PG - max_G).exp_()
+    return max_G, (sum_PG * shrink_PG).sum(0), torch.linalg.vecdot(shrink_PG[:, :, None], grad_PGD, dim=0)
+
+
+def value(e_GD: Tensor, rows: Rows, scale: float, bounded: bool) -> tuple[Tensor, Tensor]:
+    """Log-sum-exp over some rows (minus infinity over none) and its gradient by the embeddings.
+
+    Arguments as for ``forward``; for one process that has all rows.
+    """
+    max_PG, sum_PG, grad_PGD = _compared(e_GD, rows, scale, bounded)
+    parts, batch, dim = grad_PGD.shape
+    value_G, grad_GD = sum_PG.new_empty(batch), grad_PGD.new_empty(batch, dim)
+    join[(batch, triton.cdiv(dim, _STEP))](
+        *(max_PG, sum_PG, grad_PGD, value_G, grad_GD, parts, batch),
+        DIM=dim,
+        STEP=_STEP,
+        PARTS=max(16, triton.next_power_of_2(_PROGRAMS)),
+    )
+    return value_G, grad_GD
+
+
+def _compared(e_GD: Tensor, rows: Rows, scale: float, bounded: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """What each part of the classes adds: max (P, G), sum (P, G), gradient (P, G, D)."""
+    own_G, row_C, key_C = rows.own_G, rows.row_C, rows.key_C
+    num_classes = len(rows.w_ND) if row_C is None else len(row_C)
     batch, dim = e_GD.shape
     parts, blocks = _parts(num_classes, batch)
     max_PG, sum_PG = e_GD.new_empty(2, parts, batch, dtype=torch.float32)
     grad_PGD = e_GD.new_empty(parts, batch, dim, dtype=torch.float32)
     compare[(parts, blocks)](
-        *(e_GD, w_ND, own_G if row_C is None else row_C, own_G if key_C is None else key_C, own_G),
+        *(e_GD, rows.w_ND, own_G if row_C is None else row_C, own_G if key_C is None else key_C, own_G),
         *(max_PG, sum_PG, grad_PGD, num_classes, batch, scale),
         **_shape(dim, e_GD.dtype, e_GD.device.type == "cpu"),
         WIDE=max(16, triton.next_power_of_2(dim)),
@@ -91,14 +123,10 @@ def forward(
         CLASSES=_CLASSES,
         GATHERED=row_C is not None,
         KEYED=key_C is not None,
-        UNIT=unit,
+        UNIT=rows.unit,
         BOUNDED=bounded,
     )
-    if bounded:
-        return max_PG[0], sum_PG.sum(0), grad_PGD.sum(0)
-    max_G = max_PG.amax(0)
-    shrink_PG = (max_PG - max_G).exp_()
-    return max_G, (sum_PG * shrink_PG).sum(0), torch.linalg.vecdot(shrink_PG[:, :, None], grad_PGD, dim=0)
+    return max_PG, sum_PG, grad_PGD
 
 
 def move(

@@ -78,6 +78,35 @@ def compare(
     tl.store(grad_ptr + at[:, None] * DIM + d[None, :], grad, mask=here[:, None] & (d < DIM)[None, :])
 
 
+@triton.jit(do_not_specialize=["parts", "batch"])
+def join(
+    max_ptr,
+    sum_ptr,
+    grad_ptr,
+    value_ptr,
+    out_ptr,
+    parts,
+    batch,
+    DIM: tl.constexpr,
+    STEP: tl.constexpr,
+    PARTS: tl.constexpr,
+):
+    """Log-sum-exp of a sample, and some numbers of its gradient; see ``class_softmax.value``."""
+    g = tl.program_id(0)
+    d = tl.program_id(1) * STEP + tl.arange(0, STEP)
+    p = tl.arange(0, PARTS)
+    there = p < parts
+    at = p * batch + g
+    largest = tl.load(max_ptr + at, mask=there, other=-1e30)
+    top = tl.max(largest, 0)
+    share = tl.where(there, tl.exp(largest - top), 0.0)
+    total = tl.sum(tl.load(sum_ptr + at, mask=there, other=0.0) * share, 0)
+    mask = there[:, None] & (d < DIM)[None, :]
+    grad = tl.load(grad_ptr + at[:, None] * DIM + d[None, :], mask=mask, other=0.0) * share[:, None]
+    tl.store(out_ptr + g * DIM + d, tl.sum(grad, 0) / tl.maximum(total, 1.2e-38), mask=d < DIM)
+    tl.store(value_ptr + g, top + tl.log(total))  # all programs of a sample write the same
+
+
 @triton.jit
 def _rounded(value, bits, STOCHASTIC: tl.constexpr):
     """float32 whose lower 16 bits are 0, up or down at random, so that bfloat16 takes it as it is."""

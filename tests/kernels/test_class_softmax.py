@@ -69,31 +69,39 @@ def expected(case: Case) -> tuple[Tensor, Tensor, Tensor]:
 def test_value_and_gradient_are_those_of_float64(kernels: ModuleType, gathered: bool, bounded: bool) -> None:
     case = drawn(gathered)
     value_G, grad_GD, _ = expected(case)
-    max_G, sum_G, found_GD = kernels.forward(
-        case.e_GD, case.w_ND, case.own_G, scale=SCALE, bounded=bounded, row_C=case.row_C
-    )
+    rows = kernels.Rows(case.w_ND, case.own_G, case.row_C)
+    max_G, sum_G, found_GD = kernels.forward(case.e_GD, rows, SCALE, bounded)
     torch.testing.assert_close((max_G + sum_G.log()).double(), value_G, rtol=0, atol=1e-5)
     torch.testing.assert_close((found_GD / sum_G[:, None]).double(), grad_GD, rtol=0, atol=1e-4)
     assert bool((max_G == 0).all()) == bounded
+    joined_G, joined_GD = kernels.value(case.e_GD, rows, SCALE, bounded)
+    torch.testing.assert_close(joined_G.double(), value_G, rtol=0, atol=1e-5)
+    torch.testing.assert_close(joined_GD.double(), grad_GD, rtol=0, atol=1e-4)
 
 
 def test_products_of_half_precision_are_close(kernels: ModuleType) -> None:
     case = drawn(gathered=True)
     value_G, _, _ = expected(case)
     half_GD = case.e_GD.bfloat16()
-    _, sum_G, _ = kernels.forward(half_GD, case.w_ND, case.own_G, scale=SCALE, bounded=True, row_C=case.row_C)
+    rows = kernels.Rows(case.w_ND, case.own_G, case.row_C)
+    _, sum_G, _ = kernels.forward(half_GD, rows, SCALE, True)
+
     torch.testing.assert_close(sum_G.log().double(), value_G, rtol=0, atol=0.2)  # 2^-8 of a logit, truncated
 
 
-def test_only_the_first_unit_rows_with_another_key_count(kernels: ModuleType) -> None:
-    case, count = drawn(gathered=False), 40
+def test_unit_rows_with_another_key_count(kernels: ModuleType) -> None:
+    case = drawn(gathered=False)
     unit_ND, key_N = F.normalize(case.w_ND), torch.arange(N) // 2
-    cos_GC = case.e_GD @ unit_ND[:count].T
-    hidden_GC = key_N[:count] == case.own_G[:, None]
-    wanted_G = (SCALE * cos_GC).masked_fill(hidden_GC, -torch.inf).logsumexp(1)
-    options = {"scale": SCALE, "bounded": True, "key_C": key_N, "count": count, "unit": True}
-    _, sum_G, _ = kernels.forward(case.e_GD, unit_ND, case.own_G, **options)
-    torch.testing.assert_close(sum_G.log(), wanted_G, rtol=0, atol=1e-5)
+    hidden_GN = key_N == case.own_G[:, None]
+    wanted_G = (SCALE * case.e_GD @ unit_ND.T).masked_fill(hidden_GN, -torch.inf).logsumexp(1)
+    found_G, _ = kernels.value(case.e_GD, kernels.Rows(unit_ND, case.own_G, None, key_N, True), SCALE, True)
+    torch.testing.assert_close(found_G, wanted_G, rtol=0, atol=1e-5)
+
+
+def test_no_rows_at_all_have_the_value_of_nothing(kernels: ModuleType) -> None:
+    case = drawn(gathered=False)
+    found_G, grad_GD = kernels.value(case.e_GD, kernels.Rows(case.w_ND[:0], case.own_G), SCALE, True)
+    assert (found_G == -torch.inf).all() and not grad_GD.any()
 
 
 def moved(kernels: ModuleType, case: Case, w_ND: Tensor, m_ND: Tensor | None, **more: float) -> None:
