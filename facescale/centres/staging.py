@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from facescale.centres.layout import BLOCK, Rows, count, numbers
+from facescale.centres.transfers import Wait
 
 # R rows at hand
 
@@ -41,7 +42,8 @@ class Stage:
     again: from the buffer that is being written, or else at once, so that nobody waits for a write.
 
     A buffer belongs to the thread until what it reads into it is done: nothing here hands out, fills or
-    forgets a buffer before that.
+    forgets a buffer before that. A buffer that a device is still copying from is not filled, either
+    (``hold``), and one that a device is still copying to is not written (``write``).
 
     Args:
         source: where the rows are.
@@ -53,6 +55,17 @@ class Stage:
         self._buffers: dict[str, list[Buffer]] = {}
         self._ahead: _Ahead | None = None
         self._writes: list[_Write] = []
+        self._held: dict[int, Wait] = {}  # by the buffer's identity
+
+    def hold(self, buffer: Buffer, copied: Wait) -> None:
+        """Leave a buffer that ``fetch`` or ``gather`` gave as it is until it has been copied to a device."""
+        self._held[id(buffer)] = copied
+
+    def _read(self, rows: Rows, buffer: Buffer, copied: Wait | None) -> None:
+        """Fill the first places of a buffer, on the thread."""
+        if copied is not None:
+            copied()
+        self._source.read(rows, buffer)
 
     def fetch(self, rows: Rows, name: str) -> Buffer:
         """Rows in a buffer that stays valid until the second next call with this name."""
@@ -63,7 +76,7 @@ class Stage:
         if isinstance(rows, Tensor):
             self._fill(rows.numpy(), buffer, np.arange(len(rows)))
         else:
-            self._thread.submit(self._source.read, rows, buffer).result()
+            self._thread.submit(self._read, rows, buffer, self._held.pop(id(buffer), None)).result()
         return buffer
 
     def gather(self, rows: Tensor, expected: Tensor | None, name: str) -> tuple[Tensor, Buffer]:
@@ -106,9 +119,12 @@ class Stage:
 
     def _fill(self, rows: np.ndarray, buffer: Buffer, at: np.ndarray) -> None:
         """Rows to places ``at`` of the buffer, beside the writes that are under way."""
+        if copied := self._held.pop(id(buffer), None):
+            copied()
         ahead = self._ahead.buffer if self._ahead else None  # is read into as soon as its write is done
         self._finish(one for one in self._writes if one.buffer is buffer or one.buffer is ahead)
         for write in [one for one in reversed(self._writes) if not one.done.done()]:
+            write.ready()
             order = np.argsort(write.rows)
             theirs = _among(rows, write.rows[order])
             source = torch.from_numpy(order[np.searchsorted(write.rows[order], rows[theirs])])
@@ -124,13 +140,26 @@ class Stage:
         """Start to read rows (ascending) for the next ``fetch`` or ``gather``, if none are on their way."""
         if self._ahead is None:
             buffer = self._buffer(name, count(rows))
-            self._ahead = _Ahead(name, rows, buffer, self._thread.submit(self._source.read, rows, buffer), [])
+            copied = self._held.pop(id(buffer), None)
+            self._ahead = _Ahead(
+                name, rows, buffer, self._thread.submit(self._read, rows, buffer, copied), []
+            )
 
-    def write(self, rows: Rows, buffer: Buffer) -> None:
-        """Write a buffer that ``fetch`` or ``gather`` gave back to its rows, behind the computation."""
+    def write(self, rows: Rows, buffer: Buffer, ready: Wait = lambda: None) -> None:
+        """Write a buffer that ``fetch`` or ``gather`` gave back to its rows, behind the computation.
+
+        Args:
+            rows: as they were fetched.
+            buffer: their new values.
+            ready: returns once the buffer holds them.
+        """
+
+        def write() -> None:
+            ready()
+            self._source.write(rows, buffer)
+
         self._finish(one for one in self._writes if one.done.done())
-        done = self._thread.submit(self._source.write, rows, buffer)
-        self._writes.append(_Write(done, numbers(rows), buffer))
+        self._writes.append(_Write(self._thread.submit(write), numbers(rows), buffer, ready))
         if self._ahead and not isinstance(self._ahead.rows, slice) and not isinstance(rows, slice):
             self._ahead.written.append(np.sort(rows.numpy()))
 
@@ -156,6 +185,8 @@ class Stage:
             pair.reverse()
         if len(pair[0]["rows"]) < size:
             self._finish(self._writes)
+            if copied := self._held.pop(id(pair[0]), None):
+                copied()  # before its memory is given back
             pair[0] = self._source.new_buffer(size + size // 16)
         return pair[0]
 
@@ -178,6 +209,7 @@ class _Write:
     done: Future[None]
     rows: np.ndarray
     buffer: Buffer
+    ready: Wait
 
 
 def _give_way() -> None:

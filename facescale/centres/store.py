@@ -14,6 +14,7 @@ from facescale.centres.options import StoreOptions
 from facescale.centres.row_block import RowBlock, wide
 from facescale.centres.row_optim import DenseSteps, RowSGD
 from facescale.centres.staging import Buffer, Stage
+from facescale.centres.transfers import Transfers
 from facescale.distributed import Dist
 from facescale.kernels import available
 from facescale.ops import Scratch, StochasticRounding
@@ -83,6 +84,8 @@ class CentreStore:
         self.disk: DiskRows | None = None
         self.fused: FusedSGD | None = None
         self._stage: Stage | None = None
+        self._transfers = Transfers(dist.device)
+        self._turn = 0
         self.rounding: StochasticRounding | None = None
         if torch.get_default_device().type != "meta":
             if dtype is not torch.float32:
@@ -137,7 +140,10 @@ class CentreStore:
             name: calls with different names do not overwrite each other's result.
         """
         if self._stage:
-            return self._from_buffer(self._stage.fetch(rows, name), count(rows), name)
+            in_turn = isinstance(rows, slice) and self.dist.device.type == "cuda"
+            self._turn ^= in_turn  # two chunks on the device in turn: one is copied beside the computation
+            key = f"{name} {self._turn}" if in_turn else name
+            return self._from_buffer(self._stage.fetch(rows, name), count(rows), key, in_turn)
         return self._from_memory(rows, self._fields_to_read if only_rows else self.fields, name)
 
     def gather(self, rows: Tensor, expected: Tensor | None = None) -> tuple[Tensor, RowBlock | None]:
@@ -206,11 +212,13 @@ class CentreStore:
     def write_back(self, rows: Rows, block: RowBlock) -> None:
         """Store opened rows."""
         if self._stage and block.buffer is not None:
-            for field in self.fields:
-                value, into = block.fields[field.name], block.buffer[field.name][: count(rows)]
-                if value.data_ptr() != into.data_ptr():
-                    into.copy_(self._narrowed(value, field.dtype))
-            self._stage.write(rows, block.buffer)
+            all_pairs = [(block.buffer[key][: count(rows)], value) for key, value in block.fields.items()]
+            pairs = [
+                (into, self._narrowed(value, into.dtype))
+                for into, value in all_pairs
+                if value.data_ptr() != into.data_ptr()
+            ]
+            self._stage.write(rows, block.buffer, self._transfers.to_host(pairs))
             return
         assert self.memory is not None
         for name, value in block.fields.items():
@@ -263,15 +271,24 @@ class CentreStore:
         stored = self.scratch.take("stored", into.shape, tensor.dtype)
         return into.copy_(torch.index_select(tensor, 0, rows.to(tensor.device), out=stored))
 
-    def _from_buffer(self, buffer: Buffer, size: int, name: str) -> RowBlock:
-        fields = {p.name: self._widened(buffer[p.name][:size], f"{name}/{p.name}") for p in self.fields}
+    def _from_buffer(self, buffer: Buffer, size: int, name: str, alternating: bool = False) -> RowBlock:
+        sources = {p.name: buffer[p.name][:size] for p in self.fields}
+        fields = {key: self._room(source, f"{name}/{key}") for key, source in sources.items()}
+        pairs = [(fields[key], source) for key, source in sources.items() if fields[key] is not source]
+        if pairs and self._stage:
+            self._stage.hold(buffer, self._transfers.to_device(pairs, alternating))
         return self._caught_up(RowBlock(fields, buffer))
 
-    def _widened(self, tensor: Tensor, key: str) -> Tensor:
+    def _room(self, tensor: Tensor, key: str) -> Tensor:
+        """Where to compute with some values: themselves, or room for them on the device, widened."""
         dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
         if tensor.dtype == dtype and tensor.device == self.dist.device:
             return tensor
-        return self.scratch.take(key, tensor.shape, dtype).copy_(tensor, non_blocking=True)
+        return self.scratch.take(key, tensor.shape, dtype)
+
+    def _widened(self, tensor: Tensor, key: str) -> Tensor:
+        room = self._room(tensor, key)
+        return room if room is tensor else room.copy_(tensor)
 
     def _narrowed(self, value: Tensor, dtype: torch.dtype) -> Tensor:
         return self.rounding.round(value, dtype) if self.rounding and value.dtype != dtype else value

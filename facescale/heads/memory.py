@@ -114,7 +114,8 @@ def _of_copies(store: CentreStore, rows: int, staged: int, sampled: bool) -> int
         elif sampled or narrow:
             work += rows * (wide + (values // 2 if narrow and sampled else 0))
     elif narrow or store.dist.device.type == "cuda":
-        work += staged * wide
+        in_turn = 2 if store.dist.device.type == "cuda" and not sampled else 1
+        work += staged * wide * in_turn
     if narrow:
         work += StochasticRounding.bytes * 3 // 2 + staged * values * 3 // 2 + rows * values  # bits; copies
     return work + (staged * values if decays else 0)
