@@ -290,5 +290,5 @@ class F2CHead(SlotHead):
 
     def bytes_needed(self, batch_size: int) -> Bytes:
         """Rows on the device, the pool's bookkeeping on the host; for a batch with a quarter of outliers."""
-        planned = self.slot_bytes(batch_size, embeddings=23, share=0.75, copied=True)
+        planned = self.slot_bytes(batch_size, embeddings=17, share=0.75, copied=True)
         return replace(planned, host=planned.host + self.toggles.nbytes + self.pool.loop_bytes)
