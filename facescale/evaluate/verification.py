@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from facescale.arrays import FloatArray, IntArray
+from facescale.evaluate.analyses import with_discard
 from facescale.evaluate.curves import rates_by_threshold, roc_points, score_shares
 from facescale.evaluate.embedding import Embedded, Extraction
-from facescale.evaluate.figures import interval_facts
+from facescale.evaluate.figures import analysis_notes, interval_facts
 from facescale.evaluate.fold_rules import PAIR_RULES, PairResult, one_sided_folds
 from facescale.evaluate.hardest import hardest_pairs
 from facescale.evaluate.image_evaluator import ImageEvaluator
@@ -25,6 +26,7 @@ from facescale.evaluate.metrics import (
 from facescale.evaluate.pair_intervals import MOST_LISTED, accuracy_interval, listed_pairs, points_of
 from facescale.evaluate.people import people_of
 from facescale.evaluate.protocols.pairs import Pairs
+from facescale.evaluate.scored import ImagePairs, ScoredImages
 
 if TYPE_CHECKING:
     from facescale.evaluate.embedding import Embed
@@ -53,6 +55,9 @@ class VerificationResult:
         flip: whether the mirrored view was added.
         size: side of the images that the network took, pixels.
         scaled: "WIDTHxHEIGHT" of the images that had another size -> how many.
+        scored: the scored pairs of images, for analyses.
+        analyses: by name (groups, erc, transfer), plain values for JSON; see `facescale.evaluate.analyses`.
+        drawn: curves of analyses.
     """
 
     name: str
@@ -69,6 +74,9 @@ class VerificationResult:
     flip: bool
     size: int
     scaled: Mapping[str, int]
+    scored: ScoredImages = field(repr=False)
+    analyses: Mapping[str, Any] = field(default_factory=dict)
+    drawn: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def deviation(self) -> float:
@@ -135,6 +143,7 @@ class VerificationResult:
                 f"pairs; the set has {self.curve.num_impostor:,}, which support rates down to "
                 f"{MIN_FALSE_ACCEPTS / self.curve.num_impostor:.2g}"
             )
+        notes += [f"{self.name}: {note}" for note in analysis_notes(self.analyses)]
         return [*notes, self.dead] if self.dead else notes
 
     def to_dict(self) -> dict[str, Any]:
@@ -168,6 +177,7 @@ class VerificationResult:
             "mean_norm": self.mean_norm,
             **interval_facts(self.intervals()),
             "people": self.people,
+            **self.analyses,
         }
 
     def intervals(self) -> dict[str, tuple[float, float]]:
@@ -177,13 +187,16 @@ class VerificationResult:
 
     def curves(self) -> dict[str, Any]:
         """ROC, rates over the threshold, distributions of the scores; which of a few pairs are right."""
-        drawn = {
+        drawn: dict[str, Any] = {
+            **self.drawn,
             "roc": roc_points(self.curve),
             "rates": rates_by_threshold(self.curve),
             "scores": score_shares(self.scores, self.pairs.is_same),
         }
         if len(self.pairs) <= MOST_LISTED:
-            drawn["pairs"] = listed_pairs(self.pairs, self.scores, self.accuracy, self.rule)
+            drawn["pairs"] = listed_pairs(
+                self.pairs, self.scored.person_N, self.scores, self.accuracy, self.rule
+            )
         return drawn
 
     def hardest(self, pictures: bool) -> dict[str, list[dict[str, Any]]]:
@@ -253,6 +266,7 @@ def verified(
     size: int,
     fars: Sequence[float] = FARS,
     sizes: Mapping[str, int] | None = None,
+    norm_U: FloatArray | None = None,
 ) -> VerificationResult:
     """Score pairs and compute the figures.
 
@@ -267,25 +281,42 @@ def verified(
         size: side of the images that the network took, pixels.
         fars: false-accept rates at which thresholds are computed.
         sizes: number of images by "WIDTHxHEIGHT".
+        norm_U: mean length of the embeddings of each row of ``unit_UD``; by default those of ``embedded``.
     """
     in_pair_order_2ND = unit_UD[row_2N.reshape(2, -1).T.ravel()].astype(np.float64)
     scores = np.einsum("nd,nd->n", in_pair_order_2ND[0::2], in_pair_order_2ND[1::2])
     curve = roc(scores, pairs.is_same)
     accuracy = pair_accuracy(in_pair_order_2ND, pairs.is_same, rule, fold_ids=pairs.fold)
     by_count = sorted((sizes or {}).items(), key=lambda item: -item[1])
-    return VerificationResult(
+    person_N, known_by = people_of(pairs)
+    scored = _scored(pairs, person_N, scores, row_2N, embedded.norm_N if norm_U is None else norm_U)
+    result = VerificationResult(
         name=name,
         pairs=pairs,
         scores=scores,
         accuracy=accuracy,
         rule=rule,
         curve=curve,
-        points=points_of(pairs, scores, curve, fars),
-        accuracy_interval=accuracy_interval(pairs, scores, accuracy, rule),
-        people=people_of(pairs)[1],
+        points=points_of(scored, curve, fars),
+        accuracy_interval=accuracy_interval(pairs, person_N, scores, accuracy, rule),
+        people=known_by,
         mean_norm=float(embedded.norm_N.mean()),
         num_images=len(embedded.norm_N),
         flip=flip,
         size=size,
         scaled={text: count for text, count in by_count if text != f"{size}x{size}"},
+        scored=scored,
     )
+    return with_discard(result)
+
+
+def _scored(
+    pairs: Pairs, person_N: IntArray, scores: FloatArray, row_2N: IntArray, norm_U: FloatArray
+) -> ScoredImages:
+    """The pairs with their scores and the norms of their images."""
+    norm_N = np.full(len(pairs.images), np.nan)
+    norm_N[np.concatenate([pairs.a, pairs.b])] = norm_U[row_2N]
+    genuine, impostor = (
+        ImagePairs(scores[kind], pairs.a[kind], pairs.b[kind]) for kind in (pairs.is_same, ~pairs.is_same)
+    )
+    return ScoredImages(pairs.images.key, person_N, norm_N, genuine, impostor)
