@@ -1,47 +1,19 @@
 """Analyses of measured scores: errors by group, by quality, and at thresholds of other sets."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from facescale.data.spec import split_options
 from facescale.evaluate.attributes import Attribute, read_attribute
 from facescale.evaluate.discard import error_discard
+from facescale.evaluate.figures import Result
 from facescale.evaluate.groups import pair_rates, search_rates, strictest_rate
-from facescale.evaluate.scored import Scored, ScoredImages, ScoredSearch
+from facescale.evaluate.scored import ScoredImages, ScoredSearch
 from facescale.evaluate.transfer import transferred
 
-
-class Analysed(Protocol):
-    """A result that analyses can be added to."""
-
-    @property
-    def name(self) -> str:
-        """Of the protocol."""
-        ...
-
-    @property
-    def scored(self) -> Scored | None:
-        """What was scored."""
-        ...
-
-    @property
-    def analyses(self) -> Mapping[str, Any]:
-        """Facts by analysis."""
-        ...
-
-    @property
-    def drawn(self) -> Mapping[str, Any]:
-        """Curves by analysis."""
-        ...
-
-    def figures(self) -> Any:
-        """(name, value) of every scalar."""
-        ...
-
-
-R = TypeVar("R", bound=Analysed)
+R = TypeVar("R", bound=Result)
 
 
 @dataclass(frozen=True)
@@ -89,21 +61,37 @@ def analysed(
 ) -> list[R]:
     """Results with what was asked for, and with each other's thresholds where there are several.
 
+    A protocol that the groups or qualities do not fit says so in a note, unless they fit none.
+
     Args:
         results: of one model.
-        grouping: groups of people; every result must have scores of images then.
+        grouping: groups of people.
         quality: of each image, in place of the length of its embedding.
 
     Raises:
-        ValueError: a protocol without scores of images, groups or qualities that do not fit its images, a
-            false-accept rate that it has no threshold for.
+        ValueError: no protocol with scores of images; groups or qualities that fit none; a false-accept rate
+            that none has a threshold for.
     """
     done = list(results)
     if quality is not None:
-        done = [with_discard(_having(one, "qualities"), quality) for one in done]
+        done = _where_it_fits(done, lambda one: with_discard(_having(one, "qualities"), quality))
     if grouping is not None:
-        done = [with_groups(_having(one, "groups"), grouping) for one in done]
+        done = _where_it_fits(done, lambda one: with_groups(_having(one, "groups"), grouping))
     return with_transfer(done)
+
+
+def _where_it_fits(results: Sequence[R], analysis: Callable[[R], R]) -> list[R]:
+    done, refusals = [], []
+    for result in results:
+        try:
+            done.append(analysis(result))
+        except ValueError as error:  # the figures of this protocol stand all the same
+            before = result.analyses.get("refused", {"notes": []})["notes"]
+            done.append(_with(result, "refused", {"notes": [*before, str(error)]}))
+            refusals.append(error)
+    if len(refusals) == len(results):
+        raise refusals[0]
+    return done
 
 
 def with_groups(result: R, grouping: Grouping) -> R:
@@ -168,7 +156,7 @@ def _having(result: R, what: str) -> R:
     return result
 
 
-def _thresholds(result: Analysed, rate: str) -> dict[float, float]:
+def _thresholds(result: Result, rate: str) -> dict[float, float]:
     prefix = f"threshold@{rate}="
     return {
         float(name.removeprefix(prefix)): value for name, value in result.figures() if name.startswith(prefix)

@@ -58,8 +58,8 @@ class Attribute:
             value = math.nan
         if not math.isfinite(value):
             raise ValueError(
-                f"column '{self.column}' of '{self.source}' holds {brief(text)}, which is not a finite number; "
-                "choose a column of numbers with ?column=NAME"
+                f"column '{self.column}' of '{self.source}' holds {brief(text)}, which is not a finite "
+                "number; choose a column of numbers with ?column=NAME"
             )
         return value
 

@@ -132,8 +132,8 @@ def error_discard(
         if len(lacking):
             names = named([scored.key(int(index)) for index in lacking[:4]])
             notes.append(
-                f"{len(lacking):,} images have no {quality.column} in '{quality.source}'; their pairs are in no "
-                f"error-versus-discard curve: {names}"
+                f"{len(lacking):,} images have no {quality.column} in '{quality.source}'; their pairs are in "
+                f"no error-versus-discard curve: {names}"
             )
     quality_G = np.minimum(quality_N[pairs.first], quality_N[pairs.second])
     known_G = np.isfinite(quality_G)

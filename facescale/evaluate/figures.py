@@ -41,6 +41,16 @@ class Result(Protocol):
         """What was scored, for analyses; None where the protocol keeps no scores."""
         ...
 
+    @property
+    def analyses(self) -> Mapping[str, Any]:
+        """Facts that analyses found, by analysis."""
+        ...
+
+    @property
+    def drawn(self) -> Mapping[str, Any]:
+        """Curves, by kind."""
+        ...
+
     def hardest(self, pictures: bool) -> dict[str, list[dict[str, Any]]]:
         """The pairs with the most extreme scores, by kind, where the protocol has pairs of images."""
         ...

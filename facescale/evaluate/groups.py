@@ -7,13 +7,15 @@ groups.
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import combinations_with_replacement
 from typing import Any
 
 import numpy as np
 
-from facescale.arrays import IntArray
+from facescale.arrays import BoolArray, IntArray
 from facescale.evaluate.attributes import Attribute, named
-from facescale.evaluate.intervals import PairTotals, RateInterval, mean_interval, rate_interval
+from facescale.evaluate.group_cells import GroupCells
+from facescale.evaluate.intervals import RateInterval, mean_interval
 from facescale.evaluate.roc import MIN_FALSE_ACCEPTS, ROUND_UP
 from facescale.evaluate.scored import ScoredImages, ScoredSearch
 
@@ -186,7 +188,7 @@ def pair_rates(scored: ScoredImages, attribute: Attribute, far: float, threshold
         images=_counts(group_N, len(names)),
         threshold=threshold,
         far=far,
-        false_accepts=tuple(_accepts(_Cells(scored, group_N, len(names)), names, far, threshold)),
+        false_accepts=tuple(_accepts(GroupCells(scored, group_N, len(names)), names, far, threshold)),
         false_rejects=tuple(rejects),
         is_search=False,
         notes=tuple(notes),
@@ -247,7 +249,7 @@ def strictest_rate(scored: ScoredImages, attribute: Attribute, fars: Sequence[fl
             "which groups could be compared; use a larger set or a higher rate (--far)"
         )
     names, group_N, _ = groups_of(attribute, scored)
-    cells = _Cells(scored, group_N, len(names))
+    cells = GroupCells(scored, group_N, len(names))
     counts = sorted(cells.count(group, group) for group in range(len(names)))
     median = counts[len(counts) // 2]
     supported = [far for far in fars if far * median * ROUND_UP >= MIN_FALSE_ACCEPTS]
@@ -268,7 +270,7 @@ def _counts(group_N: IntArray, num_groups: int) -> tuple[int, ...]:
 
 
 def _of_people(
-    name: str, is_error: IntArray, person: IntArray, what: str, needed: int = MIN_GENUINE
+    name: str, is_error: BoolArray, person: IntArray, what: str, needed: int = MIN_GENUINE
 ) -> GroupRate:
     """Rate over pairs or probes that are of one person each."""
     if len(is_error) < needed:
@@ -278,10 +280,10 @@ def _of_people(
     return GroupRate.of(name, name, len(is_error), mean_interval(is_error, person, person))
 
 
-def _accepts(cells: "_Cells", names: Sequence[str], far: float, threshold: float) -> list[GroupRate]:
+def _accepts(cells: GroupCells, names: Sequence[str], far: float, threshold: float) -> list[GroupRate]:
     needed = int(np.ceil(MIN_FALSE_ACCEPTS / far / ROUND_UP))
     rates = []
-    for a, b in zip(*np.triu_indices(len(names)), strict=True):
+    for a, b in combinations_with_replacement(range(len(names)), 2):
         count = cells.count(a, b)
         if count < needed:
             reason = f"{count:,} impostor pairs, {needed:,} are needed"
@@ -289,46 +291,3 @@ def _accepts(cells: "_Cells", names: Sequence[str], far: float, threshold: float
         else:
             rates.append(GroupRate.of(names[a], names[b], count, cells.fmr(a, b, threshold)))
     return rates
-
-
-class _Cells:
-    """The impostor pairs of every two groups."""
-
-    def __init__(self, scored: ScoredImages, group_N: IntArray, num_groups: int) -> None:
-        self._pairs, self._num_groups = scored.impostor, num_groups
-        first, second = group_N[self._pairs.first], group_N[self._pairs.second]
-        code = np.where(
-            (first < 0) | (second < 0), -1, np.minimum(first, second) * num_groups + np.maximum(first, second)
-        )
-        self._order = np.argsort(code, kind="stable")
-        self._starts = np.searchsorted(code[self._order], np.arange(num_groups**2 + 1))
-        self._person_N, self._images_GP = scored.person_N, None
-        if scored.is_every_pair:
-            people, self._person_N = np.unique(scored.person_N, return_inverse=True)
-            self._images_GP = [
-                np.bincount(self._person_N[group_N == group], minlength=len(people))
-                for group in range(num_groups)
-            ]
-
-    def count(self, a: int, b: int) -> int:
-        """Number of impostor pairs, ``a`` at most ``b``."""
-        return len(self._here(a, b)) if self._images_GP is None else self._totals(a, b).num_pairs
-
-    def fmr(self, a: int, b: int, threshold: float) -> RateInterval:
-        """Share of them that a threshold accepts."""
-        here = self._here(a, b)
-        accepted = self._pairs.scores[here] >= threshold
-        first, second = (self._person_N[side[here]] for side in (self._pairs.first, self._pairs.second))
-        if self._images_GP is None:
-            return mean_interval(accepted, first, second)
-        return rate_interval(first[accepted], second[accepted], self._totals(a, b))
-
-    def _here(self, a: int, b: int) -> IntArray:
-        code = a * self._num_groups + b
-        return self._order[self._starts[code] : self._starts[code + 1]]
-
-    def _totals(self, a: int, b: int) -> PairTotals:
-        assert self._images_GP is not None
-        if a == b:
-            return PairTotals.of_all_impostors(self._images_GP[a])
-        return PairTotals.between(self._images_GP[a], self._images_GP[b])

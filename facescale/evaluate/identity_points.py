@@ -111,7 +111,7 @@ def _correlation(genuine: ScoredPairs, impostor: ScoredPairs, threshold: float) 
 
 def _combined(one: float, other: float, correlation: float) -> float:
     """Length of two distances from a difference whose parts are correlated."""
-    return max(one**2 + other**2 - 2 * correlation * one * other, 0.0) ** 0.5
+    return float(np.sqrt(max(one**2 + other**2 - 2 * correlation * one * other, 0.0)))
 
 
 def search_intervals(

@@ -12,6 +12,7 @@ import numpy as np
 from facescale.arrays import BoolArray, FloatArray, IntArray
 from facescale.evaluate.identity_points import ScoredPairs
 from facescale.evaluate.intervals import PairTotals, RateInterval
+from facescale.evaluate.protocols.pairs import Pairs
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,25 @@ class ScoredImages:
     genuine: ImagePairs
     impostor: ImagePairs
     is_every_pair: bool = False
+
+    @classmethod
+    def of_list(
+        cls, pairs: Pairs, person_N: IntArray, scores: FloatArray, norm_2K: FloatArray
+    ) -> "ScoredImages":
+        """The K pairs of a list.
+
+        Args:
+            pairs: the list.
+            person_N: number of the person on each image.
+            scores: (K,) cosines.
+            norm_2K: length of the raw embedding of the first image of each pair, then of the second.
+        """
+        norm_N = np.full(len(pairs.images), np.nan)
+        norm_N[np.concatenate([pairs.a, pairs.b])] = norm_2K
+        genuine, impostor = (
+            ImagePairs(scores[kind], pairs.a[kind], pairs.b[kind]) for kind in (pairs.is_same, ~pairs.is_same)
+        )
+        return cls(pairs.images.key, person_N, norm_N, genuine, impostor)
 
     @property
     def used(self) -> IntArray:

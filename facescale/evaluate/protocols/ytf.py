@@ -20,7 +20,8 @@ from facescale.evaluate.protocols.file_images import FileImages
 from facescale.evaluate.protocols.pair_lists import list_text
 from facescale.evaluate.protocols.pairs import Pairs
 from facescale.evaluate.rows import unit_rows
-from facescale.evaluate.verification import DEFAULT_RULE, VerificationResult, verified
+from facescale.evaluate.verification import verified
+from facescale.evaluate.verification_result import DEFAULT_RULE, VerificationResult
 
 if TYPE_CHECKING:
     from facescale.evaluate.embedding import Embed
