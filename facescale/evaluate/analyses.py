@@ -95,7 +95,11 @@ def _where_it_fits(results: Sequence[R], analysis: Callable[[R], R]) -> list[R]:
 
 
 def with_groups(result: R, grouping: Grouping) -> R:
-    """A result with the errors of each group."""
+    """A result with the errors of each group.
+
+    Raises:
+        ValueError: groups that do not fit its images, or a false-accept rate that it has no threshold for.
+    """
     scored = result.scored
     assert scored is not None
     is_search = isinstance(scored, ScoredSearch)
