@@ -6,7 +6,7 @@ from functools import partial
 from facescale.distributed.agreement import compare_ranks, weights_checksum
 from facescale.evaluate.embedding import Extraction
 from facescale.evaluate.records import MeasuredModel, Record, write_record
-from facescale.evaluate.verification import VerificationResult
+from facescale.evaluate.verification_result import VerificationResult
 from facescale.inference.model import weights_fingerprint
 from facescale.plan import Plan
 from facescale.run import RunDir
