@@ -27,6 +27,7 @@ def save_model(
     thresholds: Mapping[float, Threshold] | None = None,
     info: Mapping[str, Any] | None = None,
     adapters: str | None = None,
+    fingerprint: str | None = None,
 ) -> None:
     """Write weights and their card as one safetensors file, atomically.
 
@@ -38,8 +39,9 @@ def save_model(
         thresholds: by false-accept rate.
         info: free, JSON-able.
         adapters: see ``Card.adapters``.
+        fingerprint: see ``Card.fingerprint``.
     """
-    card = Card(contract, backbone, thresholds or {}, info or {}, adapters=adapters)
+    card = Card(contract, backbone, thresholds or {}, info or {}, fingerprint, adapters=adapters)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state_dict.items()}
     with replacing(path) as temporary:
         save_file(tensors, temporary, {KEY: card.to_json()})

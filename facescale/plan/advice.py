@@ -13,7 +13,8 @@ from facescale.data import open_training_data
 from facescale.distributed import Dist
 from facescale.heads import Bytes
 from facescale.plan.memory import BackboneBytes, backbone_bytes, skeleton_of
-from facescale.plan.plan import Counted, Plan, make_plan
+from facescale.plan.people import people, with_old_people
+from facescale.plan.plan import Counted, Counts, Plan, make_plan
 from facescale.plan.timing import backbone_seconds, head_seconds
 from facescale.plan.units import amount
 
@@ -196,7 +197,7 @@ def advice_for(
     device: torch.device,
     memory: int | None,
     timed: bool = False,
-    counts: Counted | None = None,
+    counts: Counts | None = None,
 ) -> Advice:
     """Plan a run without starting it, and compare what heads would need.
 
@@ -206,13 +207,17 @@ def advice_for(
         device: of each.
         memory: of one device, bytes; None says nothing of what fits.
         timed: also estimate the time of a step, from a few seconds of the real network and head.
-        counts: of the data, which is then not opened.
+        counts: of the data, which is then not opened. A head that keeps an old run's people has them, too.
 
     Raises:
         ValueError: data or config cannot be used.
     """
-    reader = counts or open_training_data(config.data)
-    plan = make_plan(config, Dist(0, processes, device), reader)
+    data: Counted
+    if counts is not None:
+        data = with_old_people(config, counts)
+    else:
+        data = people(config, open_training_data(config.data))
+    plan = make_plan(config, Dist(0, processes, device), data)
     backbone = backbone_bytes(config, plan)
     found = compare(config, plan, backbone, memory)
     share = head_share(config, plan)
