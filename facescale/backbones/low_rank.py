@@ -33,9 +33,8 @@ class LowRankLinear(nn.Linear):
         nn.Module.__init__(self)
         self.in_features, self.out_features = plain.in_features, plain.out_features
         self.weight, self.bias = plain.weight, plain.bias
-        where = {"device": plain.weight.device, "dtype": plain.weight.dtype}
-        self.down = nn.Parameter(torch.empty(rank, plain.in_features, **where))
-        self.up = nn.Parameter(torch.zeros(plain.out_features, rank, **where))
+        self.down = nn.Parameter(plain.weight.new_empty(rank, plain.in_features))
+        self.up = nn.Parameter(plain.weight.new_zeros(plain.out_features, rank))
         nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
 
     def forward(self, x: Tensor) -> Tensor:

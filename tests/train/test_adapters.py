@@ -13,6 +13,7 @@ from facescale.config import load_config
 from facescale.distributed import Dist
 from facescale.export.write import export
 from facescale.inference.load import load
+from facescale.inference.weights import save_model
 from facescale.plan.check import check_components
 from facescale.plan.memory import backbone_bytes
 from facescale.plan.plan import Counts, make_plan
@@ -116,8 +117,6 @@ def test_adapters_of_another_network_are_a_sentence(
     shutil.copy(RunDir(load_config(run.config).train.init).model_path(), run.base)
     state = load_file(run.base)
     state["pos_embed"] += 1
-    from facescale.inference.weights import save_model
-
     card = load(adapted.path, "cpu").card
     save_model(run.base, state, card.backbone or {}, card.contract)
     message = {"load": "is not the network that the adapters", "train": "is not the network that this run"}
@@ -137,6 +136,15 @@ def test_the_command_trains_adapters_at_the_old_rate(old: Path) -> None:
     config = finetune_config(old, "more/", "extend", 1.0, [], [], adapters=4)
     assert (config.finetune.adapters, config.optim.lr) == (4, load_config(RunDir(old).config).optim.lr)
     assert finetune_config(old, "more/", "extend", 1.0, [], []).finetune.adapters == 0
+
+
+def test_the_command_refuses_adapters_for_a_convolutional_network(
+    facescale, tiny_run: Path, tmp_path: Path
+) -> None:
+    words = ["finetune", str(tiny_run), "more/", "--run", str(tmp_path / "run"), "--adapters", "4"]
+    code, _, err = facescale(*words)
+    assert code == 2 and "finetune.adapters = 4: this backbone has no attention layers" in err
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_plan_counts_gradients_of_the_adapters_alone(words: list[str]) -> None:
