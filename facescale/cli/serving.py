@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from facescale.cli.app import DeviceOption, app
+from facescale.cli.app import DeviceOption, IndexOption, app
 
 
 @app.command()
@@ -27,6 +27,7 @@ def serve(
     keep: Annotated[
         Path | None, typer.Option(help="Folder to write the aligned faces to; by default none is kept.")
     ] = None,
+    index: IndexOption = None,
     device: DeviceOption = "auto",
 ) -> None:
     """Serve a local page and a JSON API that compare two photos and search a gallery.
@@ -52,6 +53,7 @@ def serve(
         Gallery(gallery) if gallery else None,
         Limits(max_bytes, max_pixels, seconds),
         keep,
+        index,
     )
     application = build_app(service, (*LOOPBACK, host, *(allow_host or ())))
     print(
