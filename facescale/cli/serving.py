@@ -35,9 +35,12 @@ def serve(
     POST /api/compare with {"first": BASE64, "second": BASE64, "far": 0.01}; POST /api/search with {"photo":
     BASE64, "far": 0.01, "top": 5}. Stop it with Ctrl-C.
     """
+    from facescale.gallery.codes import require_extra as require_faiss
     from facescale.serve.app import LOOPBACK, build_app, require_extra
 
     require_extra()
+    if index:
+        require_faiss()
     import uvicorn
 
     from facescale.gallery.gallery import Gallery

@@ -1,7 +1,7 @@
 """Search of a large gallery: short codes make a shortlist, the templates themselves decide.
 
-The index is made from the gallery and beside it. People who changed since are searched exactly until it is made
-again, so that adding and removing cost nothing.
+The index is made from the gallery and stands beside it. People who changed since are searched exactly until
+it is made again, so that adding and removing cost nothing.
 """
 
 import threading
@@ -34,7 +34,7 @@ class GalleryIndex:
         gallery: whose index file is there.
 
     Raises:
-        ValueError: faiss is missing, no index, a damaged one, or one that does not belong to the gallery as it is.
+        ValueError: faiss is missing; no index, a damaged one, or one of another gallery or state.
     """
 
     def __init__(self, gallery: Gallery) -> None:
@@ -44,9 +44,7 @@ class GalleryIndex:
             gallery.fingerprint,
             gallery.embedding_size,
         ):
-            raise ValueError(
-                f"the index '{path}' belongs to another gallery than '{gallery.path}'; {_ADVICE}"
-            )
+            raise ValueError(f"the index '{path}' is not one of the gallery '{gallery.path}'; {_ADVICE}")
         self._person_P = np.array(self._file.person_P)
         self._seen = self._file.state
         self._changed = np.empty(0, np.int64)
@@ -84,7 +82,7 @@ class GalleryIndex:
         """Learn what changed in the gallery since the last look.
 
         Returns:
-            Whether the index is still of use: it is not after many changes, or in another version of the gallery.
+            Whether the index is still of use; not after many changes, or for another copy of the gallery.
         """
         with self._lock:
             since = self._gallery.changed_since(self._file.state)

@@ -1,4 +1,4 @@
-"""The file of an index, in the layout of safetensors: fp16 templates, codes, and which gallery they are of."""
+"""The file of an index, in the layout of safetensors: fp16 templates, codes, and whose they are."""
 
 import json
 import struct
@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ from facescale.guard.reading import check_file, reading
 
 Mapped = np.memmap[Any, np.dtype[Any]]
 Half = npt.NDArray[np.float16]
+Mode: TypeAlias = Literal["r", "r+"]
 _FORMAT = "facescale index 1"
 _BLOCK = 8192  # people in memory while an index is made
 _AGAIN = "make it again with: facescale gallery index"
@@ -183,7 +184,7 @@ def _num_bytes(shapes: Mapping[str, tuple[int, ...]]) -> int:
     return max(_ends(shapes).values())
 
 
-def _mapped(path: Path, start: int, shapes: Mapping[str, tuple[int, ...]], mode: str) -> dict[str, Mapped]:
+def _mapped(path: Path, start: int, shapes: Mapping[str, tuple[int, ...]], mode: Mode) -> dict[str, Mapped]:
     starts = dict(zip(shapes, [0, *_ends(shapes).values()], strict=False))
     return {
         name: np.memmap(path, _TYPES[name][1], mode, start + starts[name], shape)
@@ -195,5 +196,5 @@ def _checksum(parts: Mapping[str, npt.NDArray[np.generic]]) -> str:
     """Of what decides where is looked; the templates themselves are looked up in the gallery again."""
     summed = 0
     for name in ("person", "code", "centroid"):
-        summed = zlib.crc32(memoryview(np.ascontiguousarray(parts[name])).cast("B"), summed)
+        summed = zlib.crc32(np.ascontiguousarray(parts[name]).reshape(-1).view(np.uint8).data, summed)
     return f"{summed:08x}"

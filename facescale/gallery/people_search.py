@@ -22,8 +22,8 @@ class PeopleSearch:
 
     Args:
         gallery: where to search.
-        use_index: None: in a gallery of 100,000 people or more. An index that is missing, damaged or of another
-            state of the gallery is made first.
+        use_index: None: in a gallery of 100,000 people or more. An index that is missing, damaged or
+            of another state of the gallery is made first.
 
     Attributes:
         note: how is searched, where the user may want to know.

@@ -67,7 +67,8 @@ def templates_by_number(
 
 def _unit(sum_PD: Embeddings) -> Embeddings:
     norm_P1 = np.linalg.norm(sum_PD, axis=1, keepdims=True)
-    return sum_PD / np.maximum(norm_P1, np.finfo(np.float32).tiny)
+    unit_PD: Embeddings = sum_PD / np.maximum(norm_P1, np.finfo(np.float32).tiny)
+    return unit_PD
 
 
 class TemplateBlocks:

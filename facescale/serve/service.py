@@ -113,6 +113,8 @@ class FaceService:
         threshold = self.model.threshold(far)
         face = self._face(photo, "")
         (row_D,) = self._embed([face])
+        if not self.gallery.num_people():
+            raise ValueError("the gallery is empty; add people with: facescale enrol")
         (best,) = self._people(self.gallery).search(row_D[None], top)
         return {
             "who": best[0].name if best[0].cosine >= threshold.cosine else None,
