@@ -17,9 +17,16 @@ _CHUNK_BYTES = {"cpu": 8 << 20, "cuda": 64 << 20}  # of float32 rows: what stays
 # B batch, C classes, D embedding size
 
 
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """A context in which layers compute in one of PRECISIONS; their weights stay float32."""
-    return torch.autocast(device.type, PRECISIONS[precision], enabled=precision != "fp32")
+def autocast(device: torch.device, precision: str, cached: bool = True) -> torch.autocast:
+    """A context in which layers compute in one of PRECISIONS; their weights stay float32.
+
+    Args:
+        device: where they compute.
+        precision: a name of PRECISIONS.
+        cached: keep the weights in that precision until the context is left.
+    """
+    half = precision != "fp32"
+    return torch.autocast(device.type, PRECISIONS[precision], enabled=half, cache_enabled=cached)
 
 
 def as_float(x: Tensor) -> Tensor:
