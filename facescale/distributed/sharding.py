@@ -1,7 +1,7 @@
 """A network divided over the processes (torch's ``fully_shard``), for one that no device can hold and train.
 
-Each process keeps a part of every weight, of its gradient and of its optimizer state. A block's weights are
-gathered when it computes and given back after it; gradients are averaged as DDP does. What leaves the training
+Each process keeps a part of every weight, of its gradient and of its optimizer state. The weights of a block
+are gathered when it computes and freed after it; gradients are averaged as DDP does. What leaves the training
 (checkpoints, exports) is whole, so that any number of processes reads it, divided or not.
 """
 
@@ -18,13 +18,12 @@ from torch.distributed.tensor import DTensor
 
 from facescale.distributed.dist import Dist
 
-_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 _LEAST = 1 / 1000  # share of the weights from which a part is gathered on its own
 _MOST = 1 / 8  # share from which its own parts are, instead of the whole of it
 
 
 def shard_network(net: nn.Module, dist: Dist) -> None:
-    """Divide the weights of ``net`` over the processes, in place; buffers stay whole, the device is ``dist``'s.
+    """Divide the weights of ``net`` over the processes, in place; they go to the device, as do its buffers.
 
     All processes call this with the same weights. Blocks go to the device one after the other, so the whole
     network need not fit there.
@@ -43,22 +42,42 @@ def shard_network(net: nn.Module, dist: Dist) -> None:
 
 
 def parts_of(net: nn.Module) -> list[nn.Module]:
-    """What is gathered at one time: blocks of a chain, large layers; inner ones first."""
-    total = _numel(net)
+    """What is gathered at one time: blocks of a chain, large layers; inner ones first.
+
+    Weights are gathered when a module is called. Of one whose layers are called without it (a list, a stage
+    that is unrolled) the layers are taken instead.
+    """
+    total, called = _numel(net), _called(net)
 
     def inside(module: nn.Module) -> Iterator[nn.Module]:
         for child in module.children():
             size = _numel(child)
             if size == 0 or size < _LEAST * total:
                 continue
-            if isinstance(child, _CONTAINERS):
+            if child not in called or size > _MOST * total:
                 yield from inside(child)
-                continue
-            if size > _MOST * total and not isinstance(child, nn.MultiheadAttention):  # uses its child's weight
-                yield from inside(child)
-            yield child
+            if child in called:
+                yield child
 
     return list(inside(net))
+
+
+@torch.no_grad()
+def _called(net: nn.Module) -> set[nn.Module]:
+    """Modules that a forward pass calls; found on the meta device, without memory and arithmetic."""
+    called: set[nn.Module] = set()
+    modes = [(module, module.training) for module in net.modules()]
+    hooks = [module.register_forward_pre_hook(lambda one, _: called.add(one)) for module in net.modules()]
+    values = {name: x.to("meta") for name, x in (*net.named_parameters(), *net.named_buffers())}
+    side = int(net.input_size)  # type: ignore[arg-type]
+    try:
+        torch.func.functional_call(net.eval(), values, torch.empty(1, 3, side, side, device="meta"))
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for module, training in modes:
+            module.training = training
+    return called
 
 
 def largest_part(net: nn.Module) -> int:
@@ -99,17 +118,17 @@ def gathered(net: nn.Module) -> Iterator[None]:
 
 def local(x: Tensor) -> Tensor:
     """The part of a tensor that this process has; all of it where it is not divided. No gradient."""
-    return x.detach().to_local() if isinstance(x, DTensor) else x
+    return x.to_local().detach() if isinstance(x, DTensor) else x
 
 
 def whole(tree: Any, dist: Dist) -> Any:
     """Nested dicts, lists and tuples with divided tensors put together, in host memory of the main process.
 
-    All processes call this. One tensor at a time is on the device; the other processes get empty ones. Tensors
-    that are not divided stay as they are.
+    All processes call this; the others get empty tensors. One at a time is whole on the device. What is not
+    divided stays as it is.
     """
     if isinstance(tree, DTensor):
-        full = tree.detach().full_tensor()
+        full = tree.full_tensor().detach()
         return full.to("cpu", copy=True) if dist.is_main else torch.empty(0)
     if isinstance(tree, dict):
         result = copy.copy(tree)  # of its own type: a state dict has attributes
@@ -122,13 +141,13 @@ def whole(tree: Any, dist: Dist) -> Any:
 
 
 def divided(full: Tensor, like: Tensor) -> Tensor:
-    """The part of a whole tensor that belongs to this process, as ``like`` is divided; else the tensor itself."""
+    """This process's part of a whole tensor, divided as ``like`` is; the tensor itself where that is not."""
     if not isinstance(like, DTensor) or full.shape != like.shape:
         return full
     mesh = like.device_mesh
     rows = -(-len(full) // mesh.size())
     start = min(len(full), mesh.get_local_rank() * rows)
-    own = full[start : start + rows].to(like.device, copy=True)
+    own = full[start : start + rows].to(like.device, copy=True, memory_format=torch.contiguous_format)
     return DTensor.from_local(
         own, mesh, like.placements, run_check=False, shape=like.shape, stride=like.stride()
     )
@@ -146,11 +165,20 @@ def load_weights(net: nn.Module, state_dict: Mapping[str, Any]) -> None:
 def load_optimizer(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
     """``optimizer.load_state_dict`` of whole tensors, whether its weights are divided or not.
 
-    How the optimizer computes (its ``fused`` and ``foreach``) stays as it is.
+    How the optimizer computes (its ``fused`` and ``foreach``) stays as it is. State gets the memory layout of
+    its weight, which another kind of run may have had in another one: fused kernels take both to be the same.
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
+
+    def fitted(x: Any, p: nn.Parameter) -> Any:
+        if not isinstance(x, Tensor) or x.shape != p.shape:
+            return x
+        if isinstance(p, DTensor):
+            return divided(x, p)
+        return x if x.stride() == p.stride() else torch.empty_like(p, requires_grad=False).copy_(x)
+
     state = {
-        number: {key: divided(x, parameters[number]) if isinstance(x, Tensor) else x for key, x in values.items()}
+        number: {key: fitted(x, parameters[number]) for key, x in values.items()}
         for number, values in saved["state"].items()
     }
     groups = saved["param_groups"]

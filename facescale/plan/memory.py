@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from facescale.backbones.profile import skeleton
 from facescale.config import Config
 from facescale.distributed import Dist
+from facescale.distributed.sharding import largest_part
 from facescale.heads import ClassHead, Needs
 from facescale.ops import PRECISIONS
 from facescale.plan.components import build_head
@@ -20,6 +21,7 @@ from facescale.plan.plan import Plan
 _AT_ONCE = 4
 _OF_TWIN = 2
 _GAPS = 0.08
+_GATHERED = 3  # of divided weights: the largest block, its gradient, and the buffer that exchanges either
 
 
 @dataclass(frozen=True)
@@ -32,9 +34,10 @@ class BackboneBytes:
         gradients: of the parameters.
         optimizer: momentum, or AdamW's two averages.
         activations: what the forward pass keeps for the backward pass of one view of one part of the batch.
-        working: beside that while it computes: gradients of activations, weights in half precision, and what
-            the allocator loses to gaps.
+        working: beside that while it computes: gradients of activations, weights in half precision, blocks of
+            divided weights that are gathered, and what the allocator loses to gaps.
         largest: the largest tensor among the activations.
+        shares: processes among which all of that but buffers, activations and ``working`` is divided.
     """
 
     weights: int
@@ -44,6 +47,7 @@ class BackboneBytes:
     activations: int
     working: int
     largest: int
+    shares: int = 1
 
     def total(self, needs: Needs) -> int:
         """All of it, with the twin and the views that a head needs."""
@@ -54,7 +58,7 @@ class BackboneBytes:
 
     def saved(self, needs: Needs) -> int:
         """What a checkpoint holds of it: weights, their average, the twin, the optimizer's state."""
-        return self.weights * (2 if needs.key_views else 1) + self.average + self.optimizer
+        return self.shares * (self.weights * (2 if needs.key_views else 1) + self.average + self.optimizer)
 
 
 def _bytes(tensors: Sequence[Tensor]) -> int:
@@ -69,19 +73,30 @@ def backbone_bytes(config: Config, plan: Plan) -> BackboneBytes:
     """
     spec = config.backbone
     net = skeleton(spec.name, spec.embedding_size, **spec.options).train()
-    parameters = list(net.parameters())
-    weights = _bytes([*parameters, *net.buffers()])
-    half_weights = 0 if plan.precision == "fp32" else weights // 2  # autocast keeps them for a whole step
-    gradients, optimizer = _bytes(parameters), _bytes(parameters) * (2 if config.optim.name == "adamw" else 1)
+    shares = plan.world_size if config.distributed.shard_backbone else 1
+    gradients, buffers = _bytes(list(net.parameters())), _bytes(list(net.buffers()))
+    weights = buffers + gradients // shares
+    optimizer = gradients // shares * (2 if config.optim.name == "adamw" else 1)
+    half_weights = 0 if plan.precision == "fp32" else gradients // 2  # kept for a whole step
+    # Before the activations, which come in half precision as the network does
+    at_once = 4 * largest_part(net) if shares > 1 else 0
+    if shares > 1 and spec.options.get("checkpointing"):
+        half_weights = min(half_weights, at_once // 2)  # those of the block that computes
     activations, largest = _activations(net, plan)
+    working = round(_AT_ONCE * largest + _GAPS * activations) + half_weights + _GATHERED * at_once
+    if (
+        shares > 1
+    ):  # an evaluation has the whole network on each process, and neither activations nor gradients
+        working = max(working, gradients - activations - gradients // shares)
     return BackboneBytes(
         weights=weights,
         average=weights if config.train.ema else 0,
-        gradients=gradients,
+        gradients=gradients // shares,
         optimizer=optimizer,
         activations=activations,
-        working=round(_AT_ONCE * largest + _GAPS * activations) + half_weights,
+        working=working,
         largest=largest,
+        shares=shares,
     )
 
 

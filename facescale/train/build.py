@@ -60,8 +60,11 @@ def build_task(config: Config, plan: Plan, dist: Dist, centres: Path) -> Recogni
     head = build_head(config, plan.num_ids, dist, centres).to(dist.device)
     average = Twin(backbone, momentum=train.ema, schedule="warmup", buffers="copy") if train.ema else None
     twin = _build_twin(config, backbone, dist) if head.needs.key_views else None
-    for net in (backbone, *(one.net for one in (average, twin) if one)) if divide else ():
-        shard_network(net, dist)
+    if divide:
+        # Of the vision transformer, which adds the positions to a new tensor as it has to
+        warnings.filterwarnings("ignore", message=r"FSDP2-wrapped module \(FSDPPatchEmbedding\)")
+        for net in (backbone, *(one.net for one in (average, twin) if one)):
+            shard_network(net, dist)
     torch.manual_seed(train.seed + 1 + dist.rank)  # dropout differs between processes
     contract = Contract(
         size=int(backbone.input_size),  # type: ignore[arg-type]

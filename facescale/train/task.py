@@ -221,7 +221,10 @@ class RecognitionTask(nn.Module):
         size = self.input_size
         probe_BHW3 = (torch.arange(2 * size * size * 3) % 251).to(torch.uint8).view(2, size, size, 3)
         values += [self._encoder(probe_BHW3), self._trained(probe_BHW3)]
-        return bool(torch.stack([local(x).isfinite().all() for x in values]).all()) and self.head.has_finite_rows()
+        return (
+            bool(torch.stack([local(x).isfinite().all() for x in values]).all())
+            and self.head.has_finite_rows()
+        )
 
     # ---- evaluation ---------------------------------------------------------------------------------------
 
@@ -231,7 +234,7 @@ class RecognitionTask(nn.Module):
 
     @contextmanager
     def ready_for_evaluation(self) -> Iterator[None]:
-        """Inside: the evaluated network is whole, with the main process's batch statistics, as it is saved."""
+        """Inside: the evaluated network is whole and has the main process's batch statistics, as saved."""
         own = list(self.evaluated.buffers())
         kept = [x.clone() for x in own]
         for x in own:
@@ -252,10 +255,7 @@ class RecognitionTask(nn.Module):
     # ---- state --------------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint needs beside the evaluated network (``model_to_save``) and the head's rows.
-
-        All processes call this; weights that are divided are whole on the main one (``sharding.whole``).
-        """
+        """What a checkpoint needs beside ``model_to_save`` and the head's rows. All processes call this."""
         tensors = {
             "head": self.head.state_dict(),
             "trained_backbone": None if self.average is None else self.backbone.state_dict(),
@@ -265,10 +265,7 @@ class RecognitionTask(nn.Module):
         return whole(tensors, self._dist)  # type: ignore[no-any-return]
 
     def model_to_save(self) -> Callable[[bool], Callable[[Path], None]]:
-        """What returns what saves the evaluated network with its card; given True, as they are now.
-
-        All processes call this; the main one calls the result.
-        """
+        """Given True for a copy: what saves the evaluated network with its card. All processes call this."""
         card, weights = self.card, whole(self.evaluated.state_dict(), self._dist)
         spec = (card.backbone or {}, card.contract, card.thresholds, card.info)
 
