@@ -84,9 +84,7 @@ def backbone_bytes(config: Config, plan: Plan) -> BackboneBytes:
         half_weights = min(half_weights, at_once // 2)  # those of the block that computes
     activations, largest = _activations(net, plan)
     working = round(_AT_ONCE * largest + _GAPS * activations) + half_weights + _GATHERED * at_once
-    if (
-        shares > 1
-    ):  # an evaluation has the whole network on each process, and neither activations nor gradients
+    if shares > 1:  # an evaluation gathers the whole network, without activations and gradients
         working = max(working, gradients - activations - gradients // shares)
     return BackboneBytes(
         weights=weights,
