@@ -8,13 +8,10 @@ are gathered when it computes and freed after it; gradients are averaged as DDP 
 import copy
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor
 
 from facescale.distributed.dist import Dist
 
@@ -36,6 +33,9 @@ def shard_network(net: nn.Module, dist: Dist) -> None:
             raise ValueError(
                 f"distributed.shard_backbone cannot divide the weight '{name}', a single number; turn it off"
             )
+    from torch.distributed.device_mesh import init_device_mesh  # takes seconds to import, and few need it
+    from torch.distributed.fsdp import fully_shard
+
     mesh = init_device_mesh(dist.device.type, (dist.world_size,))
     for part in (*parts_of(net), net):
         fully_shard(part, mesh=mesh, reshard_after_forward=True)
@@ -97,14 +97,14 @@ def _numel(module: nn.Module) -> int:
 
 
 def is_sharded(net: nn.Module) -> bool:
-    """Whether ``shard_network`` has divided it."""
-    return isinstance(net, FSDPModule)
+    """Whether ``shard_network`` has divided it, or gathers it as a part of another."""
+    return hasattr(net, "unshard")
 
 
 @contextmanager
 def gathered(net: nn.Module) -> Iterator[None]:
     """Inside: every process has all weights, so each may call the network as often as it likes."""
-    parts = [part for part in net.modules() if isinstance(part, FSDPModule)]
+    parts: list[Any] = [part for part in net.modules() if is_sharded(part)]
     for part in parts:
         part.set_reshard_after_forward(False, recurse=False)
         part.unshard()
@@ -118,7 +118,12 @@ def gathered(net: nn.Module) -> Iterator[None]:
 
 def local(x: Tensor) -> Tensor:
     """The part of a tensor that this process has; all of it where it is not divided. No gradient."""
-    return x.to_local().detach() if isinstance(x, DTensor) else x
+    return cast(Any, x).to_local().detach() if _is_part(x) else x
+
+
+def _is_part(x: Any) -> bool:
+    """Whether a tensor is torch's DTensor, whose module takes seconds to import."""
+    return isinstance(x, Tensor) and hasattr(x, "full_tensor")
 
 
 def whole(tree: Any, dist: Dist) -> Any:
@@ -127,7 +132,7 @@ def whole(tree: Any, dist: Dist) -> Any:
     All processes call this; the others get empty tensors. One at a time is whole on the device. What is not
     divided stays as it is.
     """
-    if isinstance(tree, DTensor):
+    if _is_part(tree):
         full = tree.full_tensor().detach()
         return full.to("cpu", copy=True) if dist.is_main else torch.empty(0)
     if isinstance(tree, dict):
@@ -142,8 +147,11 @@ def whole(tree: Any, dist: Dist) -> Any:
 
 def divided(full: Tensor, like: Tensor) -> Tensor:
     """This process's part of a whole tensor, divided as ``like`` is; the tensor itself where that is not."""
-    if not isinstance(like, DTensor) or full.shape != like.shape:
+    if not _is_part(like) or _is_part(full) or full.shape != like.shape:
         return full
+    from torch.distributed.tensor import DTensor
+
+    assert isinstance(like, DTensor)
     mesh = like.device_mesh
     rows = -(-len(full) // mesh.size())
     start = min(len(full), mesh.get_local_rank() * rows)
@@ -157,7 +165,7 @@ def load_weights(net: nn.Module, state_dict: Mapping[str, Any]) -> None:
     """``net.load_state_dict`` of whole tensors, whether the network is divided or not."""
     here = dict(state_dict)
     for key, own in net.state_dict().items():
-        if isinstance(own, DTensor) and key in here:
+        if _is_part(own) and key in here:
             here[key] = divided(here[key], own)
     net.load_state_dict(here)
 
@@ -173,7 +181,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -
     def fitted(x: Any, p: nn.Parameter) -> Any:
         if not isinstance(x, Tensor) or x.shape != p.shape:
             return x
-        if isinstance(p, DTensor):
+        if _is_part(p):
             return divided(x, p)
         return x if x.stride() == p.stride() else torch.empty_like(p, requires_grad=False).copy_(x)
 
@@ -197,7 +205,7 @@ def clip_grad_norm(parameters: Iterable[nn.Parameter], limit: float, dist: Dist)
         dist: this process among its peers.
     """
     parameters = list(parameters)
-    if not any(isinstance(p, DTensor) for p in parameters):
+    if not any(_is_part(p) for p in parameters):
         return torch.nn.utils.clip_grad_norm_(parameters, limit)
     own = [local(p.grad) for p in parameters if p.grad is not None]
     norm = torch.nn.utils.get_total_norm(own).to(dist.device, torch.float64)

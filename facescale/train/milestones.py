@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from functools import partial
 
+from facescale.backbones.low_rank import own_state
 from facescale.distributed.agreement import compare_ranks, weights_checksum
 from facescale.distributed.sharding import is_sharded, whole
 from facescale.evaluate.embedding import Extraction
 from facescale.evaluate.records import MeasuredModel, Record, write_record
-from facescale.evaluate.verification import VerificationResult
-from facescale.inference.model import weights_fingerprint
+from facescale.evaluate.verification_result import VerificationResult
 from facescale.plan import Plan
 from facescale.run import RunDir
 from facescale.train.roll_back import last_good
@@ -46,9 +46,8 @@ def evaluate(session: Session) -> None:
     with task.ready_for_evaluation():
         results = [one.measure(task.embed, Extraction(dist=dist)) for one in session.protocols]
     task.keep_thresholds(results)
-    weights = whole(task.evaluated.state_dict(), dist)
+    fingerprint = task.fingerprint()
     if dist.is_main:
-        fingerprint = weights_fingerprint(weights, task.card.contract)
         model = MeasuredModel.of(task.card, fingerprint, session.run.snapshot(step).name, step)
         for result in results:
             write_record(session.run.results, Record.of(result, model))
@@ -94,7 +93,7 @@ def save(session: Session, figures: Mapping[str, float] | None = None, dead: boo
         "data": session.digest.text,
     }
     state.window = session.meter.state()
-    size = num_bytes(tensors) + num_bytes(task.evaluated.state_dict())
+    size = num_bytes(tensors) + num_bytes(own_state(task.evaluated))
     content = Content(state, tensors, task.model_to_save(), task.head.rows_to_save, size)
     session.saver.save(content, partial(_follow_up, session, state.step, figures or {}, dead))
     if figures:  # last of all: a run that is killed before this line evaluates again

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from facescale.backbones.low_rank import adapter_state, load_own, load_plain, own_state
 from facescale.data.loading.augment import Augment
 from facescale.data.loading.batch import Batch
 from facescale.distributed import Dist
@@ -18,6 +19,8 @@ from facescale.distributed.sharding import gathered, is_sharded, load_weights, l
 from facescale.evaluate.figures import Result
 from facescale.evaluate.thresholds import thresholds_of
 from facescale.heads import ClassHead
+from facescale.inference.adapted import adapted_fingerprint
+from facescale.inference.model import weights_fingerprint
 from facescale.inference.torch_encoder import TorchEncoder
 from facescale.inference.weights import read_card, save_model
 from facescale.model_card import Card
@@ -124,7 +127,9 @@ class RecognitionTask(nn.Module):
     def start_with(self, state_dict: Mapping[str, Tensor]) -> None:
         """Give the network, and all that follow it, these weights."""
         for net in (self.backbone, *(one.net for one in (self.average, self.twin) if one is not None)):
-            load_weights(net, state_dict)
+            load_plain(net, state_dict)
+        if adapter_state(self.backbone):
+            self.card = replace(self.card, adapters=weights_fingerprint(state_dict, self.card.contract))
 
     def train(self, mode: bool = True) -> "RecognitionTask":
         """Set the mode of all parts but the frozen ones, whose statistics must not drift."""
@@ -246,6 +251,11 @@ class RecognitionTask(nn.Module):
             for x, before in zip(own, kept, strict=True):
                 x.copy_(before)
 
+    def fingerprint(self) -> str:
+        """Of the evaluated network, as a checkpoint of it will have; on the main process. All call this."""
+        of_own = weights_fingerprint(whole(own_state(self.evaluated), self._dist), self.card.contract)
+        return adapted_fingerprint(self.card.adapters, of_own) if self.card.adapters else of_own
+
     def keep_thresholds(self, results: Sequence[Result]) -> None:
         """Keep the thresholds of an evaluation (of its first pair protocol), to be saved with the weights."""
         thresholds = thresholds_of(results)
@@ -258,7 +268,7 @@ class RecognitionTask(nn.Module):
         """What a checkpoint needs beside ``model_to_save`` and the head's rows. All processes call this."""
         tensors = {
             "head": self.head.state_dict(),
-            "trained_backbone": None if self.average is None else self.backbone.state_dict(),
+            "trained_backbone": None if self.average is None else own_state(self.backbone),
             "averaged": 0 if self.average is None else self.average.num_updates,
             "twin": None if self.twin is None else self.twin.state_dict(),
         }
@@ -266,8 +276,8 @@ class RecognitionTask(nn.Module):
 
     def model_to_save(self) -> Callable[[bool], Callable[[Path], None]]:
         """Given True for a copy: what saves the evaluated network with its card. All processes call this."""
-        card, weights = self.card, whole(self.evaluated.state_dict(), self._dist)
-        spec = (card.backbone or {}, card.contract, card.thresholds, card.info)
+        card, weights = self.card, whole(own_state(self.evaluated), self._dist)
+        spec = (card.backbone or {}, card.contract, card.thresholds, card.info, card.adapters)
 
         def fixed(copy: bool) -> Callable[[Path], None]:
             kept = copied(weights) if copy else weights
@@ -279,9 +289,9 @@ class RecognitionTask(nn.Module):
         """Restore what ``state``, ``model_to_save`` and the head's ``rows_to_save`` wrote to ``folder``."""
         model = folder / "model.safetensors"
         self.card = replace(self.card, thresholds=read_card(model).thresholds)
-        load_weights(self.evaluated, load_file(model))
+        load_own(self.evaluated, load_file(model))
         if self.average is not None:
-            load_weights(self.backbone, state["trained_backbone"])
+            load_own(self.backbone, state["trained_backbone"])
             self.average.num_updates = state["averaged"]
         if self.twin is not None:
             load_weights(self.twin, state["twin"])

@@ -243,3 +243,35 @@ def test_what_does_not_go_with_division_is_refused() -> None:
     with pytest.raises(ValueError, match=sentence):
         plans.make_plan(config, gpus, plans.Counts(10, 1000))
     assert plans.make_plan(config, Dist(0, 1, gpus.device), plans.Counts(10, 1000)).precision == "fp16"
+
+
+def _adapt(dist: Dist, folder: Path) -> None:
+    words = [word for word in SETTINGS if not word.startswith(("backbone.name", "train.duration", "eval."))]
+    words += [
+        "backbone.name=vit_t",
+        "backbone.input_size=36",
+        "eval.sets={}",
+        "train.precision=bf16",
+        "train.ema=0.5",
+    ]
+    words = [word.replace("size=32", "size=36") for word in words]
+    train(load_config(None, [*words, "train.duration=1 steps"]), folder / "start", dist)
+    adapted = [*words, f"train.init={folder / 'start'}", "finetune.adapters=4", "backbone.checkpointing=true"]
+    for name, more in (("whole", []), ("divided", [DIVIDED])):
+        train(load_config(None, [*adapted, "train.duration=3 steps", *more]), folder / name, dist)
+        train(load_config(None, [*adapted, "train.duration=4 steps", *more]), folder / name, dist)
+
+
+@pytest.mark.slow
+def test_adapters_of_a_divided_transformer_learn_what_those_of_a_whole_one_do(tmp_path: Path) -> None:
+    run_processes(2, _adapt, tmp_path)
+    divided, entire = RunDir(tmp_path / "divided"), RunDir(tmp_path / "whole")
+    for name in ("loss", "grad_norm"):
+        figures = [[row[name] for row in run.read_metrics("train")] for run in (divided, entire)]
+        assert len(figures[0]) == 4
+        assert figures[0] == pytest.approx(figures[1], rel=0.02)
+    ours, theirs = weights(divided, 4), weights(entire, 4)
+    assert ours.keys() == theirs.keys() and all(name.endswith(("up", "down")) for name in ours)
+    for name, expected in theirs.items():
+        torch.testing.assert_close(ours[name], expected, rtol=0.05, atol=1e-3)
+    assert load_file(divided.base).keys() == load_file(entire.base).keys()

@@ -141,7 +141,7 @@ def test_checkpointing_frees_half_weights_of_a_divided_network() -> None:
 
 def test_a_twin_adds_its_weights_and_every_view_its_activations() -> None:
     network = BackboneBytes(
-        weights=10, average=10, gradients=9, optimizer=9, activations=100, working=5, largest=3
+        weights=10, average=10, own=10, gradients=9, optimizer=9, activations=100, working=5, largest=3
     )
     assert network.total(Needs()) == 143
     assert network.total(Needs(key_views=2)) == 153 + 2 * 2 * 3
