@@ -118,8 +118,10 @@ def kernels_counted() -> Iterator[bool]:
         yield False
         return
     with ExitStack() as stack:
-        for name in ("compare", "join", "move_rows"):
-            stack.enter_context(patch.object(module, name, Launcher()))
+        rows = kernels.gpu_kernels("unit_rows")
+        names = [(module, name) for name in ("compare", "join", "move_rows")]
+        for user, name in [*names, *((rows, name) for name in ("unit_forward", "unit_backward", "attend"))]:
+            stack.enter_context(patch.object(user, name, Launcher()))
         for user in (fused_softmax, slot_head):
             stack.enter_context(patch.object(user, "kernels_for", lambda device, products, dim: module))
         yield True

@@ -7,8 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from facescale import kernels
 from facescale.distributed import Dist
 from facescale.heads.base import Bytes, HeadOutput, Needs
+from facescale.heads.fused_softmax import unit_and_norm
 from facescale.heads.queue_softmax import Hidden, SameKey
 from facescale.heads.slot_head import SlotHead, concatenated, last_of, on
 from facescale.heads.softmax import sample_losses, with_batch_terms
@@ -158,13 +160,13 @@ class AttFCHead(SlotHead):
 
     def _forward(self, q_BD: Tensor, id_B: Tensor, k_VBD: Tensor) -> HeadOutput:
         dist, margin = self.dist, self.margin
-        centre_BD, attention_BV = generative_centres(q_BD, k_VBD, self.temperature, self.normalise_keys)
+        centre_BD, attention_B = self._centres(q_BD, k_VBD)
         x_GD, known_G = dist.gather_with_grad(q_BD), dist.gather_ids(id_B)
         (id_G,) = to_device(q_BD.device, known_G)
         centre_GD = self._refreshed(dist.all_gather(centre_BD.to(q_BD.dtype)), known_G.numpy())
-        e_GD, shared_GD = unit(x_GD), dist.shared(x_GD)
-        norm_G = shared_GD.norm(dim=1)
-        unit_GD = e_GD if shared_GD is x_GD else unit(shared_GD)
+        shared_GD = dist.shared(x_GD)
+        unit_GD, norm_G = unit_and_norm(shared_GD, self.kernels is not None)
+        e_GD = unit_GD if shared_GD is x_GD else unit(x_GD)
         target = margin.prepare(torch.linalg.vecdot(unit_GD, centre_GD), norm_G)
         here = slice(dist.rank * len(id_B), (dist.rank + 1) * len(id_B))
         stale_S = torch.isin(self.slot_id, id_G) if self.unique and self.fresh else None
@@ -190,9 +192,20 @@ class AttFCHead(SlotHead):
         stats = {
             "target_cosine": target.cos_B.detach().mean(),
             "norm": norm_G.detach().mean(),
-            "attention": attention_BV.amax(1).mean(),
+            "attention": attention_B.mean(),
         }
         return HeadOutput(loss.float(), stats)
+
+    def _centres(self, q_BD: Tensor, k_VBD: Tensor) -> tuple[Tensor, Tensor]:
+        """The centres (B, D) of this process's identities, and the largest attention of each (B,)."""
+        module = kernels.gpu_kernels("unit_rows") if self.kernels is not None else None
+        if module is not None and q_BD.dtype is torch.float32:
+            made: tuple[Tensor, Tensor] = module.attention_centres(
+                q_BD.detach(), k_VBD.float(), self.temperature, self.normalise_keys
+            )
+            return made
+        centre_BD, attention_BV = generative_centres(q_BD, k_VBD, self.temperature, self.normalise_keys)
+        return centre_BD, attention_BV.amax(1)
 
     def _refreshed(self, centre_GD: Tensor, id_G: IntArray) -> Tensor:
         """The new centres, moved from the ones that the container has of these identities."""

@@ -17,7 +17,7 @@ from facescale.heads.base import Bytes, ClassHead, HeadOutput, check_ids
 from facescale.heads.centre_softmax import negatives_value, target_cosines
 from facescale.heads.chunked_softmax import ChunkedSoftmax
 from facescale.heads.class_chunks import ClassChunks, places_in
-from facescale.heads.fused_softmax import fused_softmax
+from facescale.heads.fused_softmax import fused_softmax, unit_and_norm
 from facescale.heads.memory import centre_bytes
 from facescale.heads.move_rows import move_rows
 from facescale.heads.saved_batch import SampledBatch, SavedBatch, on_classes
@@ -147,8 +147,9 @@ class CentreHead(ClassHead):
     def _forward(self, x_GD: Tensor, id_G: Tensor) -> HeadOutput:
         check_ids(id_G, self.num_ids, self.compat)
         margin, store = self.margin, self.store
-        e_GD, shared_GD = unit(x_GD), self.dist.shared(x_GD)
-        norm_G = shared_GD.norm(dim=1)
+        shared_GD = self.dist.shared(x_GD)
+        unit_GD, norm_G = unit_and_norm(shared_GD, self._fused is not None)
+        e_GD = unit_GD if shared_GD is x_GD else unit(x_GD)
         local_G = id_G - store.first_id
         mine_G = (local_G >= 0) & (local_G < store.stop_id - store.first_id)
         local_G = torch.where(mine_G, local_G, -1)

@@ -12,6 +12,7 @@ from torch import Tensor
 from facescale.distributed import Dist
 from facescale.heads.base import Bytes, HeadOutput, Needs
 from facescale.heads.f2c_pool import PoolView, Writes, nearest, plan_writes
+from facescale.heads.fused_softmax import unit_and_norm
 from facescale.heads.slot_head import SlotHead, on
 from facescale.heads.softmax import sample_losses, with_batch_terms
 from facescale.margins import Margin
@@ -185,13 +186,14 @@ class F2CHead(SlotHead):
         margin, writes = self.margin, self._assign_slots(gallery_id_G)
         slot_G = self.pool.view(id_G)
         shared_GD = self.dist.shared(x_GD)
-        norm_G = shared_GD.norm(dim=1)
+        unit_GD, norm_G = unit_and_norm(shared_GD, self.kernels is not None)
         known, unknown = np.flatnonzero(slot_G != EMPTY), np.flatnonzero(slot_G == EMPTY)
         sizes, order = [len(known), len(unknown)], np.concatenate([known, unknown])
         order_G, known_P, id_P, ids = on(x_GD, order, slot_G[known] - self.first, id_G[known], id_G)
-        e_PD, _ = shared_PD, shared_OD = unit(x_GD).index_select(0, order_G).split(sizes)
+        e_PD, e_OD = unit_GD.index_select(0, order_G).split(sizes)
+        shared_PD, shared_OD = e_PD, e_OD
         if shared_GD is not x_GD:
-            shared_PD, shared_OD = unit(shared_GD).index_select(0, order_G).split(sizes)
+            e_PD = unit(x_GD).index_select(0, order_G[: len(known)])
         norm_P = norm_G.index_select(0, order_G[: len(known)])
         most = min(self.hard, self.size if self.compat else len(self.pool))
         loss = x_GD.new_zeros(())

@@ -14,7 +14,7 @@ from facescale.centres.row_optim import RowSGD
 from facescale.centres.store import CentreStore
 from facescale.heads.saved_batch import SavedBatch
 from facescale.margins import Margin
-from facescale.ops import to_device
+from facescale.ops import to_device, unit
 
 # B batch (of all processes), C classes, N rows of the store, D embedding size
 
@@ -110,6 +110,20 @@ class FusedSoftmax:
         return None if classes is None else to_device(self._store.dist.device, classes)[0]
 
 
+def unit_and_norm(x_GD: Tensor, by_kernels: bool) -> tuple[Tensor, Tensor]:
+    """Rows of length 1 and their lengths before, (G,), with gradient.
+
+    Args:
+        x_GD: rows.
+        by_kernels: in one launch, where ``kernels_for`` found that Triton's kernels run.
+    """
+    module = kernels.gpu_kernels("unit_rows") if by_kernels and x_GD.dtype is torch.float32 else None
+    if module is None:
+        return unit(x_GD), x_GD.norm(dim=1)
+    found: tuple[Tensor, Tensor] = module.unit_and_norm(x_GD)
+    return found
+
+
 def fused_softmax(margin: Margin, store: CentreStore, products: torch.dtype) -> FusedSoftmax | None:
     """The kernels for a head, or None where they do not compute what it needs, or do not run."""
     rule, kinds = store.rule, {field.dtype for field in store.fields}
@@ -174,6 +188,9 @@ def check(
     grad_CD = weight_BC.T @ e_BD.float() - (weight_BC * cos_BC).sum(0)[:, None] * unit_CD
     m_CD = 0.9 * m_ND[row_C] + grad_CD / w_ND[row_C].norm(dim=1, keepdim=True) + 1e-3 * w_ND[row_C]
     expected = sum_B.log(), grad_BD, m_CD, w_ND[row_C] - lr * m_CD
+    short_BD, length_B = unit_and_norm(3 * e_BD.float(), by_kernels=True)
+    if not (short_BD - e_BD.float()).abs().max() <= tolerance or not (length_B - 3).abs().max() <= tolerance:
+        raise ArithmeticError("a unit row differs from torch's")
     rows = module.Rows(w_ND, own_B, row_C)
     found_B, found_BD = module.value(e_BD, rows, scale, True)
     factors = {"scale": scale, "decay": 1e-3, "momentum": 0.9, "lr": lr, "seed": 0}
