@@ -1,6 +1,6 @@
 """Bytes and products of a head's step on a GPU with Triton's kernels, and the time that these take at least.
 
-python benchmarks/gpu_paper.py [--ids 1M] [--embedding-size 512] [--batch 128]
+python -m benchmarks.gpu_paper [--ids 1M] [--embedding-size 512] [--batch 128]
 
 Nothing here is measured. Traffic is that of device memory: rows, momentum, and what kernels leave for each
 other; embeddings stay in the caches. ``full`` reads all rows forward, and reads and writes rows and momentum

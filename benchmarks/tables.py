@@ -96,6 +96,16 @@ TABLES: dict[str, dict[str, str]] = {
         "identities": "",
         **{head: f"{{{head} step:value}}, {{{head} memory:value}}" for head in _HEADS},
     },
+    "gpu_counts": {
+        "head": "",
+        "operations in chunks": "{in chunks:number}",
+        "with Triton's kernels": "{kernels:number}",
+        "copies from the host": "{copies:number}",
+        "waits": "{waits:number}",
+        "traffic": "{traffic:value}",
+        "H100, at least": "{H100:value}",
+        "H200, at least": "{H200:value}",
+    },
     "pools": {
         "": "",
         "facescale": "{facescale:value}",
