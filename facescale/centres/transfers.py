@@ -26,7 +26,7 @@ class Transfers:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._stream: torch.cuda.Stream | None = None  # made at the first copy: plans need none
         self._last: torch.cuda.Event | None = None  # the computation as it was asked for at the last copy
         self._known: set[int] = set()  # addresses that were copied to before
 
@@ -38,7 +38,8 @@ class Transfers:
             alternating: what is overwritten was last used before the call before this one, as there are two
                 of it in turn: the copy runs beside what the computation does between these calls.
         """
-        if self._stream is None:
+        stream = self._second_stream()
+        if stream is None:
             for into, source in pairs:
                 into.copy_(source)
             return _nothing
@@ -46,11 +47,11 @@ class Transfers:
         now = computation.record_event()
         # memory that is new here may be in use by what was asked for before it was freed
         known = all(into.data_ptr() in self._known for into, _ in pairs)
-        self._stream.wait_event(self._last if alternating and known and self._last is not None else now)
-        with torch.cuda.stream(self._stream):
+        stream.wait_event(self._last if alternating and known and self._last is not None else now)
+        with torch.cuda.stream(stream):
             for into, source in pairs:
                 into.copy_(source, non_blocking=True)
-        done = self._stream.record_event()
+        done = stream.record_event()
         computation.wait_event(done)
         self._last = now
         self._known.update(into.data_ptr() for into, _ in pairs)
@@ -63,14 +64,21 @@ class Transfers:
         Args:
             pairs: (into, from the device). Of these, nothing but a copy of this object may overwrite one.
         """
-        if self._stream is None:
+        stream = self._second_stream()
+        if stream is None:
             for into, source in pairs:
                 into.copy_(source)
             return _nothing
-        self._stream.wait_stream(torch.cuda.current_stream(self._device))
-        with torch.cuda.stream(self._stream):
+        stream.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(stream):
             for into, source in pairs:
                 into.copy_(source, non_blocking=True)
-                source.record_stream(self._stream)
-        wait: Wait = self._stream.record_event().synchronize
+                source.record_stream(stream)
+        wait: Wait = stream.record_event().synchronize
         return wait
+
+    def _second_stream(self) -> torch.cuda.Stream | None:
+        """The stream of the copies; None on a CPU."""
+        if self._stream is None and self._device.type == "cuda":
+            self._stream = torch.cuda.Stream(self._device)
+        return self._stream

@@ -142,7 +142,7 @@ def is_plain(margin: Margin) -> bool:
 
 def kernels_for(device: torch.device, products: torch.dtype, dim: int) -> ModuleType | None:
     """``kernels.class_softmax`` where it runs and the GPU has units for the products."""
-    if device.type != "cuda" or products is not torch.bfloat16:
+    if device.type != "cuda" or products is not torch.bfloat16 or not torch.cuda.is_available():
         return None
     if torch.cuda.get_device_capability(device) < _CAPABILITY:
         return None
