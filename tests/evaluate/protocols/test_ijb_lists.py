@@ -120,12 +120,12 @@ def test_the_command_line_gives_the_figures_of_the_released_scripts(
 
 @pytest.mark.parametrize("one_to_n", ["ijb_evals", "ijb_1n"])
 def test_figures_have_intervals_of_subjects(tmp_path: Path, one_to_n: str) -> None:
-    """40 subjects with five templates each: all pairs are compared, the first template is enrolled."""
+    """60 subjects with five templates each: all pairs are compared, the first template is enrolled."""
     rng = np.random.default_rng(0)
-    templates, subjects = np.arange(200), np.repeat(np.arange(40), 5)
-    a, b = np.triu_indices(200, 1)
+    templates, subjects = np.arange(300), np.repeat(np.arange(60), 5)
+    a, b = np.triu_indices(300, 1)
     first = templates % 5 == 0
-    sides = {"gallery_G1": subjects < 20, "gallery_G2": subjects >= 20}
+    sides = {"gallery_G1": subjects < 30, "gallery_G2": subjects >= 30}
     people = {
         name: zip(templates[first & side], subjects[first & side], strict=True)
         for name, side in sides.items()
@@ -134,13 +134,13 @@ def test_figures_have_intervals_of_subjects(tmp_path: Path, one_to_n: str) -> No
     lists = {
         "templates": templates,
         "medias": templates,
-        "scores": np.ones(200),
+        "scores": np.ones(300),
         "pairs": list(zip(a, b, strict=True)),
         "same": subjects[a] == subjects[b],
         "people": people,
     }
     folder = write_lists(tmp_path / "ijb", "ijbc", lists)
-    features = rng.normal(size=(40, 8))[subjects] + 0.8 * rng.normal(size=(200, 8))
+    features = rng.normal(size=(60, 8))[subjects] + 0.8 * rng.normal(size=(300, 8))
     np.save(tmp_path / "x.npy", features.astype(np.float32))
     spec = f"ijb:{folder}?features={tmp_path}/x.npy&one_to_n={one_to_n}"
     tree = open_protocol(spec).measure(lambda x: x).to_dict()
