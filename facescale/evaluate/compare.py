@@ -54,11 +54,11 @@ class Comparison:
             {
                 "protocol": protocol,
                 "figure": figure,
-                "runs": f"{second} less {first}",
                 "difference": f"{100 * found.value:+.2f} points",
                 "interval": f"{100 * found.low:+.2f} to {100 * found.high:+.2f}",
                 "p": f"{found.p:.2g}",
                 "verdict": "differs" if found.is_significant else "may be chance",
+                "runs": f"{second} less {first}",
             }
             for (protocol, figure, first, second), found in self.differences.items()
         ]

@@ -35,7 +35,7 @@ def _groups(groups: Mapping[str, Any]) -> list[Element]:
         shown = [text for cell in cells for text in (_rate(cell), _between(cell["low"], cell["high"]))]
         rows.append([name, f"{images:,}", *shown])
     ratios = {key: groups[f"max_over_geomean_{key}"] for key, _ in keys}
-    rows.append(["Max/GeoMean", "", *[text for key, _ in keys for text in (_ratio(ratios[key]), "")]])
+    rows.append(["Max / GeoMean", "", *[text for key, _ in keys for text in (_ratio(ratios[key]), "")]])
     head = [groups["column"], "Images", accept_word, "Interval", reject_word, "Interval"]
     about = (
         f"One threshold for all: {groups['threshold']:.3f}, which has FAR {groups['far']:g} over all. Both "

@@ -37,7 +37,14 @@ def write_comparison(path: Path, found: Comparison) -> None:
 
 
 def _table(label: str, rows: Sequence[Mapping[str, str]]) -> list[Element]:
-    return [table(label, [list(row.values()) for row in rows], list(rows[0]))] if rows else []
+    """Protocol and figure share a cell, so that a narrow screen shows values beside them."""
+    if not rows:
+        return []
+    named = [(f"{row['protocol']}: {row['figure']}", row) if "protocol" in row else ("", row) for row in rows]
+    left_out = ("protocol", "figure") if "protocol" in rows[0] else ()
+    columns = [key for key in rows[0] if key not in left_out]
+    cells = [[*([name] if name else []), *[row[key] for key in columns]] for name, row in named]
+    return [table(label, cells, [*(["figure"] if left_out else []), *columns])]
 
 
 def _explained(label: str, rows: Sequence[Mapping[str, str]], about: str) -> list[Element]:
