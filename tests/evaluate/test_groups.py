@@ -105,6 +105,7 @@ def test_images_without_a_group_are_counted_and_named() -> None:
         "'p0/0.jpg', 'p0/1.jpg', 'p0/2.jpg', ...",
     )
     assert found.images == (84, 90) and found.false_rejects[0].count == 84
+    assert [rate.count for rate in found.false_accepts] == [84 * 81 // 2, 84 * 90, 90 * 87 // 2]
 
 
 def test_a_group_with_too_few_pairs_has_a_reason_in_place_of_a_figure() -> None:
