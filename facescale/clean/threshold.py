@@ -12,7 +12,7 @@ import numpy as np
 from facescale.arrays import FloatArray
 
 _LEAST_REACHED = 0.2  # of planted errors at or above a score, to estimate the number of real ones there
-_MOST_REACHED = 0.99  # below the score that so many planted errors reach, nothing is called an error
+_MOST_REACHED = 0.95  # below the score that so many planted errors reach, nothing is called an error
 _TAILS = ((0.5, 0.2), (0.2, 0.05))  # fractions of right items between which their tail is measured
 
 
