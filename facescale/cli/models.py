@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from facescale.cli.app import DeviceOption, JsonOption, app, show, table
+from facescale.cli.shards import ClusterOption, ShardOption, absolute_if_there, part_of, waiting_text
 
 OnOption = Annotated[
     list[str] | None,
@@ -43,6 +44,20 @@ def evaluate(
         list[float] | None,
         typer.Option(help="False-accept rate of pair protocols; may be given several times."),
     ] = None,
+    groups: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CSV?column=NAME&far=RATE",
+            help="Errors by group at one threshold; the first column names images or people.",
+        ),
+    ] = None,
+    quality: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CSV?column=NAME",
+            help="Quality of each image, for the error-versus-discard curve; by default the norm.",
+        ),
+    ] = None,
     adopt: Annotated[
         bool, typer.Option(help="Write the thresholds of the one protocol into the weights file.")
     ] = False,
@@ -57,17 +72,33 @@ def evaluate(
     """
     from facescale.data.spec import split_name
     from facescale.distributed.launch import start
+    from facescale.evaluate.analyses import Grouping, parse_quality
+    from facescale.evaluate.analysis_text import analysis_lines
     from facescale.evaluate.run_protocols import measure
     from facescale.files import NoSpaceError, require_writable
     from facescale.inference.load import contract_note
 
     if out is not None:
         require_writable(out, "name another file")
+    grouping = Grouping.parse(groups) if groups else None
+    ranked = parse_quality(quality) if quality else None
     named = [split_name(text) for text in on or []]
     is_graph = model.suffix == ".onnx"  # ONNX Runtime picks a device of its own
     with start("cpu" if is_graph else device) as dist:
         device = device if is_graph else str(dist.device)
-        done = measure(model, named, batch_size, device, cache, limit, dist, contract, far or ())
+        done = measure(
+            model,
+            named,
+            batch_size,
+            device,
+            cache,
+            limit,
+            dist,
+            contract,
+            far or (),
+            grouping or None,
+            ranked or None,
+        )
         if not dist.is_main:
             return
     written, refusal = None, ""
@@ -77,7 +108,7 @@ def evaluate(
         refusal = str(error)
         if not isinstance(error, NoSpaceError):
             refusal = f"cannot write '{error.filename}' ({error.strerror}); give --out FILE"
-    lines = [result.summary() for result in done.results]
+    lines = [line for result in done.results for line in (result.summary(), *analysis_lines(result))]
     notes = [note for r in done.results for note in r.notes()]
     if assumed := contract_note(done.model):
         notes.append(assumed)
@@ -143,18 +174,42 @@ def embed(
     ] = None,
     contract: ContractOption = None,
     device: DeviceOption = "auto",
+    shard: ShardOption = None,
+    cluster: ClusterOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Compute the embeddings of face images and write them to a file."""
+    """Compute the embeddings of face images and write them to a file.
+
+    With --shard, each of n jobs embeds its part of the images, and the one that ends last writes the file.
+    """
     from dataclasses import asdict
 
-    from facescale.gallery.photo_reader import faces_of
+    from facescale.gallery.photo_reader import open_faces
     from facescale.inference.embed_files import embed_to_file
+    from facescale.inference.embed_parts import EmbedJob, embed_on_cluster, embed_part
     from facescale.inference.load import contract_note, load
 
+    part = part_of(shard, cluster)
     loaded = load(model, device, contract=contract)
-    source = faces_of(images, loaded.contract.size, detect) or images
-    done = embed_to_file(loaded, source, out, batch_size=batch_size, resize=resize)
+    job = EmbedJob(
+        (str(model.absolute()), device, "fp32", contract),
+        open_faces,
+        (absolute_if_there(images), detect),
+        batch_size,
+        resize,
+    )
+    if part is not None:
+        ended = embed_part(loaded, job, out, part)
+        if ended.joined is None:
+            values = {"shard": str(part), "images": ended.images, "waiting": list(map(str, ended.waiting))}
+            text = f"shard {part}: {ended.images:,} images embedded\n{waiting_text(ended.waiting)}"
+            return show(values, as_json, text)
+        done = ended.joined
+    elif cluster:
+        done = embed_on_cluster(loaded, job, out, cluster)
+    else:
+        reader = open_faces(loaded.contract.size, images, detect)
+        done = embed_to_file(loaded, reader, out, batch_size=batch_size, resize=resize)
     assumed = contract_note(loaded)
     bad = "".join(f"\nskipped {key}: {reason}" for key, reason in done.bad.items())
     text = f"{done.num_images} embeddings in {done.path}{bad}" + (f"\n{assumed}" if assumed else "")
