@@ -34,7 +34,8 @@ def test_all_mistakes_of_a_file_are_reported_at_once(tmp_path: Path) -> None:
         f"{path}: backbone 'r18' has no option 'dropuot' (did you mean 'dropout'?); "
         "it takes: dropout, input_size, checkpointing, crop",
         f"{path}: unknown margin 'cosfase' (did you mean 'cosface'?); choose one of: {', '.join(MARGINS)}",
-        f"{path}: head.rate = 'abc': head 'partial_fc' takes a finite number or a list of finite numbers here",
+        f"{path}: head.rate = 'abc': head 'partial_fc' takes a finite number or a list of finite numbers "
+        "here",
         "--set head.chunk=1.5: head 'partial_fc' takes a whole number here",
         "--set head.placement=5: head 'partial_fc' takes one of device, host, disk here",
     ]
