@@ -71,6 +71,37 @@ class Ours:
         self.head.after_step(0.1)
 
 
+class Chunked:
+    """torch's own chunked loss (2.13) over one big parameter, without a margin; torch SGD over all rows."""
+
+    def __init__(self, num_ids: int, dim: int) -> None:
+        self.weight = nn.Parameter(torch.empty(num_ids, dim).normal_(0, 0.01))
+        self.sgd = torch.optim.SGD([self.weight], lr=0.1, momentum=0.9, weight_decay=5e-4)
+
+    def step(self, e_BD: Tensor, id_B: Tensor) -> None:
+        """One step on a batch."""
+        options = torch.nn.LinearCrossEntropyOptions()
+        loss = F.linear_cross_entropy(
+            SCALE * F.normalize(e_BD), F.normalize(self.weight), id_B, options=options
+        )
+        self.sgd.zero_grad()
+        loss.backward()
+        self.sgd.step()
+
+
+class BareProducts:
+    """The two products of an exact softmax: logits, and the gradient of all rows."""
+
+    def __init__(self, num_ids: int, dim: int, dtype: torch.dtype) -> None:
+        self.w_CD, self.p_CB = torch.randn(num_ids, dim).to(dtype), torch.zeros(num_ids, B).to(dtype)
+
+    def step(self, e_BD: Tensor, id_B: Tensor) -> None:
+        """One step on a batch."""
+        e_BD = e_BD.detach().to(self.w_CD.dtype)
+        torch.mm(self.w_CD, e_BD.T, out=self.p_CB)
+        torch.mm(self.p_CB, e_BD, out=self.w_CD)
+
+
 class Roofline:
     """What no sampled step can do without: three products, and rows and momentum in and out."""
 
@@ -158,11 +189,18 @@ def full(clock: Callable[[], float], num_ids: int = 1_000_000) -> dict[str, floa
     for products in ("bfloat16", "float32"):
         ours = Ours("full", num_ids, D, products=products)
         times[f"extra MB, {products}"] = extra_mb(num_ids, ours)
-        times |= measure({products: ours}, num_ids, D, 3, clock)
-        del ours
-    times |= measure({"reference": DenseReference(num_ids, D, 1.0)}, num_ids, D, 2, clock)
+        bare = BareProducts(num_ids, D, getattr(torch, products))
+        times |= measure({products: ours, f"two products, {products}": bare}, num_ids, D, 3, clock)
+        times[f"{products} / two products"] = times[products] / times[f"two products, {products}"]
+        del ours, bare
+    others = {"reference": DenseReference(num_ids, D, 1.0)}
+    times |= measure(others, num_ids, D, 2, clock)
+    if hasattr(F, "linear_cross_entropy"):
+        others = {"linear_cross_entropy": Chunked(num_ids, D)}
+        times |= measure(others, num_ids, D, 2, clock)
     for products in ("bfloat16", "float32"):
-        times[f"{products} / reference"] = times[products] / times["reference"]
+        for other in times.keys() & {"reference", "linear_cross_entropy"}:
+            times[f"{other} / {products}"] = times[other] / times[products]
     return times
 
 

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from facescale.machine.bf16 import multiplies_bf16
+
 # What layers compute in, by the names that configs use.
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -77,8 +79,7 @@ def product_dtype(products: str, device: torch.device) -> torch.dtype:
     """Precision in which embeddings and centres are multiplied.
 
     Args:
-        products: "float32", "bfloat16", or "auto" for bfloat16 where the device has units for it (AMX or
-            AVX-512-BF16 on a CPU, Ampere and later on CUDA).
+        products: "float32", "bfloat16", or "auto" for bfloat16 where the device has units for it.
         device: where the product runs.
 
     Raises:
@@ -88,11 +89,7 @@ def product_dtype(products: str, device: torch.device) -> torch.dtype:
         raise ValueError(f"products is '{products}'; it must be auto, float32 or bfloat16")
     if products != "auto":
         return torch.float32 if products == "float32" else torch.bfloat16
-    if device.type == "cpu":
-        able = any(torch.cpu.get_capabilities().get(unit) for unit in ("amx_bf16", "avx512_bf16"))
-    else:
-        able = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.bfloat16 if able else torch.float32
+    return torch.bfloat16 if multiplies_bf16(device) else torch.float32
 
 
 class Scratch:

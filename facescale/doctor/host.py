@@ -13,6 +13,7 @@ import torch
 
 from facescale.doctor.finding import Finding
 from facescale.machine import Setting
+from facescale.machine.bf16 import multiplies_bf16
 from facescale.machine.cores import free_cores
 from facescale.plan.units import amount
 
@@ -44,8 +45,8 @@ def devices(device: torch.device) -> Iterator[Finding]:
             text = f"{about.name}, {amount(free)} of {amount(total)} free"
             yield Finding(f"cuda:{number}", text, busy)
         return
-    units = [name for name in ("amx_bf16", "avx512_bf16") if torch.cpu.get_capabilities().get(name)]
-    text = f"{device}, {platform.processor() or platform.machine()}{', bf16 units' if units else ''}"
+    units = ", bf16 units" if multiplies_bf16(device) else ""
+    text = f"{device}, {platform.processor() or platform.machine()}{units}"
     lost = device.type == "cpu" and _NVIDIA.is_file()
     fix = "a GPU is there, but this torch cannot use it: install a CUDA build of torch" if lost else ""
     yield Finding("device", text, fix)

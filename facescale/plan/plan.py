@@ -13,6 +13,7 @@ from facescale.data.readers.base import Reader, image_sources
 from facescale.data.sampling.base import num_items
 from facescale.data.sampling.draws import drawn_per_epoch
 from facescale.distributed import Dist
+from facescale.machine.bf16 import multiplies_bf16
 from facescale.plan.check import check_components
 
 
@@ -95,10 +96,7 @@ def pick_precision(name: str, device: torch.device) -> str:
         raise ValueError("train.precision = fp16 is not for the CPU; use auto, bf16 or fp32")
     if name != "auto":
         return name
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
-    # mkldnn multiplies bf16 natively from AVX-512-BF16 on; without it autocast only adds conversions
-    return "bf16" if device.type == "cpu" and torch.cpu._is_avx512_bf16_supported() else "fp32"
+    return "bf16" if multiplies_bf16(device) else "fp32"  # without units autocast only adds conversions
 
 
 def make_plan(config: Config, dist: Dist, reader: Counted) -> Plan:

@@ -23,12 +23,15 @@ def write_protocol(data: str, out: Path, num_pairs: int, num_folds: int, seed: i
         seed: random seed.
 
     Raises:
-        ValueError: an unknown suffix, a ``.csv`` from data that is not a folder, or too few images.
+        ValueError: an unknown suffix, a ``.csv`` from images that are not files below a folder, or too few
+            images.
     """
     if out.suffix not in _WRITERS:
         raise ValueError(f"cannot write pairs to '{out}'; its suffix must be .csv or .bin")
-    if out.suffix == ".csv" and not Path(data).is_dir():
-        raise ValueError(f"'{data}' is not a folder, so a CSV cannot name its images; write a .bin")
     reader = open_reader(data)
+    if out.suffix == ".csv" and not (Path(data) / reader.key(0)).is_file():
+        raise ValueError(
+            f"the images of '{data}' are not files below a folder, so a CSV cannot name them; write a .bin"
+        )
     sampled = make_pairs(reader.ids, num_pairs, num_folds, seed)
     _WRITERS[out.suffix](out, Pairs(data, ReaderImages(reader), *sampled))
