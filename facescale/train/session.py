@@ -40,8 +40,8 @@ from facescale.train.task import RecognitionTask
 
 # First factor of the loss in fp16 (from torch's own, 64 times that, most trainings lose six steps).
 _LOSS_SCALE = 1024.0
-# Steps below which a network with random weights stays at chance: 40 steps on 96 photos gave every image the same
-# embedding.
+# Steps below which a network with random weights stays at chance: after 40 steps on 96 photos it gave every
+# image the same embedding.
 _FEW_STEPS = 100
 
 # Keys that may differ between the processes of a training; the images themselves are compared.

@@ -37,7 +37,9 @@ def test_too_few_steps_to_learn_in_are_said_at_the_start(tmp_path: Path, steps: 
     (start,) = RunDir(tmp_path / "run").read_metrics("start")
     assert len(start["notes"]) == notes
     if notes:
-        assert start["notes"][0].startswith("99 steps in all are too few for a network that starts from random")
+        assert start["notes"][0].startswith(
+            "99 steps in all are too few for a network that starts from random"
+        )
 
 
 def test_a_health_hint_comes_once_until_it_looks_well_again(
