@@ -59,7 +59,7 @@ def _photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(f"{place}.build_detector", lambda *settings: None)
     monkeypatch.setattr("facescale.prepare.detect.available_detector", lambda: "yuface")
     monkeypatch.setattr("facescale.gallery.photos.available_detector", lambda: "yuface")
-    monkeypatch.setattr("facescale.prepare.pipeline.default_workers", lambda: 1)
+    monkeypatch.setattr("facescale.prepare.workers.default_workers", lambda: 1)
     monkeypatch.chdir(tmp_path)
 
 
