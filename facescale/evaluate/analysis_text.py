@@ -20,15 +20,20 @@ def rates_of(groups: Mapping[str, Any]) -> tuple[tuple[str, str], tuple[str, str
     return ("fmr", "FMR"), ("fnmr", "FNMR")
 
 
+def chosen_for(groups: Mapping[str, Any]) -> str:
+    """The rate over all that the threshold of a grouping was chosen for."""
+    return f"{'FPIR' if 'fpir' in groups else 'FAR'} {groups['far']:g} over all"
+
+
 def small(share: float) -> str:
     """A share in percent with three digits that count, however small it is."""
     return f"{100 * share:.3g} %"
 
 
 def _of_groups(name: str, groups: Mapping[str, Any]) -> Iterator[str]:
-    at = f"threshold {groups['threshold']:.3f} (FAR {groups['far']:g} of all)"
-    yield f"{name} by {groups['column']} at {at}:"
     keys = rates_of(groups)
+    at = f"threshold {groups['threshold']:.3f} ({chosen_for(groups)})"
+    yield f"{name} by {groups['column']} at {at}:"
     for group in groups["images"]:
         shares = []
         for key, word in keys:

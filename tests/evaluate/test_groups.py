@@ -118,6 +118,9 @@ def test_a_group_with_too_few_pairs_has_a_reason_in_place_of_a_figure() -> None:
         found.false_rejects[2].reason == "6 genuine pairs, 30 are needed" and not cells["few", "one"].reason
     )
     assert found.to_dict()["max_over_geomean_fnmr"] is not None
+    never = pair_rates(scored(False), halves(), 0.02, 2.0).to_dict()
+    assert never["max_over_geomean_fmr"] is None and never["max_over_geomean_fnmr"] == 1
+    assert never["notes"] == ["no Max/GeoMean of FMR: no error in group 'few'"]
 
 
 def test_max_over_geomean_says_why_there_is_none() -> None:

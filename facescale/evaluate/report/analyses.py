@@ -4,10 +4,14 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from facescale.evaluate.analysis_text import rates_of, small
+from facescale.evaluate.analysis_text import chosen_for, rates_of, small
 from facescale.evaluate.report.markup import Element, el
 from facescale.evaluate.report.tables import Cell, caption, percent, table
 
+_OF_GROUP = {
+    "fmr": "Both images of a pair are of the group.",
+    "fpir": "The probe is of the group.",
+}
 _NONE = "\u2013"
 _FAINT, _STRONG = 6, 60  # percent of the colour in a cell of the heat map
 _FEWEST, _MOST = 0.5, 3.0  # decades between the faintest and the strongest
@@ -38,8 +42,8 @@ def _groups(groups: Mapping[str, Any]) -> list[Element]:
     rows.append(["Max / GeoMean", "", *[text for key, _ in keys for text in (_ratio(ratios[key]), "")]])
     head = [groups["column"], "Images", accept_word, "Interval", reject_word, "Interval"]
     about = (
-        f"One threshold for all: {groups['threshold']:.3f}, which has FAR {groups['far']:g} over all. Both "
-        f"images of a pair are of the group. Max/GeoMean: the largest rate divided by the geometric mean of "
+        f"One threshold for all: {groups['threshold']:.3f} ({chosen_for(groups)}). {_OF_GROUP[accept]} "
+        "Max/GeoMean: the largest rate divided by the geometric mean of "
         "all (NIST FRVT part 8); 1 means no difference."
     )
     reasons = [
