@@ -78,7 +78,7 @@ def test_batches_of_a_step_add_up_and_their_scale_is_divided_out(
 ) -> None:
     pair = [make(name, options, module, monkeypatch) for module in (kernels, None)]
     for head in pair:
-        head.begin_step(1.0, loss_scale=256.0)
+        head.begin_step(0.0, 1.0, loss_scale=256.0)
     assert_equal_training(pair[0], pair[1], parts=2)
 
 
