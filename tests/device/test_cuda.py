@@ -14,6 +14,9 @@ from facescale import heads, margins
 from facescale.config import load_config
 from facescale.distributed import Dist
 from facescale.export.write import export
+from facescale.heads import fused_softmax, slot_head
+from facescale.heads.fused_softmax import kernels_for
+from facescale.kernels import gpu_kernels
 from facescale.plan.bench import bench_heads
 from facescale.plan.measure import HeadVariant
 from facescale.run import RunDir
@@ -154,6 +157,41 @@ def test_planned_memory_of_the_device_is_what_is_taken(name: str, options: dict[
     assert one.peak_bytes is not None, one.problem
     print(f"\n{one.head}: planned {one.planned_bytes / 1e6:.1f} MB, taken {one.peak_bytes / 1e6:.1f} MB")
     assert abs(one.planned_bytes - one.peak_bytes) < 0.15 * one.peak_bytes
+
+
+@pytest.mark.parametrize("dim", [64, 512])
+def test_the_kernels_run_here(dim: int) -> None:
+    if torch.cuda.get_device_capability() < (8, 0) or gpu_kernels("class_softmax") is None:
+        pytest.skip("skipped: no units for bfloat16, or no Triton")
+    assert kernels_for(Dist(device=CUDA).device, torch.bfloat16, dim) is not None
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_kernels_and_chunks_learn_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = {**HEADS[name], "products": "bfloat16"}
+    by_kernels = steps(make(name, "cuda", **options))
+    for user in (fused_softmax, slot_head):
+        monkeypatch.setattr(user, "kernels_for", lambda device, products, dim: None)
+    losses, grad_BD = steps(make(name, "cuda", **options))
+    assert by_kernels[0] == pytest.approx(losses, rel=2e-2)
+    assert torch.nn.functional.cosine_similarity(by_kernels[1].flatten(), grad_BD.flatten(), 0) > 0.99
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_a_step_waits_for_nothing(name: str) -> None:
+    head = make(name, "cuda", **{**HEADS[name], "products": "bfloat16"})
+    steps(head)
+    needs = head.needs
+    q_VBD = torch.randn(needs.query_views, B, D, device=CUDA, requires_grad=True)
+    k_VBD = torch.randn(needs.key_views, B, D, device=CUDA) if needs.key_views else None
+    ids = torch.arange(B).expand(2, B) if needs.identity_pairs else torch.arange(B)
+    torch.cuda.set_sync_debug_mode("error")  # whatever waits raises
+    try:
+        head(q_VBD, ids, k_VBD).loss.backward()
+        head.is_finite()
+        head.finish_step(0.05)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 def test_heads_are_measured_on_the_gpu() -> None:
