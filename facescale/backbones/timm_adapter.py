@@ -15,7 +15,7 @@ class TimmBackbone(nn.Module):
     Args:
         model: its name in timm.
         embedding_size: width of the embedding.
-        pretrained: start from timm's weights, which timm downloads where its cache has them not.
+        pretrained: start from timm's weights, which timm downloads if its cache does not hold them.
         input_size: side of the (square) image in pixels.
         checkpointing: recompute activations in the backward pass instead of keeping them. timm does this
             itself, so the running statistics of batch norms are updated twice per step.

@@ -1,4 +1,4 @@
-"""Weights that a training starts from and that timm downloads: checked and announced before, never in vain."""
+"""Weights of timm that a training starts from: checked and announced before they are downloaded."""
 
 import warnings
 
