@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from facescale.data.readers.labelled import Labelled
-from facescale.data.readers.shard_files import open_shards
+from facescale.data.readers.shard_files import ShardFiles, open_shards
 from facescale.data.readers.shard_index import shard_index
 from facescale.data.sampling.counter_rng import Uints, hash64_each
 
@@ -23,8 +23,8 @@ class ShardReader(Labelled):
         ValueError: a file is missing, no tar archive, compressed or truncated; some images have no label.
     """
 
-    def __init__(self, spec: str | Path) -> None:
-        self.files = open_shards(str(spec))
+    def __init__(self, spec: str | Path, files: ShardFiles | None = None) -> None:
+        self.files = open_shards(str(spec)) if files is None else files
         self._index = shard_index(self.files)
         super().__init__(Path(self.files.names[0]).parent, self._index.labels, self._index.id_N)
 
@@ -64,6 +64,6 @@ class ShardReader(Labelled):
         """A hash of the place of each image, uint64 (N,)."""
         return hash64_each(self._index.shard_N, self._index.offset_N, self._index.size_N)
 
-    def image_size(self, index: int) -> int:
+    def image_size(self, index: int) -> int | None:
         """0: the size is part of ``image_hashes``."""
         return 0
