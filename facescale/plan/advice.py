@@ -10,10 +10,12 @@ from facescale import margins
 from facescale.backbones.profile import describe
 from facescale.config import Config, HeadConfig
 from facescale.data import open_training_data
+from facescale.data.readers.base import Reader
 from facescale.distributed import Dist
 from facescale.heads import Bytes
 from facescale.plan.memory import BackboneBytes, backbone_bytes, skeleton_of
-from facescale.plan.plan import Counted, Plan, make_plan
+from facescale.plan.people import people, with_old_people
+from facescale.plan.plan import Counts, Plan, make_plan
 from facescale.plan.timing import backbone_seconds, head_seconds
 from facescale.plan.units import amount
 
@@ -132,7 +134,8 @@ def advise(share: float, configured: Candidate, others: Sequence[Candidate]) -> 
     fitting = [one for one in (configured, *others) if one.fits]
     if not fitting:
         sentences.append(
-            "nothing fits: use a smaller batch, train.accumulate, or backbone.checkpointing=true"
+            "nothing fits: use a smaller batch, train.accumulate, backbone.checkpointing=true, or on several "
+            "processes distributed.shard_backbone=true"
         )
     else:
         exact = [one for one in fitting if one.head == "full"]
@@ -178,7 +181,10 @@ class Advice:
     def text(self, table: Callable[[list[dict[str, Any]]], str]) -> str:
         """As text; ``table`` lays out rows."""
         lines = [f"{key:18}{value}" for key, value in self.plan.to_dict().items()]
-        lines += [f"backbone {key:12}{amount(value)}" for key, value in asdict(self.backbone).items()]
+        sizes = asdict(self.backbone)
+        shares = sizes.pop("shares")
+        lines += [f"backbone {key:12}{amount(value)}" for key, value in sizes.items()]
+        lines += [f"{'backbone shares':21}{shares}"] if shares > 1 else []
         if self.step_seconds:
             network, head = self.step_seconds
             hours = (network + head) * self.plan.total_steps / 3600
@@ -196,7 +202,7 @@ def advice_for(
     device: torch.device,
     memory: int | None,
     timed: bool = False,
-    counts: Counted | None = None,
+    data: Counts | Reader | None = None,
 ) -> Advice:
     """Plan a run without starting it, and compare what heads would need.
 
@@ -206,13 +212,15 @@ def advice_for(
         device: of each.
         memory: of one device, bytes; None says nothing of what fits.
         timed: also estimate the time of a step, from a few seconds of the real network and head.
-        counts: of the data, which is then not opened.
+        data: of the run, opened or by its numbers; None opens it. People of an old run that the head keeps
+            are added.
 
     Raises:
         ValueError: data or config cannot be used.
     """
-    reader = counts or open_training_data(config.data)
-    plan = make_plan(config, Dist(0, processes, device), reader)
+    data = open_training_data(config.data) if data is None else data
+    counted = with_old_people(config, data) if isinstance(data, Counts) else people(config, data)
+    plan = make_plan(config, Dist(0, processes, device), counted)
     backbone = backbone_bytes(config, plan)
     found = compare(config, plan, backbone, memory)
     share = head_share(config, plan)

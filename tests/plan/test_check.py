@@ -53,7 +53,9 @@ def test_ranges_are_checked_by_the_component_and_each_is_put_down_to_its_option(
         "--set head.rate=3",
         "--set head.chunk=-1",
     ]
-    assert lines[4] == "--set head.rate=3: rate of partial_fc is 3; it is a share from 0 to 1 (0.1 is usual)"
+    assert lines[4] == (
+        "--set head.rate=3: rate of partial_fc is 3; it is a share from 0 to 1 (0.1 is usual), or a list of shares"
+    )
 
 
 def test_a_range_is_checked_beside_options_that_are_unknown_or_of_another_type() -> None:
