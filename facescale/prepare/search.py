@@ -65,7 +65,8 @@ class _View(NamedTuple):
 
 
 def _first_side(photo_HW3: Pixels) -> int:
-    return min(max(*photo_HW3.shape[:2], _MIN_SIDE), _SIDE)
+    side: int = max(photo_HW3.shape[:2])
+    return min(max(side, _MIN_SIDE), _SIDE)
 
 
 def _upright(photo_HW3: Pixels) -> Iterator[_View]:
