@@ -32,6 +32,8 @@ def source_notes(reader: Reader) -> list[str]:
 def alignment_notes(reader: Reader, sample: int = SAMPLE) -> list[str]:
     """Judge without landmarks: aligned faces have one size, and the same parts at the same places.
 
+    Drawn faces are not judged: they are aligned, and few people of them look less alike than photos.
+
     Args:
         reader: the images.
         sample: how many are looked at.
@@ -42,6 +44,8 @@ def alignment_notes(reader: Reader, sample: int = SAMPLE) -> list[str]:
     is_stream = isinstance(reader, StreamReader)  # any other image than the first would have to be waited for
     chosen_N = first_N if is_stream else permuted(first_N, len(reader), ORDER)
     for index in chosen_N.tolist():
+        if reader.key(index).startswith("synthetic:"):
+            continue
         try:
             pixels = decode(reader[index][0])
         except BadRecordError:
