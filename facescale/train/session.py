@@ -18,6 +18,7 @@ from facescale.data.loading.batch import Batch
 from facescale.data.loading.train_loader import TrainLoader
 from facescale.data.notes import data_notes
 from facescale.data.readers.base import Reader, image_sources, passed_over
+from facescale.data.readers.stream import StreamReader
 from facescale.data.sampling.draws import make_draws
 from facescale.data.sampling.multiview import make_sampler
 from facescale.distributed import Dist, compare_ranks
@@ -256,6 +257,7 @@ def make_loader(
             group=config.data.images_per_identity,
             source_N=image_sources(reader),
             weights=config.data.weights,
+            stream=(reader.first_S, reader.window) if isinstance(reader, StreamReader) else None,
         ),
     )
     return TrainLoader(

@@ -39,7 +39,7 @@ from facescale.inference.load import load
 from facescale.inference.weights import save_model
 from facescale.model_card import Contract
 from facescale.plan.check import read_config
-from facescale.prepare.detect import read_landmarks
+from facescale.prepare.landmarks import read_landmarks
 from facescale.prepare.photos import open_photo
 from facescale.prepare.scan import scan
 from facescale.recipes.foreign_config import read_settings
