@@ -31,4 +31,4 @@ def faces() -> Path:
     return path
 
 
-pytest_plugins = ["tests.tiny", "tests.pictures", "tests.commands", "tests.browser"]
+pytest_plugins = ["tests.tiny", "tests.pictures", "tests.commands", "tests.browser", "tests.local_cluster"]

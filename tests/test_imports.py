@@ -14,7 +14,7 @@ ROOT = Path(facescale.__file__).parent
 
 # From the ground up; a module may import from its own layer's rooms and from lower layers.
 LAYERS = [
-    {"arrays", "files", "checksums", "guard", "registry", "kernels", "machine", "ops", "distributed"},
+    {"arrays", "files", "checksums", "guard", "jobs", "registry", "kernels", "machine", "ops", "distributed"},
     {"config", "pools", "run", "model_card", "margins", "backbones"},
     {"data", "centres"},
     {"heads", "convert"},

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from facescale.cli.app import DeviceOption, JsonOption, app, show, table
+from facescale.cli.shards import ClusterOption, ShardOption, absolute_if_there, part_of, waiting_text
 
 OnOption = Annotated[
     list[str] | None,
@@ -143,18 +144,42 @@ def embed(
     ] = None,
     contract: ContractOption = None,
     device: DeviceOption = "auto",
+    shard: ShardOption = None,
+    cluster: ClusterOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Compute the embeddings of face images and write them to a file."""
+    """Compute the embeddings of face images and write them to a file.
+
+    With --shard, each of n jobs embeds its part of the images, and the one that ends last writes the file.
+    """
     from dataclasses import asdict
 
-    from facescale.gallery.photo_reader import faces_of
+    from facescale.gallery.photo_reader import open_faces
     from facescale.inference.embed_files import embed_to_file
+    from facescale.inference.embed_parts import EmbedJob, embed_on_cluster, embed_part
     from facescale.inference.load import contract_note, load
 
+    part = part_of(shard, cluster)
     loaded = load(model, device, contract=contract)
-    source = faces_of(images, loaded.contract.size, detect) or images
-    done = embed_to_file(loaded, source, out, batch_size=batch_size, resize=resize)
+    job = EmbedJob(
+        (str(model.absolute()), device, "fp32", contract),
+        open_faces,
+        (absolute_if_there(images), detect),
+        batch_size,
+        resize,
+    )
+    if part is not None:
+        ended = embed_part(loaded, job, out, part)
+        if ended.joined is None:
+            values = {"shard": str(part), "images": ended.images, "waiting": list(map(str, ended.waiting))}
+            text = f"shard {part}: {ended.images:,} images embedded\n{waiting_text(ended.waiting)}"
+            return show(values, as_json, text)
+        done = ended.joined
+    elif cluster:
+        done = embed_on_cluster(loaded, job, out, cluster)
+    else:
+        reader = open_faces(loaded.contract.size, images, detect)
+        done = embed_to_file(loaded, reader, out, batch_size=batch_size, resize=resize)
     assumed = contract_note(loaded)
     bad = "".join(f"\nskipped {key}: {reason}" for key, reason in done.bad.items())
     text = f"{done.num_images} embeddings in {done.path}{bad}" + (f"\n{assumed}" if assumed else "")

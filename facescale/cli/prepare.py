@@ -4,11 +4,15 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from facescale.cli.app import JsonOption, app, show
+from facescale.cli.shards import ClusterOption, ShardOption, part_of, waiting_text
+
+if TYPE_CHECKING:
+    from facescale.prepare.pipeline import PartDone, Prepared
 
 DetectorOption = Annotated[str, typer.Option(help="yuface, centerface, or auto: whichever is installed.")]
 FaceOption = Annotated[str, typer.Option(help="Which of several faces: largest or central.")]
@@ -46,17 +50,21 @@ def prepare(
     near: Annotated[float, typer.Option(help="Cosine from which crops are near-duplicates.")] = 0.95,
     form: Annotated[str, typer.Option(help="recordio, im2rec or folder.")] = "recordio",
     workers: Annotated[int, typer.Option(min=0, help="Processes; 0: one per core.")] = 0,
+    shard: ShardOption = None,
+    cluster: ClusterOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """Turn photos into a data set: find faces, align, check, drop duplicates, pack, report.
 
-    The same command continues a run that was interrupted.
+    The same command continues a run that was interrupted. With --shard, each of n jobs examines its part of
+    the photos, and the one that ends last writes the data set; without it, what jobs have done is used.
     """
     from facescale.prepare.detect import available_detector
     from facescale.prepare.examine import Settings
-    from facescale.prepare.pipeline import Options, default_workers
+    from facescale.prepare.pipeline import Options, prepare_part
     from facescale.prepare.pipeline import prepare as run
     from facescale.prepare.quality import Limits
+    from facescale.prepare.workers import default_workers
 
     if landmarks and detector != "auto":
         raise ValueError(f"--landmarks replaces --detector {detector}; give one of them")
@@ -74,13 +82,34 @@ def prepare(
         near=near,
         form=form,
         workers=workers or default_workers(),
+        cluster=cluster,
     )
+    part = part_of(shard, cluster)
     with _bar(not as_json) as progress:
-        done = run(photos, dataset, options, progress)
+        if part is None:
+            _show_prepared(run(photos, dataset, options, progress), as_json)
+        else:
+            _show_part(prepare_part(photos, dataset, options, part, progress), as_json)
+
+
+def _show_prepared(done: "Prepared", as_json: bool) -> None:
     continued = [f"continued after {done.continued} photos"] if done.continued else []
     written = f"{done.folder}: the data set, report.html (with pictures), photos.csv (every file)"
     values = {"folder": str(done.folder), "continued": done.continued, **done.report.to_dict()}
     show(values, as_json, "\n".join([*continued, *done.report.lines(), written]))
+
+
+def _show_part(done: "PartDone", as_json: bool) -> None:
+    if done.joined:
+        return _show_prepared(done.joined, as_json)
+    values = {
+        "shard": str(done.part),
+        "photos": done.photos,
+        "continued": done.continued,
+        "waiting": list(map(str, done.waiting)),
+    }
+    text = f"shard {done.part}: {done.photos:,} photos examined, {done.continued:,} of them before"
+    show(values, as_json, f"{text}\n{waiting_text(done.waiting)}")
 
 
 @app.command("align")

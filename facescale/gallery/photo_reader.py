@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from facescale.arrays import IntArray, Pixels
-from facescale.data.readers.base import BadRecordError
+from facescale.data.readers.base import BadRecordError, Reader
 from facescale.data.readers.folder import read_file
 from facescale.data.readers.loose import NO_ID
 from facescale.gallery.photos import FindFace, aligned_only, find_face
+from facescale.inference.embed_files import open_source
 from facescale.prepare.detect import available_detector, build_detector
 from facescale.prepare.photos import is_photo, open_photo
 
@@ -69,6 +70,11 @@ def faces_of(source: str, size: int, detect: bool) -> FacesOfPhotos | None:
     if path.is_file() and (path.suffix == ".txt" or is_photo(path)):
         return FacesOfPhotos(photo_paths(source), aligned_only, size)
     return None
+
+
+def open_faces(size: int, source: str, detect: bool) -> Reader:
+    """The faces of photos, or a data set of aligned images; arguments as for `faces_of`."""
+    return faces_of(source, size, detect) or open_source(source)
 
 
 def photo_paths(source: str | Path) -> list[Path]:

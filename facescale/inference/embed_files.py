@@ -73,14 +73,42 @@ def embed_to_file(
     """
     start = time.perf_counter()
     out = Path(out)
-    _check_suffix(out)
-    reader = _open(source) if isinstance(source, str | Path) else source
+    check_suffix(out)
+    reader = open_source(source) if isinstance(source, str | Path) else source
+    found = embed_images(model, reader, range(len(reader)), batch_size, workers, resize)
+    return write_embeddings(model, reader, found, out, start)
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Embeddings of some images of a reader.
+
+    Attributes:
+        embeddings_ND: float32 (N, d).
+        index_N: int64 (N,), the images.
+        bad: reason by index of those that could not be read.
+    """
+
+    embeddings_ND: Embeddings
+    index_N: IntArray
+    bad: dict[int, str]
+
+
+def embed_images(
+    model: Model, reader: Reader, span: range, batch_size: int, workers: int = 2, resize: bool | None = None
+) -> Embedded:
+    """Embeddings of the images ``span`` of a reader; see `embed_to_file`.
+
+    Raises:
+        ValueError: embeddings that are not finite.
+    """
     bad: dict[int, str] = {}
     # Reserved at once (memory is used only when written to), so that no second copy is ever made.
-    embeddings_ND = np.empty((len(reader), model.embedding_size), np.float32)
+    embeddings_ND = np.empty((len(span), model.embedding_size), np.float32)
     indices: list[int] = []
     batches = iter_images(
         ReaderImages(reader),
+        span,
         batch_size=batch_size,
         size=model.contract.size,
         workers=workers,
@@ -96,13 +124,30 @@ def embed_to_file(
             )
         embeddings_ND[len(indices) : len(indices) + len(part)] = part
         indices += index.tolist()
-    reasons = {reader.key(index): reason for index, reason in sorted(bad.items())}
+    return Embedded(embeddings_ND[: len(indices)], np.array(indices, np.int64), bad)
+
+
+def write_embeddings(model: Model, reader: Reader, found: Embedded, out: Path, start: float) -> EmbedReport:
+    """Write what `embed_to_file` promises.
+
+    Args:
+        model: that computed them.
+        reader: the images.
+        found: their embeddings.
+        out: the file.
+        start: when the work began, by ``time.perf_counter``.
+
+    Raises:
+        ValueError: there are none.
+    """
+    reasons = {reader.key(index): reason for index, reason in sorted(found.bad.items())}
+    indices = found.index_N.tolist()
     if not indices:
         first = next((f": '{key}': {reason}" for key, reason in reasons.items()), "; it holds none")
-        raise ValueError(f"no image of '{source}' can be embedded{first}")
+        raise ValueError(f"none of {len(reader):,} images can be embedded{first}")
     ids, known = reader.ids[indices], identity_names(reader)
     table = _Table(
-        embeddings_ND[: len(indices)],
+        found.embeddings_ND,
         [reader.key(index) for index in indices],
         ids,
         ["" if number == NO_ID else known[number] for number in ids],
@@ -146,7 +191,12 @@ def _utf8(name: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode()
 
 
-def _check_suffix(out: Path) -> None:
+def check_suffix(out: Path) -> None:
+    """Make sure that embeddings can be written to ``out``.
+
+    Raises:
+        ValueError: another suffix than .npz or .parquet, or pyarrow missing.
+    """
     if out.suffix not in (".npz", ".parquet"):
         raise ValueError(f"cannot write embeddings to '{out}'; the name must end in .npz or .parquet")
     if out.suffix == ".parquet" and importlib.util.find_spec("pyarrow") is None:
@@ -155,7 +205,8 @@ def _check_suffix(out: Path) -> None:
         )
 
 
-def _open(source: str | Path) -> Reader:
+def open_source(source: str | Path) -> Reader:
+    """A folder of images of unknown people, or what `facescale.data.open_reader` takes."""
     folder = Path(source)
     if folder.is_dir():
         entries = [

@@ -3,15 +3,19 @@
 import hashlib
 import json
 import os
+import shutil
 import zlib
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
+from facescale.jobs.lock import lock_folder
 from facescale.prepare.examine import Finding, Settings
 
-_VERSION = 1
+_VERSION = 2
+_LINES, _PICTURES = "journal.jsonl", "pictures.bin"
 
 
 @dataclass(frozen=True)
@@ -29,33 +33,30 @@ class Journal:
     A picture is written before the line that names it, so after a kill the file of pictures may only have a
     tail that no line names; it is cut off. A torn or damaged line ends the journal.
 
+    Attributes:
+        folder: where it lies.
+        findings: by key.
+
     Args:
         folder: made if it does not exist.
         settings: a journal that was written with others is emptied.
         root: as for ``settings``.
 
     Raises:
-        ValueError: another process works in the folder.
+        BusyError: another process works in the folder.
     """
 
     def __init__(self, folder: Path, settings: Settings, root: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
         self.findings: dict[str, Finding] = {}
         self._places: dict[str, Place] = {}
-        self._lock = _locked(folder / "lock")
-        head = {"version": _VERSION, "root": str(root.resolve()), "settings": asdict(settings)}
-        if settings.landmarks is not None:
-            listed = Path(settings.landmarks).read_bytes()
-            head["landmarks"] = hashlib.blake2b(listed, digest_size=16).hexdigest()
-        self._lines = _opened(folder / "journal.jsonl")
-        self._pictures = _opened(folder / "pictures.bin")
-        end, pictures_end = self._read(head)
-        self._lines.seek(end)
-        self._lines.truncate()
-        self._pictures.seek(pictures_end)
-        self._pictures.truncate()
-        if end == 0:
-            self._write_line(head)
+        self._lock = lock_folder(folder)
+        self._head = head_of(settings, root)
+        for name in (_LINES, _PICTURES):
+            (folder / name).touch()
+        self._lines = (folder / _LINES).open("rb+")
+        self._pictures = (folder / _PICTURES).open("rb+")
+        self._read_own()
 
     def __enter__(self) -> "Journal":
         return self
@@ -84,53 +85,86 @@ class Journal:
         self.findings[finding.key], self._places[finding.key] = finding, place
         self._write_line({"finding": finding.to_dict(), "place": asdict(place)})
 
+    def absorb(self, folder: Path) -> int:
+        """Move the entries of another journal, which nobody writes any more, into this one.
+
+        One that was written with other settings, or of other photos, is passed over. The folder is removed
+        when all of it is on this side, so a kill loses nothing.
+
+        Returns:
+            Number of its entries.
+        """
+        count = 0
+        try:
+            with (folder / _LINES).open("rb") as lines, (folder / _PICTURES).open("rb") as pictures:
+                for entry in _entries(lines, pictures, self._head):
+                    if entry.finding is not None and self.findings.get(entry.finding.key) != entry.finding:
+                        self.add(entry.finding, entry.picture)
+                    count += entry.finding is not None
+        except FileNotFoundError:  # it was killed before it began
+            pass
+        shutil.rmtree(folder)
+        return count
+
     def picture(self, key: str) -> bytes:
         """The crop or thumbnail of a photo; nothing for a file that could not be opened."""
         place = self._places[key]
         self._pictures.seek(place.offset)
         return self._pictures.read(place.length)
 
-    def _write_line(self, values: dict[str, object]) -> None:
+    def _write_line(self, values: Mapping[str, object]) -> None:
         self._lines.write(json.dumps(values).encode() + b"\n")
         self._lines.flush()
 
-    def _read(self, head: dict[str, object]) -> tuple[int, int]:
-        """Read what is there and valid; where it ends in both files."""
+    def _read_own(self) -> None:
+        """Read what is there and valid, and cut off the rest."""
         end = pictures_end = 0
-        for number, line in enumerate(self._lines):
-            try:
-                values: Any = json.loads(line) if line.endswith(b"\n") else None
-                if number == 0:
-                    if values != head:
-                        break
-                else:
-                    finding, place = Finding.from_dict(values["finding"]), Place(**values["place"])
-                    self._pictures.seek(place.offset)
-                    if zlib.crc32(self._pictures.read(place.length)) != place.crc:
-                        break
-                    self.findings[finding.key], self._places[finding.key] = finding, place
-                    pictures_end = place.offset + place.length
-            except (ValueError, TypeError, KeyError):
-                break
-            end += len(line)
-        return end, pictures_end
+        for entry in _entries(self._lines, self._pictures, self._head):
+            end += entry.num_bytes
+            if entry.finding is not None:
+                self.findings[entry.finding.key], self._places[entry.finding.key] = entry.finding, entry.place
+                pictures_end = entry.place.offset + entry.place.length
+        for file, length in ((self._lines, end), (self._pictures, pictures_end)):
+            file.seek(length)
+            file.truncate()
+        if end == 0:
+            self._write_line(self._head)
 
 
-def _opened(path: Path) -> BinaryIO:
-    path.touch()
-    return path.open("rb+")
+def head_of(settings: Settings, root: Path) -> dict[str, object]:
+    """What all entries of a journal have in common."""
+    values = asdict(settings)
+    if settings.landmarks is not None:  # what the file holds counts, not where it lies
+        listed = Path(settings.landmarks).read_bytes()
+        values["landmarks"] = hashlib.blake2b(listed, digest_size=16).hexdigest()
+    return {"version": _VERSION, "root": str(root.resolve()), "settings": values}
 
 
-def _locked(path: Path) -> BinaryIO:
-    """A file that only one process can hold; a killed one lets go of it."""
-    file = path.open("wb")
-    try:
-        import fcntl
-    except ImportError:  # Windows: two runs into one folder are not noticed there
-        return file
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.close()
-        raise ValueError(f"another process prepares '{path.parent}' right now; wait for it to end") from None
-    return file
+@dataclass(frozen=True)
+class _Entry:
+    """A valid line of ``num_bytes`` bytes: the head, or a finding with its picture."""
+
+    num_bytes: int
+    finding: Finding | None = None
+    place: Place = Place(0, 0, 0)
+    picture: bytes = b""
+
+
+def _entries(lines: BinaryIO, pictures: BinaryIO, head: Mapping[str, object]) -> Iterator[_Entry]:
+    """The lines of a journal up to the first that is torn or damaged; none if it has another head."""
+    for number, line in enumerate(lines):
+        try:
+            values: Any = json.loads(line) if line.endswith(b"\n") else None
+            if number == 0:
+                if values != head:
+                    return
+                yield _Entry(len(line))
+                continue
+            finding, place = Finding.from_dict(values["finding"]), Place(**values["place"])
+            pictures.seek(place.offset)
+            picture = pictures.read(place.length)
+        except (ValueError, TypeError, KeyError):
+            return
+        if zlib.crc32(picture) != place.crc:
+            return
+        yield _Entry(len(line), finding, place, picture)

@@ -1,34 +1,25 @@
 """``facescale prepare``: from photos to an aligned, checked and packed data set, in one resumable pass."""
 
 import math
-import os
 import shutil
-import signal
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from functools import cache
-from multiprocessing import get_context, parent_process
 from pathlib import Path
-from threading import Thread
 
 from facescale.data.writers import WRITERS
 from facescale.files import naming_full_disk
+from facescale.jobs import Part
+from facescale.jobs.lock import BusyError, lock_folder
 from facescale.prepare.convert_data import convert_data
 from facescale.prepare.crops import CropReader
-from facescale.prepare.examine import FaceSource, Finding, Settings, examine, open_face_source
+from facescale.prepare.examine import FaceSource, Settings, open_face_source
 from facescale.prepare.journal import Journal
+from facescale.prepare.parts import Progress, examine_on_cluster, examine_part, part_folders, unfinished
 from facescale.prepare.quality import Limits
 from facescale.prepare.report import Report, write_report
 from facescale.prepare.scan import Scan, scan
 from facescale.prepare.select import Selection, drop_near_duplicates, select
+from facescale.prepare.workers import examine_each
 from facescale.registry import lookup
-
-_CHUNK = 8  # photos that a worker examines in one go
-
-Progress = Callable[[int, int], None]  # photos done, photos in all
 
 
 @dataclass(frozen=True)
@@ -46,6 +37,7 @@ class Options:
         near: cosine from which two crops of an identity are near-duplicates.
         form: key of `facescale.data.writers.WRITERS`.
         workers: processes that examine photos; 1 examines them in this process.
+        cluster: address of a Dask scheduler whose workers examine the photos instead; empty: none.
 
     Raises:
         ValueError: a value out of its range, or an unknown form.
@@ -61,6 +53,7 @@ class Options:
     near: float = 0.95
     form: str = "recordio"
     workers: int = 1
+    cluster: str = ""
 
     def __post_init__(self) -> None:
         lookup("form", WRITERS, self.form)
@@ -86,24 +79,45 @@ class Prepared:
     continued: int
 
 
+@dataclass(frozen=True)
+class PartDone:
+    """What one job of an array has done.
+
+    Attributes:
+        part: of the photos.
+        photos: files in it.
+        continued: those that an earlier, interrupted job had examined.
+        waiting: parts that are not done yet.
+        joined: the data set, if all were done and this job joined them.
+    """
+
+    part: Part
+    photos: int
+    continued: int
+    waiting: list[Part]
+    joined: Prepared | None = None
+
+
 def prepare(
     photos: str | Path, dataset: str | Path, options: Options, progress: Progress | None = None
 ) -> Prepared:
     """Find, align, check and pack the faces of all photos below a folder.
 
     ``dataset`` appears when it is complete; until then the work lies beside it, and the same call continues
-    what was interrupted. It holds the packed crops, labels.json, report.json, report.html and photos.csv,
-    which names every file with what became of it. The result does not depend on the number of workers.
+    what was interrupted, and what jobs of an array (`prepare_part`) have done. It holds the packed crops,
+    labels.json, report.json, report.html and photos.csv, which names every file with what became of it. The
+    result does not depend on who examined the photos.
 
     Raises:
-        ValueError: folders that cannot be used, options that do not fit the photos, no crop to keep.
-        RuntimeError: a worker process died.
+        ValueError: folders that cannot be used, options that do not fit the photos, no crop to keep, a
+            cluster that cannot be used.
+        RuntimeError: a worker died.
     """
     root, out = Path(photos), Path(dataset)
     _check_folders(root, out)
     found = scan(root, pattern=options.pattern, labels=options.labels)
     faces = open_face_source(options.settings)  # says what is missing before any photo is read
-    work = out.with_name(f".{out.name}.preparing")
+    work = _work_folder(out)
     with naming_full_disk(out), Journal(work, options.settings, root) as journal:
         continued = _examine_all(root, found, options, journal, faces, progress)
         selection = _selected(found, options, journal)
@@ -117,6 +131,38 @@ def prepare(
         packed.replace(out)
     shutil.rmtree(work)
     return Prepared(out, report, continued)
+
+
+def prepare_part(
+    photos: str | Path, dataset: str | Path, options: Options, part: Part, progress: Progress | None = None
+) -> PartDone:
+    """Do the part of one job of an array; the job that ends last joins all parts as `prepare` does.
+
+    All jobs take the same arguments but for ``part``, and see the folders under the same paths. A job that
+    was lost is started again and continues; `prepare` in its place does what is missing, too.
+
+    Raises:
+        ValueError: as `prepare`, or another process has this part.
+        RuntimeError: a worker process died.
+    """
+    root, out = Path(photos), Path(dataset)
+    _check_folders(root, out)
+    found = scan(root, pattern=options.pattern, labels=options.labels)
+    work, keys = _work_folder(out), [source.key for source in found.sources]
+    with naming_full_disk(out), lock_folder(work, shared=True):
+        total, known = examine_part(work, part, root, keys, options.settings, options.workers, progress)
+    waiting = unfinished(work, part, options.settings, root)
+    if waiting:
+        # Where the folder is gone, another job has joined the parts since the lock was let go.
+        return PartDone(part, total, known, waiting if work.exists() else [])
+    try:
+        return PartDone(part, total, known, [], prepare(photos, dataset, options, progress))
+    except BusyError:  # another job joins them
+        return PartDone(part, total, known, [])
+
+
+def _work_folder(out: Path) -> Path:
+    return out.with_name(f".{out.name}.preparing")
 
 
 def _check_folders(root: Path, out: Path) -> None:
@@ -135,73 +181,29 @@ def _examine_all(
     faces: FaceSource,
     progress: Progress | None,
 ) -> int:
-    """Examine what the journal does not know; how many photos it knew."""
+    """Examine what neither the journal nor those of parts know; how many photos they knew."""
     keys = [source.key for source in found.sources]
-    todo = [key for key in keys if not journal.knows(key, root / key)]
+
+    def unknown() -> list[str]:
+        return [key for key in keys if not journal.knows(key, root / key)]
+
+    for folder in part_folders(journal.folder):
+        journal.absorb(folder)
+    todo = unknown()
     done = known = len(keys) - len(todo)
-    for finding, picture in _results(root, todo, options, faces):
+    if options.cluster and todo:
+        for folder in examine_on_cluster(options.cluster, journal.folder, root, todo, options.settings):
+            done += journal.absorb(folder)
+            if progress:
+                progress(done, len(keys))
+        todo = unknown()  # what changed meanwhile
+        done = len(keys) - len(todo)
+    for finding, picture in examine_each(root, todo, options.settings, options.workers, faces):
         journal.add(finding, picture)
         done += 1
         if progress:
             progress(done, len(keys))
     return known
-
-
-def _results(
-    root: Path, keys: list[str], options: Options, faces: FaceSource
-) -> Iterator[tuple[Finding, bytes]]:
-    """Findings in the order of ``keys``; ``faces`` serves this process, workers open their own."""
-    chunks = [keys[start : start + _CHUNK] for start in range(0, len(keys), _CHUNK)]
-    if options.workers == 1 or len(chunks) < 2:
-        for key in keys:
-            yield examine(root, key, options.settings, faces)
-        return
-    # Spawned, not forked: the progress bar and the libraries of this process have threads.
-    pool = ProcessPoolExecutor(
-        min(options.workers, len(chunks)), mp_context=get_context("spawn"), initializer=_start_worker
-    )
-    waiting: deque[tuple[list[str], Future[list[tuple[Finding, bytes]]]]] = deque()
-    try:
-        for chunk in chunks:
-            waiting.append((chunk, pool.submit(examine_many, root, chunk, options.settings)))
-            if len(waiting) > 4 * options.workers:
-                yield from _finished(*waiting.popleft())
-        while waiting:
-            yield from _finished(*waiting.popleft())
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _start_worker() -> None:
-    """Leave interruptions to the main process, and end with it even if it is killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = parent_process()
-    assert parent is not None  # this is a worker
-    parent.join()
-    os._exit(1)  # an executor's workers wait for ever on a queue that nobody fills
-
-
-def _finished(chunk: list[str], future: Future[list[tuple[Finding, bytes]]]) -> list[tuple[Finding, bytes]]:
-    try:
-        return future.result()
-    except BrokenProcessPool:
-        raise RuntimeError(
-            f"a worker process died, perhaps out of memory, while it examined '{chunk[0]}' or a later photo;"
-            " the same command continues from there, with --workers 1 it needs the least memory"
-        ) from None
-
-
-def examine_many(root: Path, keys: list[str], settings: Settings) -> list[tuple[Finding, bytes]]:
-    """Examine some photos; runs in a worker process, which opens the detector once."""
-    faces = _face_source(settings)
-    return [examine(root, key, settings, faces) for key in keys]
-
-
-_face_source = cache(open_face_source)  # in worker processes only, which end with their preparation
 
 
 def _selected(found: Scan, options: Options, journal: Journal) -> Selection:
@@ -217,8 +219,3 @@ def _selected(found: Scan, options: Options, journal: Journal) -> Selection:
             f"none of {len(found.sources)} photos is left: {counts}; loosen the limits that drop them"
         )
     return selection
-
-
-def default_workers() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -20,8 +20,9 @@ from facescale.prepare.align import TEMPLATE
 from facescale.prepare.detect import DETECTORS, Face
 from facescale.prepare.examine import Settings
 from facescale.prepare.journal import Journal
-from facescale.prepare.pipeline import Options, _finished, prepare
+from facescale.prepare.pipeline import Options, prepare
 from facescale.prepare.quality import Limits
+from facescale.prepare.workers import _finished
 from tests.pictures import picture
 
 LANDMARKS = TEMPLATE * 1.2 + 20
@@ -254,7 +255,7 @@ def test_two_runs_into_one_folder_are_refused(photos: Path, tmp_path: Path) -> N
     opts = options(tmp_path)
     with (
         Journal(tmp_path / ".out.preparing", opts.settings, photos),
-        pytest.raises(ValueError, match="another process prepares"),
+        pytest.raises(ValueError, match="another process works in"),
     ):
         prepare(photos, tmp_path / "out", opts)
 
