@@ -72,11 +72,7 @@ class Ours:
 
 
 class Chunked:
-<<<<<<< HEAD
-    """torch's own chunked loss (2.13) over one big parameter, without a margin, and torch SGD over all rows."""
-=======
     """torch's own chunked loss (2.13) over one big parameter, without a margin; torch SGD over all rows."""
->>>>>>> main
 
     def __init__(self, num_ids: int, dim: int) -> None:
         self.weight = nn.Parameter(torch.empty(num_ids, dim).normal_(0, 0.01))
