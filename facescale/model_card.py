@@ -130,6 +130,7 @@ class Card:
         info: free, JSON-able: licence, data, step, figures, ...
         fingerprint: identity of the weights that an export was made from; None: computed from the weights.
         graph: what an exported graph does by itself; None for bare weights.
+        adapters: fingerprint of the network that the weights are low-rank adapters of; None: they are whole.
     """
 
     contract: Contract = Contract()
@@ -138,6 +139,7 @@ class Card:
     info: Mapping[str, Any] = field(default_factory=dict)
     fingerprint: str | None = None
     graph: "Graph | None" = None
+    adapters: str | None = None
 
     def to_json(self) -> str:
         """One line of JSON, the same for the same card."""
@@ -149,6 +151,7 @@ class Card:
             "info": self.info,
             "fingerprint": self.fingerprint,
             "graph": self.graph and asdict(self.graph),
+            **({"adapters": self.adapters} if self.adapters else {}),
         }
         return json.dumps(tree, allow_nan=False)
 
@@ -176,6 +179,7 @@ class Card:
                 info=tree["info"],
                 fingerprint=tree["fingerprint"],
                 graph=tree["graph"] and Graph(**tree["graph"]),
+                adapters=tree.get("adapters"),
             )
         except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
             if is_sentence(error):

@@ -23,7 +23,8 @@ class RunDir:
     """Paths of a run.
 
     ``config.toml`` (what the user wrote), ``plan.json`` (what was derived from it), ``identities.json``
-    (names of the identities), ``data.safetensors`` (digest of the images), ``metrics.jsonl``,
+    (names of the identities), ``data.safetensors`` (digest of the images), ``base.safetensors`` (the network
+    that adapters belong to), ``metrics.jsonl``,
     ``checkpoints/step_N/``, ``centres/`` (placed on disk), ``tensorboard/``, ``results/`` (one file for each
     protocol and checkpoint), ``report.html``, ``features/`` (embeddings of evaluated images, may be deleted),
     ``export/``, ``bad_records.txt``.
@@ -35,6 +36,7 @@ class RunDir:
         self.plan = self.path / "plan.json"
         self.identities = self.path / "identities.json"
         self.data = self.path / "data.safetensors"
+        self.base = self.path / "base.safetensors"
         self.metrics = self.path / "metrics.jsonl"
         self.checkpoints = self.path / "checkpoints"
         self.best_file = self.checkpoints / "best.json"

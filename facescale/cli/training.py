@@ -79,6 +79,15 @@ def finetune(
     distil: Annotated[
         float, typer.Option(min=0, help="Weight of staying near the old model's embeddings; 0 is off.")
     ] = 1.0,
+    adapters: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            metavar="RANK",
+            help="Train low-rank adapters of the attention layers alone (LoRA; vision transformers), at the "
+            "old learning rate; 8 is usual, 0 trains the whole network.",
+        ),
+    ] = 0,
     check: Annotated[
         list[str] | None,
         typer.Option(
@@ -100,7 +109,7 @@ def finetune(
     from facescale.recipes.finetune import finetune as run_finetuning
     from facescale.recipes.finetune import finetune_config
 
-    settled = finetune_config(model, data, head, distil, check or (), settings or ())
+    settled = finetune_config(model, data, head, distil, check or (), settings or (), adapters)
     with start(device) as dist, Display(dist.is_main and not as_json) as display:
         done = run_finetuning(settled, run, dist, display.line)
         if not dist.is_main:

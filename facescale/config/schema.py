@@ -229,6 +229,12 @@ class FinetuneConfig(Section):
     freeze: list[str] = Field(
         default_factory=list, description="parts of the backbone that do not change: beginnings of names"
     )
+    adapters: int = Field(
+        0, ge=0, description="rank of low-rank adapters (LoRA); all else of the vision transformer is frozen"
+    )
+    adapted: Literal["attention", "attention+mlp"] = Field(
+        "attention", description="layers that get adapters: the linear maps of attention, or of MLPs, too"
+    )
 
 
 class CheckpointConfig(Section):

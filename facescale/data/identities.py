@@ -67,6 +67,15 @@ def with_people_of(file: Path, config: Config, reader: Reader) -> Reader:
     return WithKnownPeople(reader, old_N, people)
 
 
+def num_identities(file: Path, config: Config) -> int:
+    """How many identities the run has that wrote ``file``.
+
+    Raises:
+        ValueError: there is no such file, or it is damaged.
+    """
+    return len(_read(file, config).source_N)
+
+
 def people_changes(file: Path, config: Config, reader: Reader) -> list[str]:
     """Who came and who left since the run that wrote ``file`` was started; nothing if nobody did.
 

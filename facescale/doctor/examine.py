@@ -35,7 +35,7 @@ def examine(config: Config, run: Path, device_name: str, settings: Sequence[Sett
     spec = config.backbone
     size = int(skeleton(spec.name, spec.embedding_size, **spec.options).input_size)  # type: ignore[arg-type]
     available = training.available_memory(device)
-    advice = advice_for(config, 1, device, available, counts=reader)
+    advice = advice_for(config, 1, device, available, data=reader)
     yield from host.disk(run, training.checkpoint_bytes(config, advice))
     yield from training.data(config, reader, size)
     yield from training.memory(advice, available)

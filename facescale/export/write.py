@@ -20,7 +20,7 @@ from facescale.export.program import CompiledPackage, Program
 from facescale.export.quantise import calibration_faces, quantise
 from facescale.files import require_writable
 from facescale.inference.load import load
-from facescale.inference.model import Model
+from facescale.inference.model import Model, weights_fingerprint
 from facescale.inference.weights import load_model, save_model
 from facescale.model_card import Card, Graph, Threshold
 from facescale.prepare.align import SIZE, TEMPLATE
@@ -184,7 +184,10 @@ class WeightsFile:
 
     def save(self, path: Path, card: Card) -> None:
         """Write the file."""
-        save_model(path, self._state, card.backbone or {}, card.contract, card.thresholds, card.info)
+        own = weights_fingerprint(self._state, card.contract)
+        other = card.fingerprint if card.fingerprint != own else None  # of adapters that are merged here
+        spec = (card.backbone or {}, card.contract, card.thresholds, card.info)
+        save_model(path, self._state, *spec, fingerprint=other)
 
     def open(self, path: Path) -> Model:
         """The file as a model."""

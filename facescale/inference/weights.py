@@ -14,6 +14,7 @@ from facescale.convert.foreign import convert
 from facescale.files import replacing
 from facescale.guard.reading import reason
 from facescale.guard.tensor_file import open_tensors
+from facescale.inference.adapted import with_base
 from facescale.inference.model import Model
 from facescale.model_card import KEY, Card, Contract, Threshold
 
@@ -25,6 +26,8 @@ def save_model(
     contract: Contract,
     thresholds: Mapping[float, Threshold] | None = None,
     info: Mapping[str, Any] | None = None,
+    adapters: str | None = None,
+    fingerprint: str | None = None,
 ) -> None:
     """Write weights and their card as one safetensors file, atomically.
 
@@ -35,8 +38,10 @@ def save_model(
         contract: how the network expects its images.
         thresholds: by false-accept rate.
         info: free, JSON-able.
+        adapters: see ``Card.adapters``.
+        fingerprint: see ``Card.fingerprint``.
     """
-    card = Card(contract, backbone, thresholds or {}, info or {})
+    card = Card(contract, backbone, thresholds or {}, info or {}, fingerprint, adapters=adapters)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state_dict.items()}
     with replacing(path) as temporary:
         save_file(tensors, temporary, {KEY: card.to_json()})
@@ -58,6 +63,8 @@ def read_card(path: str | Path) -> Card:
 def load_model(path: str | Path, device: str = "auto", precision: str = "fp32") -> Model:
     """Load a file that `save_model` wrote; a file without a card is loaded as that of another project.
 
+    Low-rank adapters are merged into the network of their run.
+
     Raises:
         ValueError: not such a file; weights that do not fit the backbone; an unknown device or precision.
     """
@@ -67,6 +74,8 @@ def load_model(path: str | Path, device: str = "auto", precision: str = "fp32") 
         state = None if card is None else {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     if card is None or state is None:
         return load_foreign(path, device, precision)
+    if card.adapters is not None:
+        card, state = with_base(path, card, state)
     try:
         module = _build(card.backbone or {}, state)
     except (ValueError, RuntimeError, TypeError) as error:

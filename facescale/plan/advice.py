@@ -10,10 +10,12 @@ from facescale import margins
 from facescale.backbones.profile import describe
 from facescale.config import Config, HeadConfig
 from facescale.data import open_training_data
+from facescale.data.readers.base import Reader
 from facescale.distributed import Dist
 from facescale.heads import Bytes
 from facescale.plan.memory import BackboneBytes, backbone_bytes, skeleton_of
-from facescale.plan.plan import Counted, Plan, make_plan
+from facescale.plan.people import people, with_old_people
+from facescale.plan.plan import Counts, Plan, make_plan
 from facescale.plan.timing import backbone_seconds, head_seconds
 from facescale.plan.units import amount
 
@@ -196,7 +198,7 @@ def advice_for(
     device: torch.device,
     memory: int | None,
     timed: bool = False,
-    counts: Counted | None = None,
+    data: Counts | Reader | None = None,
 ) -> Advice:
     """Plan a run without starting it, and compare what heads would need.
 
@@ -206,13 +208,15 @@ def advice_for(
         device: of each.
         memory: of one device, bytes; None says nothing of what fits.
         timed: also estimate the time of a step, from a few seconds of the real network and head.
-        counts: of the data, which is then not opened.
+        data: of the run, opened or by its numbers; None opens it. People of an old run that the head keeps
+            are added.
 
     Raises:
         ValueError: data or config cannot be used.
     """
-    reader = counts or open_training_data(config.data)
-    plan = make_plan(config, Dist(0, processes, device), reader)
+    data = open_training_data(config.data) if data is None else data
+    counted = with_old_people(config, data) if isinstance(data, Counts) else people(config, data)
+    plan = make_plan(config, Dist(0, processes, device), counted)
     backbone = backbone_bytes(config, plan)
     found = compare(config, plan, backbone, memory)
     share = head_share(config, plan)

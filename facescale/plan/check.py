@@ -16,6 +16,7 @@ from facescale.config import (
     BackboneConfig,
     Component,
     Config,
+    FinetuneConfig,
     HeadConfig,
     MarginConfig,
     OptimConfig,
@@ -33,7 +34,7 @@ from facescale.config.no_effect import (
 from facescale.distributed import Dist
 from facescale.guard.limits import CONFIG_MISTAKES
 from facescale.heads import ClassHead
-from facescale.plan.components import build_head
+from facescale.plan.components import backbone_skeleton, build_head
 
 Tree = Mapping[str, Any]
 
@@ -85,6 +86,7 @@ def component_mistakes(tree: Tree) -> list[Mistake]:
         *unread_by_head(optim, head.options),
         *unread_train(_table(tree.get("train"))),
     ]
+    mistakes += [] if mistakes else _unadapted(tree)
     if head.name in heads.HEADS and not _head(head.name, MarginConfig(), OptimConfig()).needs.key_views:
         mistakes += unread_twin(_table(tree.get("twin")), head.name)
     return mistakes
@@ -204,6 +206,19 @@ def _refused(kind: str, options: dict[str, Any], make: Callable[..., nn.Module])
         if not causes:
             return
         options = {name: value for name, value in options.items() if name not in causes}
+
+
+def _unadapted(tree: Tree) -> Iterator[Mistake]:
+    """Adapters for a backbone that cannot have them."""
+    try:
+        finetune = FinetuneConfig.model_validate(_table(tree.get("finetune")))
+        if finetune.adapters:
+            backbone = BackboneConfig.model_validate(_table(tree.get("backbone")))
+            backbone_skeleton(Config(backbone=backbone, finetune=finetune))
+    except ValidationError:
+        return
+    except ValueError as error:
+        yield Mistake((("finetune", "adapters"),), str(error))
 
 
 def _refusal(make: Callable[..., nn.Module], options: Tree, leave_out: str = "") -> str:

@@ -5,8 +5,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import nn
 
 from facescale import heads, margins, registry
+from facescale.backbones.low_rank import add_adapters
+from facescale.backbones.profile import skeleton
 from facescale.config import Config
 from facescale.distributed import Dist
 from facescale.heads import ClassHead
@@ -76,6 +79,19 @@ def build_head(config: Config, num_ids: int, dist: Dist, directory: Path) -> Cla
     margin = margins.build(config.head.margin.name, **config.head.margin.options)
     size, options = config.backbone.embedding_size, head_options(config, directory)
     return heads.build(config.head.name, num_ids, size, margin, dist, **options)
+
+
+def backbone_skeleton(config: Config) -> nn.Module:
+    """The backbone of a config with its adapters, without memory or values.
+
+    Raises:
+        ValueError: as ``backbones.build`` and ``add_adapters``.
+    """
+    spec, finetune = config.backbone, config.finetune
+    net = skeleton(spec.name, spec.embedding_size, **spec.options)
+    if finetune.adapters:
+        add_adapters(net, finetune.adapters, finetune.adapted)
+    return net
 
 
 def head_skeleton(

@@ -7,12 +7,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from facescale.backbones.profile import skeleton
+from facescale.backbones.low_rank import own_state
 from facescale.config import Config
 from facescale.distributed import Dist
 from facescale.heads import ClassHead, Needs
 from facescale.ops import PRECISIONS
-from facescale.plan.components import build_head
+from facescale.plan.components import backbone_skeleton, build_head
 from facescale.plan.plan import Plan
 
 # Measured (docs/benchmarks.md): tensors of the largest layer's size that exist at once in its backward pass,
@@ -29,6 +29,7 @@ class BackboneBytes:
     Attributes:
         weights: parameters and buffers.
         average: their moving average, where there is one.
+        own: of the weights, what a checkpoint holds: all of them, or low-rank adapters.
         gradients: of the parameters.
         optimizer: momentum, or AdamW's two averages.
         activations: what the forward pass keeps for the backward pass of one view of one part of the batch.
@@ -39,6 +40,7 @@ class BackboneBytes:
 
     weights: int
     average: int
+    own: int
     gradients: int
     optimizer: int
     activations: int
@@ -54,7 +56,8 @@ class BackboneBytes:
 
     def saved(self, needs: Needs) -> int:
         """What a checkpoint holds of it: weights, their average, the twin, the optimizer's state."""
-        return self.weights * (2 if needs.key_views else 1) + self.average + self.optimizer
+        twin = self.weights if needs.key_views else 0
+        return self.own * (2 if self.average else 1) + twin + self.optimizer
 
 
 def _bytes(tensors: Sequence[Tensor]) -> int:
@@ -67,16 +70,17 @@ def backbone_bytes(config: Config, plan: Plan) -> BackboneBytes:
     Activations are counted as autograd saves them, in the precision of the run; a custom gradient that keeps
     less than torch's own is not known here, so this is what is needed at most.
     """
-    spec = config.backbone
-    net = skeleton(spec.name, spec.embedding_size, **spec.options).train()
-    parameters = list(net.parameters())
-    weights = _bytes([*parameters, *net.buffers()])
+    net = backbone_skeleton(config).train()
+    weights = _bytes([*net.parameters(), *net.buffers()])
+    parameters = [p for p in net.parameters() if p.requires_grad]
+    own = _bytes(list(own_state(net).values()))
     half_weights = 0 if plan.precision == "fp32" else weights // 2  # autocast keeps them for a whole step
     gradients, optimizer = _bytes(parameters), _bytes(parameters) * (2 if config.optim.name == "adamw" else 1)
     activations, largest = _activations(net, plan)
     return BackboneBytes(
         weights=weights,
         average=weights if config.train.ema else 0,
+        own=own,
         gradients=gradients,
         optimizer=optimizer,
         activations=activations,

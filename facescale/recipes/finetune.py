@@ -39,7 +39,13 @@ class Finetuned:
 
 
 def finetune_config(
-    model: Path, data: str, head: str, distil: float, sets: Sequence[str], settings: Sequence[str]
+    model: Path,
+    data: str,
+    head: str,
+    distil: float,
+    sets: Sequence[str],
+    settings: Sequence[str],
+    adapters: int = 0,
 ) -> Config:
     """The config of a run that goes on from ``model`` with ``data``.
 
@@ -50,6 +56,7 @@ def finetune_config(
         distil: weight of staying near the old embeddings.
         sets: protocols ``NAME=PATH`` to watch, beside those of the run.
         settings: as after ``--set``; they win.
+        adapters: rank of low-rank adapters, all else of the network frozen; 0: all of it trains.
 
     Raises:
         ValueError: no such model, or settings that do not fit.
@@ -58,10 +65,11 @@ def finetune_config(
     base = run.config if run.config.is_file() else None
     card = load(model, device="cpu").card
     first = [] if base else _backbone(card)
-    rate = read_config(base, first).optim.lr * _RATE
+    rate = read_config(base, first).optim.lr * (1.0 if adapters else _RATE)
     told = [f"train.init={json.dumps(str(model))}", f"data.train={json.dumps(data)}"]
     told += [f"train.duration={json.dumps(_DURATION)}", f"optim.lr={rate!r}"]
     told += [f"finetune.head={head}", "finetune.new_centres=mean", f"finetune.distil={float(distil)!r}"]
+    told += [f"finetune.adapters={adapters}"] if adapters else []
     for text in sets:
         name, path = split_name(text)
         told.append(f"eval.sets.{name or 'new'}={json.dumps(path)}")

@@ -6,10 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from facescale import heads
 from facescale.checksums import Checksums
-from facescale.config import Config, FinetuneConfig
-from facescale.data.identities import old_numbers, with_people_of
+from facescale.config import Config
+from facescale.data.identities import old_numbers
 from facescale.data.images import ReaderImages
 from facescale.data.loading.iterate import iter_images
 from facescale.data.readers.base import Reader
@@ -25,38 +24,6 @@ from facescale.train.task import RecognitionTask
 
 _MOST_IMAGES = 32  # of a person, for the mean that a new centre starts from
 _BATCH = 64
-
-
-def people(config: Config, reader: Reader) -> Reader:
-    """The data with the identities that the head shall have: those of the old run too, where it is extended.
-
-    Raises:
-        ValueError: options of ``finetune`` that do not fit the rest of the config.
-    """
-    wanted = config.finetune
-    if not config.train.init and wanted != FinetuneConfig():
-        without_start = FinetuneConfig(teacher=wanted.teacher, distil=wanted.distil, mix=wanted.mix)
-        if wanted != without_start or not wanted.teacher:
-            raise ValueError(
-                "[finetune] is for a run that starts from another one; set train.init to a run or weights, "
-                "or take the section out"
-            )
-    if wanted.head in ("extend", "keep"):
-        if not Path(config.train.init).is_dir() or not getattr(
-            heads.HEADS[config.head.name], "keeps_every_id", False
-        ):
-            raise ValueError(
-                f"finetune.head = '{wanted.head}' needs the class centres of a run in train.init and a head "
-                f"that keeps one for everybody; '{config.train.init}' with head '{config.head.name}' has "
-                "none: use 'replace'"
-            )
-        if config.head.margin.by_source:
-            raise ValueError(
-                f"finetune.head = '{wanted.head}' does not go with head.margin.by_source: people without "
-                "images have no source; use 'inherit' or 'replace', or one margin for all"
-            )
-        return with_people_of(RunDir.open(config.train.init).identities, config, reader)
-    return reader
 
 
 def inherit(config: Config, task: RecognitionTask, reader: Reader) -> int:

@@ -1,6 +1,25 @@
 """Parts of a backbone that a training leaves as they are."""
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from facescale.backbones.low_rank import add_adapters
+from facescale.config import FinetuneConfig
+
+
+def adapt(backbone: nn.Module, config: FinetuneConfig) -> list[nn.Module]:
+    """Give a network the adapters of ``config``, if any, and keep all else of it as it is.
+
+    Returns:
+        The batch norms, whose statistics must stay, too: they are to be kept in evaluation mode.
+
+    Raises:
+        ValueError: as ``add_adapters``.
+    """
+    if not config.adapters:
+        return []
+    add_adapters(backbone, config.adapters, config.adapted)
+    return [module for module in backbone.modules() if isinstance(module, _BatchNorm)]
 
 
 def freeze(backbone: nn.Module, prefixes: list[str]) -> list[nn.Module]:

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from functools import partial
 
+from facescale.backbones.low_rank import own_state
 from facescale.distributed.agreement import compare_ranks, weights_checksum
 from facescale.evaluate.embedding import Extraction
 from facescale.evaluate.records import MeasuredModel, Record, write_record
-from facescale.evaluate.verification import VerificationResult
-from facescale.inference.model import weights_fingerprint
+from facescale.evaluate.verification_result import VerificationResult
 from facescale.plan import Plan
 from facescale.run import RunDir
 from facescale.train.roll_back import last_good
@@ -44,7 +44,7 @@ def evaluate(session: Session) -> None:
     task, dist, step = session.task, session.dist, session.state.step
     with task.statistics_of_main():
         results = [one.measure(task.embed, Extraction(dist=dist)) for one in session.protocols]
-        fingerprint = weights_fingerprint(task.evaluated.state_dict(), task.card.contract)
+        fingerprint = task.fingerprint()
     task.keep_thresholds(results)
     if dist.is_main:
         model = MeasuredModel.of(task.card, fingerprint, session.run.snapshot(step).name, step)
@@ -91,7 +91,7 @@ def save(session: Session, figures: Mapping[str, float] | None = None, dead: boo
         "data": session.digest.text,
     }
     state.window = session.meter.state()
-    size = num_bytes(tensors) + num_bytes(task.evaluated.state_dict())
+    size = num_bytes(tensors) + num_bytes(own_state(task.evaluated))
     content = Content(state, tensors, task.model_to_save, task.head.rows_to_save, size)
     session.saver.save(content, partial(_follow_up, session, state.step, figures or {}, dead))
     if figures:  # last of all: a run that is killed before this line evaluates again

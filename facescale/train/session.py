@@ -25,11 +25,13 @@ from facescale.distributed.agreement import source_digest
 from facescale.evaluate import Evaluator
 from facescale.evaluate.protocols.open import open_protocol
 from facescale.plan import Plan, make_plan
+from facescale.plan.people import people
 from facescale.run import RunDir
 from facescale.train import checkpoint
+from facescale.train.base import keep_base, take_base
 from facescale.train.build import build_task, source_margins_of
 from facescale.train.checkpoint import TrainState
-from facescale.train.finetune import inherit, people
+from facescale.train.finetune import inherit
 from facescale.train.meter import Meter
 from facescale.train.open_run import changed_length, check_folder, keep_digest, open_run
 from facescale.train.optim import Schedule, make_optimizer, make_schedule
@@ -142,10 +144,12 @@ def open_session(
         if step is not None:
             folder = run.snapshot(step)
             state, saved = checkpoint.load(folder, dist)
+            take_base(task, run, folder)
             _restore(task, optimizer, scaler, saved, folder)
             started["new_length"] = lengthened
         elif config.train.init:
             started["known_identities"] = inherit(config, task, reader)
+            keep_base(task, run)
         state.rate_factor = rate_factor or run.noted_rate(state.step) or state.rate_factor
         keep_digest(run, saved.get("data"), digest, dist)
         if dist.is_main:

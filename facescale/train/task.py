@@ -11,16 +11,19 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from facescale.backbones.low_rank import adapter_state, load_own, load_plain, own_state
 from facescale.data.loading.augment import Augment
 from facescale.data.loading.batch import Batch
 from facescale.distributed import Dist
 from facescale.evaluate.figures import Result
 from facescale.evaluate.thresholds import thresholds_of
 from facescale.heads import ClassHead
+from facescale.inference.adapted import adapted_fingerprint
+from facescale.inference.model import weights_fingerprint
 from facescale.inference.torch_encoder import TorchEncoder
 from facescale.inference.weights import read_card, save_model
 from facescale.model_card import Card
-from facescale.ops import autocast, unit
+from facescale.ops import autocast, to_device, unit
 from facescale.train.teacher import Teacher
 from facescale.train.tensors import copied
 from facescale.train.twin import Twin
@@ -123,7 +126,9 @@ class RecognitionTask(nn.Module):
     def start_with(self, state_dict: Mapping[str, Tensor]) -> None:
         """Give the network, and all that follow it, these weights."""
         for net in (self.backbone, *(one.net for one in (self.average, self.twin) if one is not None)):
-            net.load_state_dict(state_dict)
+            load_plain(net, state_dict)
+        if adapter_state(self.backbone):
+            self.card = replace(self.card, adapters=weights_fingerprint(state_dict, self.card.contract))
 
     def train(self, mode: bool = True) -> "RecognitionTask":
         """Set the mode of all parts but the frozen ones, whose statistics must not drift."""
@@ -169,9 +174,9 @@ class RecognitionTask(nn.Module):
             distance = self._teacher.loss(q_VBD, old_VBD)
             stats["distil"] = distance.detach()
             # a number of its own for each view: the first ones decide on mirroring
-            random_VB = (batch.random[: needs.query_views].double().sum(-1) * 1009 % 1).to(device)
-            q_VBD = self._teacher.mixed(q_VBD, old_VBD, random_VB)
-        out = self.head(q_VBD, batch.ids.to(device, non_blocking=True), k_VBD)
+            random_VB = batch.random[: needs.query_views].double().sum(-1) * 1009 % 1
+            q_VBD = self._teacher.mixed(q_VBD, old_VBD, *to_device(device, random_VB))
+        out = self.head(q_VBD, batch.ids, k_VBD)  # ids stay in host memory, where the head's bookkeeping is
         return StepOutput(out.loss + distance, {**out.stats, **stats})
 
     def gradients_exchanged(self, exchanged: bool) -> AbstractContextManager[None]:
@@ -191,12 +196,17 @@ class RecognitionTask(nn.Module):
         device = self._dist.device
         images_VBHW3 = batch.images.to(device, non_blocking=True)
         num_views, num_images = images_VBHW3.shape[:2]
-        random = batch.random.to(device, non_blocking=True)
+        (random,) = to_device(device, batch.random)
         x = self._augment(images_VBHW3.flatten(0, 1), random.flatten(0, 1))
         if num_views > 1 and batch.repeats.any():  # a view that shows an image again must differ from it
-            again = batch.repeats.flatten().nonzero()[:, 0].to(device)
+            (again,) = to_device(device, batch.repeats.flatten().nonzero()[:, 0])
             x[again] = self._augment_repeats(images_VBHW3.flatten(0, 1)[again], random.flatten(0, 1)[again])
         return x.view(num_views, num_images, *x.shape[1:])
+
+    def is_finite(self) -> Tensor:
+        """Whether what the head moves its rows by is finite: a bool on the device."""
+        finite = self.head.is_finite()
+        return torch.ones((), dtype=torch.bool, device=self._dist.device) if finite is None else finite
 
     def skip_step(self) -> None:
         """Undo the forward passes of a step that was not finite."""
@@ -204,8 +214,11 @@ class RecognitionTask(nn.Module):
         _copy(self._statistics, self._statistics_before)
 
     def after_step(self, lr: float) -> None:
-        """Update what the optimizer does not: the head's rows at rate ``lr``, and the moving average."""
-        self.head.after_step(lr if self._moves_centres else 0.0)
+        """Update what the optimizer does not: the head's rows at rate ``lr``, and the moving average.
+
+        All processes have agreed that the step is finite.
+        """
+        self.head.finish_step(lr if self._moves_centres else 0.0)
         if self.average is not None:
             self.average.update(self.backbone)
 
@@ -241,6 +254,11 @@ class RecognitionTask(nn.Module):
             for x, before in zip(own, kept, strict=True):
                 x.copy_(before)
 
+    def fingerprint(self) -> str:
+        """Of the evaluated network, as a checkpoint of it will have."""
+        of_own = weights_fingerprint(own_state(self.evaluated), self.card.contract)
+        return adapted_fingerprint(self.card.adapters, of_own) if self.card.adapters else of_own
+
     def keep_thresholds(self, results: Sequence[Result]) -> None:
         """Keep the thresholds of an evaluation (of its first pair protocol), to be saved with the weights."""
         thresholds = thresholds_of(results)
@@ -253,15 +271,15 @@ class RecognitionTask(nn.Module):
         """What a checkpoint needs beside the evaluated network (``model_to_save``) and the head's rows."""
         return {
             "head": self.head.state_dict(),
-            "trained_backbone": None if self.average is None else self.backbone.state_dict(),
+            "trained_backbone": None if self.average is None else own_state(self.backbone),
             "averaged": 0 if self.average is None else self.average.num_updates,
             "twin": None if self.twin is None else self.twin.state_dict(),
         }
 
     def model_to_save(self, copy: bool) -> Callable[[Path], None]:
         """What saves the evaluated network with its card; with a ``copy``, as they are now."""
-        card, weights = self.card, self.evaluated.state_dict()
-        spec = (card.backbone or {}, card.contract, card.thresholds, card.info)
+        card, weights = self.card, own_state(self.evaluated)
+        spec = (card.backbone or {}, card.contract, card.thresholds, card.info, card.adapters)
         weights = copied(weights) if copy else weights
         return lambda path: save_model(path, weights, *spec)
 
@@ -269,9 +287,9 @@ class RecognitionTask(nn.Module):
         """Restore what ``state``, ``model_to_save`` and the head's ``rows_to_save`` wrote to ``folder``."""
         model = folder / "model.safetensors"
         self.card = replace(self.card, thresholds=read_card(model).thresholds)
-        self.evaluated.load_state_dict(load_file(model))
+        load_own(self.evaluated, load_file(model))
         if self.average is not None:
-            self.backbone.load_state_dict(state["trained_backbone"])
+            load_own(self.backbone, state["trained_backbone"])
             self.average.num_updates = state["averaged"]
         if self.twin is not None:
             self.twin.load_state_dict(state["twin"])

@@ -15,7 +15,7 @@ from facescale.plan.memory import BackboneBytes, backbone_bytes, skeleton_of
 from facescale.plan.units import parse_memory
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.toml"))
-NOTHING = BackboneBytes(0, 0, 0, 0, 0, 0, 0)
+NOTHING = BackboneBytes(0, 0, 0, 0, 0, 0, 0, 0)
 ROWS = 2 * 4 * 512 * 1_000_000  # a million centres and their momentum
 
 

@@ -117,7 +117,7 @@ def test_accumulation_and_checkpointing_save_activations() -> None:
 
 def test_a_twin_adds_its_weights_and_every_view_its_activations() -> None:
     network = BackboneBytes(
-        weights=10, average=10, gradients=9, optimizer=9, activations=100, working=5, largest=3
+        weights=10, average=10, own=10, gradients=9, optimizer=9, activations=100, working=5, largest=3
     )
     assert network.total(Needs()) == 143
     assert network.total(Needs(key_views=2)) == 153 + 2 * 2 * 3

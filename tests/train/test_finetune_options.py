@@ -17,11 +17,12 @@ from facescale.inference.weights import save_model
 from facescale.model_card import Contract
 from facescale.ops import unit
 from facescale.plan import make_plan
+from facescale.plan.people import people
 from facescale.recipes.finetune import finetune, finetune_config
 from facescale.run import RunDir
 from facescale.train import train
 from facescale.train.build import build_task
-from facescale.train.finetune import inherit, people
+from facescale.train.finetune import inherit
 from facescale.train.freezing import freeze
 from facescale.train.optim import parameter_groups
 from facescale.train.task import RecognitionTask
