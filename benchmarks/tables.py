@@ -109,6 +109,12 @@ TABLES: dict[str, dict[str, str]] = {
         "ratio": "{facescale:ratio}",
         "peak memory": "{peak:value}",
     },
+    "gallery_index": {
+        "1,000,000 people, 512-d": "",
+        "exact": "{exact:value}",
+        "index": "{index:value}",
+        "exact / index": "{index:ratio} {index:note}",
+    },
     "planned_memory": {
         "margin | head": "",
         **{
