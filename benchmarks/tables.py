@@ -115,6 +115,16 @@ TABLES: dict[str, dict[str, str]] = {
         "index": "{index:value}",
         "exact / index": "{index:ratio} {index:note}",
     },
+    "serve_load": {
+        "": "",
+        "requests": "{requests:number}",
+        "wrong answers": "{wrong:number}",
+        "p50": "{p50:value}",
+        "p95": "{p95:value}",
+        "p99": "{p99:value}",
+        "a second": "{rate:number}",
+        "highest memory": "{memory:value}",
+    },
     "planned_memory": {
         "margin | head": "",
         **{
