@@ -31,7 +31,7 @@ BATCH = 32
 FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     "ONNX fp32": ("fp32.onnx", {}),
     "ONNX fp16": ("fp16.onnx", {"precision": "fp16"}),
-    "ONNX, fp16 weights": ("half.onnx", {"half_weights": True}),
+    "ONNX fp16 weights": ("half.onnx", {"half_weights": True}),
     "ONNX int8": ("int8.onnx", {"precision": "int8"}),
     "torch.export": ("program.pt2", {}),
     "AOTInductor": ("compiled.aoti.pt2", {}),
