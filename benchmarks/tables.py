@@ -115,6 +115,22 @@ TABLES: dict[str, dict[str, str]] = {
         "ratio": "{facescale:ratio}",
         "peak memory": "{peak:value}",
     },
+    "gallery_index": {
+        "1,000,000 people, 512-d": "",
+        "exact": "{exact:value}",
+        "index": "{index:value}",
+        "exact / index": "{index:ratio} {index:note}",
+    },
+    "serve_load": {
+        "": "",
+        "requests": "{requests:number}",
+        "wrong answers": "{wrong:number}",
+        "p50": "{p50:value}",
+        "p95": "{p95:value}",
+        "p99": "{p99:value}",
+        "a second": "{rate:number}",
+        "highest memory": "{memory:value}",
+    },
     "planned_memory": {
         "margin | head": "",
         **{
