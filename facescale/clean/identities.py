@@ -185,8 +185,8 @@ def _planted_merges(unit_ND: Floats, rows_of: list[IntArray], centres: Centres) 
 def _smaller_part(unit_MD: Floats) -> tuple[IntArray, Floats, float]:
     """The smaller of two clusters of an identity's images: who, its centre, cosine to the larger one.
 
-    Single images that are unlike all others would be clusters of their own: they are left out, and the rest is
-    clustered again. The cosine is nan where no two parts of enough images are found.
+    Single images that are unlike all others would be clusters of their own: they are left out, and the rest
+    is clustered again. The cosine is nan where no two parts of enough images are found.
     """
     left = np.arange(len(unit_MD))
     least = max(MIN_HALF, _LEAST_PART * len(unit_MD))
