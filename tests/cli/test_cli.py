@@ -66,6 +66,13 @@ def test_components_are_listed(facescale, kind: str) -> None:  # type: ignore[no
     assert (rows[-1]["name"] == "timm:NAME") == (kind == "backbones")
 
 
+def test_without_a_kind_the_names_of_all_components_are_listed(facescale) -> None:  # type: ignore[no-untyped-def]
+    code, out, _ = facescale("list", "--json")
+    rows = {row["kind"]: row["names"].split(", ") for row in json.loads(out)}
+    assert code == 0 and {"heads", "margins"} < rows.keys()
+    assert {"full", "partial_fc", "attfc", "f2c"} <= {*rows["heads"]} and "timm:NAME" in rows["backbones"]
+
+
 def test_an_unknown_kind_of_component_is_one_sentence(facescale) -> None:  # type: ignore[no-untyped-def]
     code, _, err = facescale("list", "head")
     assert code == 2 and "unknown kind of component 'head' (did you mean 'heads'?)" in err
