@@ -131,7 +131,8 @@ def compare(
 def embed(
     model: Annotated[Path, typer.Argument(help="Run folder, weights or .onnx.")],
     images: Annotated[
-        str, typer.Argument(help="A photo, a .txt list of photos, a folder of images, or any training data.")
+        str,
+        typer.Argument(help="A photo, a .txt list of photos, a video, a folder of images, or training data."),
     ],
     out: Annotated[Path, typer.Option(help="File: .npz or .parquet.")] = Path("embeddings.npz"),
     detect: Annotated[
@@ -141,6 +142,14 @@ def embed(
     resize: Annotated[
         bool | None,
         typer.Option(help="Resize images that have another size; by default as the model was trained."),
+    ] = None,
+    every: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Of a video, the time from one frame to the next: 0.5s, 200ms; 1s if left out. The largest "
+            "face of each is found (extras 'video' and 'detect').",
+        ),
     ] = None,
     contract: ContractOption = None,
     device: DeviceOption = "auto",
@@ -164,7 +173,7 @@ def embed(
     job = EmbedJob(
         (str(model.absolute()), device, "fp32", contract),
         open_faces,
-        (absolute_if_there(images), detect),
+        (absolute_if_there(images), detect, every),
         batch_size,
         resize,
     )
@@ -178,7 +187,7 @@ def embed(
     elif cluster:
         done = embed_on_cluster(loaded, job, out, cluster)
     else:
-        reader = open_faces(loaded.contract.size, images, detect)
+        reader = open_faces(loaded.contract.size, images, detect, every)
         done = embed_to_file(loaded, reader, out, batch_size=batch_size, resize=resize)
     assumed = contract_note(loaded)
     bad = "".join(f"\nskipped {key}: {reason}" for key, reason in done.bad.items())

@@ -61,7 +61,7 @@ class Video:
         self._av, self._path = _import_av(path), Path(path)
         check_file(self._path, "the video")
         self._container: Any = None
-        self._frames: Iterator[tuple[int, Any]] = iter(())
+        self._frames: Iterator[tuple[int, Any]] = iter(())  # time stamp and frame
         self._next = 0  # the number of the first frame that was not passed yet
         try:
             stamps_F, self._unit = self._stamps()
@@ -70,7 +70,7 @@ class Video:
         if not len(stamps_F):
             raise self._unreadable("it holds no frame")
         second_F = (stamps_F - stamps_F[0]) * self._unit
-        wanted = np.arange(0.0, second_F[-1] + every / 2, every)
+        wanted = np.arange(0.0, second_F[-1] + _LEAST / 2, every)
         chosen = np.unique(np.searchsorted(second_F, wanted - _LEAST / 2).clip(max=len(stamps_F) - 1))
         self._stamps_N: IntArray = stamps_F[chosen]
         self.times_N = second_F[chosen]
@@ -88,13 +88,9 @@ class Video:
             self._seek(index)
         self._next = index + 1
         stamp = int(self._stamps_N[index])
-        for found, frame in self._frames:
-            if found >= stamp:
-                break
-        else:
-            found = -1
-        if found != stamp:
-            self._container = None  # a frame after it was taken from the decoder: seek for the next one
+        found, frame = next((one for one in self._frames if one[0] >= stamp), (-1, None))
+        if frame is None or found != stamp:
+            self.close()  # a frame after it may have left the decoder: seek for the next one
             raise BadRecordError(f"the video is damaged at {self.times_N[index]:.3f} s")
         if frame.width * frame.height > PHOTO_PIXELS:
             raise BadRecordError(
