@@ -3,7 +3,7 @@
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -19,9 +19,33 @@ _CHUNK_BYTES = {"cpu": 8 << 20, "cuda": 64 << 20}  # of float32 rows: what stays
 # B batch, C classes, D embedding size
 
 
-def autocast(device: torch.device, precision: str) -> torch.autocast:
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
     """A context in which layers compute in one of PRECISIONS; their weights stay float32."""
-    return torch.autocast(device.type, PRECISIONS[precision], enabled=precision != "fp32")
+    if precision == "fp32":
+        return without_autocast(device)
+    return torch.autocast(device.type, PRECISIONS[precision])
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[object]:
+    """A context in which nothing is cast; a device without autocast (meta) has nothing to switch off."""
+    if not torch.amp.is_autocast_available(device.type):
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
+
+
+def to_device(device: torch.device, *arrays: Tensor) -> list[Tensor]:
+    """Tensors of host memory (of one type) on a device, in one copy that nobody waits for.
+
+    A copy from memory that is not pinned, or one that is not ``non_blocking``, holds the host up until all
+    that the device was asked to do before is done.
+    """
+    if device.type == "cpu":
+        return list(arrays)
+    sizes = [x.numel() for x in arrays]
+    flat = torch.empty(sum(sizes), dtype=arrays[0].dtype, pin_memory=device.type == "cuda")
+    torch.cat([x.reshape(-1) for x in arrays], out=flat)
+    parts = flat.to(device, non_blocking=True).split(sizes)
+    return [part.view(x.shape) for part, x in zip(parts, arrays, strict=True)]
 
 
 def as_float(x: Tensor) -> Tensor:
@@ -160,7 +184,7 @@ class StochasticRounding:
 
 def cosine_logits(e_BD: Tensor, w_CD: Tensor) -> Tensor:
     """Cosines (B, C) of embeddings and class centres."""
-    with torch.autocast(e_BD.device.type, enabled=False):
+    with without_autocast(e_BD.device):
         return unit(e_BD) @ unit(w_CD).T
 
 

@@ -15,6 +15,8 @@ def draw_clip(path: Path, codec: str = "mpeg4", rotation: int = 0, side: int = 6
         stream = container.add_stream(codec, rate=RATE)
         stream.bit_rate = 4_000_000  # so that neighbours differ more than their coding errors
         stream.width, stream.height, stream.pix_fmt = side, side, "yuv420p"
+        if rotation and not hasattr(stream, "set_display_rotation"):
+            pytest.skip("this PyAV cannot write turned videos")
         if rotation:
             stream.set_display_rotation(rotation)
         for number in range(FRAMES):

@@ -143,12 +143,13 @@ class DenseSteps:
 
     Args:
         rule: momentum, weight decay and form.
+        device: where rows are caught up; the products are there, too, so that nothing waits for it.
 
     Raises:
         ValueError: ``rule`` is not SGD.
     """
 
-    def __init__(self, rule: RowRule) -> None:
+    def __init__(self, rule: RowRule, device: torch.device | None = None) -> None:
         if not isinstance(rule, RowSGD):
             raise ValueError(
                 "decay 'dense' is known for optimizer 'sgd' only (what AdamW does to rows without gradient "
@@ -159,15 +160,15 @@ class DenseSteps:
         self._of_momentum = rule.momentum**2 if rule.nesterov else rule.momentum
         self._of_row = rule.coupled_decay * (1 + rule.momentum if rule.nesterov else 1)
         self.now = 0
-        self._products_4T = torch.zeros(4, 1024, dtype=torch.float64)
+        self._products_4T = torch.zeros(4, 1024, dtype=torch.float64, device=device)
 
     def add(self, lr: float) -> None:
         """Count one more step with rate ``lr``."""
         if self.now == self._products_4T.shape[1]:
-            room_4T = torch.zeros(4, max(1024, self.now), dtype=torch.float64)
+            room_4T = self._products_4T.new_zeros(4, max(1024, self.now))
             self._products_4T = torch.cat([self._products_4T, room_4T], 1)
         mu, decay = self._momentum, self._decay
-        self._products_4T[:, self.now] = torch.tensor([1.0, 0.0, 0.0, 1.0], dtype=torch.float64)
+        self._products_4T[::3, self.now] = 1  # the identity; the rest of the new column is 0
         self.now += 1
         mm, mw, wm, ww = self._products_4T[:, : self.now]
         new_mm, new_mw = mu * mm + decay * wm, mu * mw + decay * ww
@@ -178,11 +179,14 @@ class DenseSteps:
     @property
     def products(self) -> Tensor:
         """The products so far, for a checkpoint; float64, a column for each step to start from."""
-        return self._products_4T[:, : self.now].clone()
+        return self._products_4T[:, : self.now].to("cpu", copy=True)
 
     def restore(self, products_4T: Tensor) -> None:
         """Take over ``products`` of a checkpoint."""
-        self._products_4T, self.now = products_4T.clone(), products_4T.shape[1]
+        self._products_4T, self.now = (
+            products_4T.to(self._products_4T.device, copy=True),
+            products_4T.shape[1],
+        )
 
     def catch_up(self, block: Mapping[str, Tensor]) -> None:
         """Bring ``rows`` and ``momentum`` of ``block`` from step ``last`` to now, in place."""
@@ -200,10 +204,11 @@ def catch_up(products_4T: Tensor, block: Mapping[str, Tensor]) -> None:
     if now == 0:
         return
     w_RD, m_RD = block["rows"], block.get("momentum")
-    last_R = block["last"][:, 0].long().cpu()
+    last_R = block["last"][:, 0].long().to(products_4T.device)
     block["last"].fill_(now)
     behind_R1 = (last_R < now)[:, None]
-    unchanged_41 = torch.tensor([1.0, 0.0, 0.0, 1.0], dtype=torch.float64)[:, None]
+    unchanged_41 = products_4T.new_zeros(4, 1)
+    unchanged_41[::3] = 1
     product_4R = products_4T[:, last_R.clamp(max=now - 1)]
     product_4R = torch.where(behind_R1.T, product_4R, unchanged_41)
     mm, mw, wm, ww = (x[:, None] for x in product_4R.to(w_RD.device, w_RD.dtype))

@@ -69,7 +69,7 @@ class CentreStore:
         self.first_row = self.first_id * rows_per_id
         dtype = options.dtype
         self.rule = options.row_rule()
-        self.dense = DenseSteps(self.rule) if dense_decay else None
+        self.dense = DenseSteps(self.rule, dist.device) if dense_decay else None
         state_dtype = torch.float32 if dtype is torch.float16 else dtype
         self.fields = [RowField("rows", dim, dtype), *self.rule.fields(dim, state_dtype)]
         if self.dense:

@@ -41,6 +41,13 @@ SetOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+IndexOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--index/--no-index",
+        help="Search with an index (extra 'index'), made if need be; by default from 100,000 people.",
+    ),
+]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 
 

@@ -44,6 +44,20 @@ def evaluate(
         list[float] | None,
         typer.Option(help="False-accept rate of pair protocols; may be given several times."),
     ] = None,
+    groups: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CSV?column=NAME&far=RATE",
+            help="Errors by group at one threshold; the first column names images or people.",
+        ),
+    ] = None,
+    quality: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CSV?column=NAME",
+            help="Quality of each image, for the error-versus-discard curve; by default the norm.",
+        ),
+    ] = None,
     adopt: Annotated[
         bool, typer.Option(help="Write the thresholds of the one protocol into the weights file.")
     ] = False,
@@ -58,17 +72,33 @@ def evaluate(
     """
     from facescale.data.spec import split_name
     from facescale.distributed.launch import start
+    from facescale.evaluate.analyses import Grouping, parse_quality
+    from facescale.evaluate.analysis_text import analysis_lines
     from facescale.evaluate.run_protocols import measure
     from facescale.files import NoSpaceError, require_writable
     from facescale.inference.load import contract_note
 
     if out is not None:
         require_writable(out, "name another file")
+    grouping = Grouping.parse(groups) if groups else None
+    ranked = parse_quality(quality) if quality else None
     named = [split_name(text) for text in on or []]
     is_graph = model.suffix == ".onnx"  # ONNX Runtime picks a device of its own
     with start("cpu" if is_graph else device) as dist:
         device = device if is_graph else str(dist.device)
-        done = measure(model, named, batch_size, device, cache, limit, dist, contract, far or ())
+        done = measure(
+            model,
+            named,
+            batch_size,
+            device,
+            cache,
+            limit,
+            dist,
+            contract,
+            far or (),
+            grouping or None,
+            ranked or None,
+        )
         if not dist.is_main:
             return
     written, refusal = None, ""
@@ -78,7 +108,7 @@ def evaluate(
         refusal = str(error)
         if not isinstance(error, NoSpaceError):
             refusal = f"cannot write '{error.filename}' ({error.strerror}); give --out FILE"
-    lines = [result.summary() for result in done.results]
+    lines = [line for result in done.results for line in (result.summary(), *analysis_lines(result))]
     notes = [note for r in done.results for note in r.notes()]
     if assumed := contract_note(done.model):
         notes.append(assumed)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from facescale.cli.app import DeviceOption, JsonOption, app, show, table
+from facescale.cli.app import DeviceOption, IndexOption, JsonOption, app, show, table
 
 if TYPE_CHECKING:
     from facescale.gallery.gallery import Gallery
@@ -64,15 +64,22 @@ def enrol(
     name: Annotated[str | None, typer.Option(help="Name of the person on all photos.")] = None,
     min_quality: Annotated[float, typer.Option(min=0, max=1, help="Skip photos of lower quality.")] = 0.0,
     far: FarOption = FAR,
+    index: Annotated[
+        bool, typer.Option("--index", help="Make the index of the gallery afterwards (extra 'index').")
+    ] = False,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Add people to a gallery; it is created if it does not exist."""
     from dataclasses import asdict
 
+    from facescale.gallery.codes import require_extra
     from facescale.gallery.enrol import enrol as add
+    from facescale.gallery.index_file import write_index
     from facescale.gallery.photos import face_finder, people_of, photos_of
 
+    if index:
+        require_extra()
     people = {name: photos_of(photos)} if name else people_of(photos)
     found, loaded = _opened(path, model, device, create=True)
     known = loaded.thresholds.get(far)
@@ -93,6 +100,8 @@ def enrol(
     lines.append(f"{len(done.people)} people with {done.num_photos} photos are enrolled in {path}")
     if not done.people:
         raise ValueError("\n".join([*lines[:-1], "no photo could be enrolled"]))
+    if index:
+        lines.append(f"index: {write_index(found)}")
     show(asdict(done), as_json, "\n".join(lines))
 
 
@@ -103,24 +112,23 @@ def search(
     model: ModelOption = None,
     far: FarOption = FAR,
     top: Annotated[int, typer.Option(min=1, help="Number of people to show per photo.")] = 3,
+    index: IndexOption = None,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Identify the person on each photo, if enrolled in the gallery."""
     import numpy as np
 
+    from facescale.gallery.people_search import PeopleSearch
     from facescale.gallery.photos import embed_photos, face_finder, photos_of
-    from facescale.gallery.search import nearest_people
 
     paths = photos_of(photos)
     found, loaded = _opened(path, model, device)
     threshold = loaded.threshold(far)
-    names, templates = found.templates()
-    if not names:
-        raise ValueError(f"the gallery '{path}' is empty; add people with: facescale enrol")
+    people = PeopleSearch(found, index)
     notes: dict[str, str] = {}
     faces, left_out = embed_photos(loaded, paths, face_finder(), notes)
-    matches = nearest_people(np.stack([f.embedding for f in faces]), names, templates, top) if faces else []
+    matches = people.search(np.stack([f.embedding for f in faces]), top) if faces else []
     rows: list[dict[str, Any]] = []
     for face, best in zip(faces, matches, strict=True):
         margin = best[0].cosine - best[1].cosine if len(best) > 1 else None
@@ -140,9 +148,11 @@ def search(
         "photos": rows,
         "left_out": left_out,
         "notes": notes,
+        "index": people.note,
     }
     lines = [*_noted(notes), *(_sentence(row) for row in rows)]
     lines += [f"{key}: no face ({reason})" for key, reason in left_out.items()]
+    lines += [people.note] if people.note else []
     lines.append(f"threshold {threshold.cosine:.3f}: false-accept rate {far:g}, measured on {threshold.on}")
     show(values, as_json, "\n".join(lines))
 
@@ -166,6 +176,16 @@ def list_people(path: GalleryArgument, as_json: JsonOption = False) -> None:
         for one in Gallery(path).people()
     ]
     show(rows, as_json, table(rows) if rows else f"the gallery {path} is empty")
+
+
+@gallery.command()
+def index(path: GalleryArgument) -> None:
+    """Make the index that large galleries are searched with (extra 'index'); it stands beside the gallery."""
+    from facescale.gallery.gallery import Gallery
+    from facescale.gallery.index_file import write_index
+
+    found = Gallery(path)
+    print(f"{write_index(found)} is the index of {found.num_people():,} people")
 
 
 @gallery.command()

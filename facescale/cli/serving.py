@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from facescale.cli.app import DeviceOption, app
+from facescale.cli.app import DeviceOption, IndexOption, app
 
 
 @app.command()
@@ -27,6 +27,7 @@ def serve(
     keep: Annotated[
         Path | None, typer.Option(help="Folder to write the aligned faces to; by default none is kept.")
     ] = None,
+    index: IndexOption = None,
     device: DeviceOption = "auto",
 ) -> None:
     """Serve a local page and a JSON API that compare two photos and search a gallery.
@@ -34,9 +35,12 @@ def serve(
     POST /api/compare with {"first": BASE64, "second": BASE64, "far": 0.01}; POST /api/search with {"photo":
     BASE64, "far": 0.01, "top": 5}. Stop it with Ctrl-C.
     """
+    from facescale.gallery.codes import require_extra as require_faiss
     from facescale.serve.app import LOOPBACK, build_app, require_extra
 
     require_extra()
+    if index:
+        require_faiss()
     import uvicorn
 
     from facescale.gallery.gallery import Gallery
@@ -52,6 +56,7 @@ def serve(
         Gallery(gallery) if gallery else None,
         Limits(max_bytes, max_pixels, seconds),
         keep,
+        index,
     )
     application = build_app(service, (*LOOPBACK, host, *(allow_host or ())))
     print(

@@ -81,6 +81,15 @@ class Dist:
         _all_gather(out, x.contiguous())
         return out
 
+    def gather_ids(self, id_B: Tensor) -> Tensor:
+        """Identities (B, ...) of all processes in rank order, int64 in host memory, where bookkeeping is.
+
+        Waits for the device where it must: for ids that are there, and for those of other GPUs.
+        """
+        if self.world_size == 1:
+            return id_B.cpu()
+        return self.all_gather(id_B.to(self.device, non_blocking=True)).cpu()
+
     def broadcast(self, x: Tensor) -> Tensor:
         """Give ``x`` the values of the main process, in place, and return it. No gradient."""
         if self.world_size > 1:

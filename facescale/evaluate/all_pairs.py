@@ -11,6 +11,7 @@ from facescale.evaluate.identity_points import ScoredPairs, identity_point
 from facescale.evaluate.intervals import PairTotals
 from facescale.evaluate.operating_point import OperatingPoint
 from facescale.evaluate.roc import MIN_FALSE_ACCEPTS, ROUND_UP
+from facescale.evaluate.scored import ImagePairs
 
 # N images, D embedding size
 
@@ -31,6 +32,8 @@ class AllPairs:
         unsupported: false-accept rates with fewer than ten false accepts, or too many to keep.
         points: intervals by false-accept rate, for pairs that share people; not for rates with more than
             ``MOST_COUNTED`` false accepts.
+        genuine: all genuine pairs.
+        highest: the impostor pairs with the highest scores, more than any rate of ``points`` accepts.
     """
 
     num_genuine: int
@@ -39,6 +42,8 @@ class AllPairs:
     thresholds: dict[float, float]
     unsupported: tuple[float, ...]
     points: dict[float, OperatingPoint]
+    genuine: ImagePairs
+    highest: ImagePairs
 
 
 def verify_all_pairs(unit_ND: FloatArray, ids: IntArray, fars: Sequence[float]) -> AllPairs:
@@ -67,7 +72,7 @@ def verify_all_pairs(unit_ND: FloatArray, ids: IntArray, fars: Sequence[float]) 
     supported = {far: n for far, n in allowed.items() if MIN_FALSE_ACCEPTS <= n <= MOST_KEPT}
     counted = max((n for n in supported.values() if n <= MOST_COUNTED), default=0)
     highest = Highest(max([2 * counted, *supported.values()], default=0) + 1)  # intervals look further down
-    genuine, genuine_people = [], []
+    genuine, genuine_rows = [], []
     order = np.argsort(person_N, kind="stable")
     x_ND, id_N = unit_ND[order].astype(np.float32, copy=False), person_N[order]
     for first in range(0, len(x_ND), BLOCK):
@@ -82,12 +87,14 @@ def verify_all_pairs(unit_ND: FloatArray, ids: IntArray, fars: Sequence[float]) 
                 is_same_RC = id_N[rows][:, None] == id_N[columns]
                 row, column = np.nonzero(is_pair_RC & is_same_RC)
                 genuine.append(score_RC[row, column])
-                genuine_people.append(id_N[rows][row])
+                genuine_rows.append(np.stack([first + row, second + column]).astype(np.int32))
                 is_pair_RC &= ~is_same_RC
             row, column = np.nonzero(is_pair_RC & (score_RC > highest.bound))
-            highest.add(score_RC[row, column], id_N[rows][row] * len(counts) + id_N[columns][column])
-    genuine_scores, people = np.concatenate(genuine), np.concatenate(genuine_people)
+            highest.add(score_RC[row, column], (first + row) * len(ids) + second + column)
+    genuine_scores, (mate, other) = np.concatenate(genuine), np.concatenate(genuine_rows, axis=1)
     ranked, tags = highest.ranked_with_tags()
+    listed = slice(4 * counted + 1)  # of the others only the scores matter
+    a, b = np.divmod(tags[listed], len(ids))
     thresholds = {far: float(ranked[n]) if n < len(ranked) else -1.0 for far, n in supported.items()}
     return AllPairs(
         num_genuine=num_genuine,
@@ -96,10 +103,18 @@ def verify_all_pairs(unit_ND: FloatArray, ids: IntArray, fars: Sequence[float]) 
         thresholds=thresholds,
         unsupported=tuple(far for far in fars if far not in supported),
         points=_points(
-            ScoredPairs.of(genuine_scores, people, people),
-            ScoredPairs(ranked, tags // len(counts), tags % len(counts), PairTotals.of_all_impostors(counts)),
+            ScoredPairs.of(genuine_scores, id_N[mate], id_N[mate]),
+            ScoredPairs(
+                ranked[listed],
+                id_N[a],
+                id_N[b],
+                PairTotals.of_all_impostors(counts),
+                np.arange(len(counts)),
+            ),
             {far: t for far, t in thresholds.items() if supported[far] <= MOST_COUNTED},
         ),
+        genuine=ImagePairs(genuine_scores, order[mate], order[other]),
+        highest=ImagePairs(ranked[listed], order[a], order[b]),
     )
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from facescale.evaluate.intervals import METHOD
+from facescale.evaluate.scored import Scored
 
 
 class Result(Protocol):
@@ -35,6 +36,21 @@ class Result(Protocol):
         """What a page can draw, by kind of curve."""
         ...
 
+    @property
+    def scored(self) -> Scored | None:
+        """What was scored, for analyses; None where the protocol keeps no scores."""
+        ...
+
+    @property
+    def analyses(self) -> Mapping[str, Any]:
+        """Facts that analyses found, by analysis."""
+        ...
+
+    @property
+    def drawn(self) -> Mapping[str, Any]:
+        """Curves, by kind."""
+        ...
+
     def hardest(self, pictures: bool) -> dict[str, list[dict[str, Any]]]:
         """The pairs with the most extreme scores, by kind, where the protocol has pairs of images."""
         ...
@@ -54,6 +70,8 @@ class Figures:
         drawn: curves for the page.
         intervals: low and high end by the name of a figure.
         rule: options that change what is measured, as text; empty where there are none.
+        scored: what was scored, for analyses; None where the protocol keeps no scores.
+        analyses: by name (groups, erc, transfer), plain values for JSON; see `facescale.evaluate.analyses`.
     """
 
     name: str
@@ -65,6 +83,8 @@ class Figures:
     drawn: Mapping[str, Any] = field(default_factory=dict)
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     rule: str = ""
+    scored: Scored | None = field(default=None, repr=False)
+    analyses: Mapping[str, Any] = field(default_factory=dict)
 
     def figures(self) -> Iterator[tuple[str, float]]:
         """Yield (name, value) of every scalar."""
@@ -77,7 +97,7 @@ class Figures:
 
     def notes(self) -> list[str]:
         """The remarks, each with the name of the protocol."""
-        return [f"{self.name}: {remark}" for remark in self.remarks]
+        return [f"{self.name}: {remark}" for remark in (*self.remarks, *analysis_notes(self.analyses))]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -90,6 +110,7 @@ class Figures:
             "figures": dict(self.values),
             "notes": self.notes(),
             **interval_facts(self.intervals),
+            **self.analyses,
         }
 
     def curves(self) -> dict[str, Any]:
@@ -104,6 +125,11 @@ class Figures:
 def interval_facts(intervals: Mapping[str, tuple[float, float]]) -> dict[str, Any]:
     """Intervals with the name of their method, for JSON."""
     return {"intervals": dict(intervals), "interval_method": METHOD} if intervals else {}
+
+
+def analysis_notes(analyses: Mapping[str, Any]) -> list[str]:
+    """What analyses left out."""
+    return [note for found in analyses.values() for note in found.get("notes", ())]
 
 
 def shown_value(key: str, value: float) -> str:

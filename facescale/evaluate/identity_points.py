@@ -2,7 +2,9 @@
 
 The threshold's interval holds every threshold at which the interval of the false-accept rate contains the
 rate that was asked for. TAR varies with the genuine pairs and with the threshold; both parts are combined as
-squares of distances (MOVER: Zou and Donner, Statistics in Medicine 27, 2008). K impostor pairs, G genuine.
+squares of distances (MOVER: Zou and Donner, Statistics in Medicine 27, 2008), less their correlation: people
+whose faces score high do so in both kinds of pairs, and what raises the threshold then raises the genuine
+scores too. K impostor pairs, G genuine, P people.
 """
 
 from collections.abc import Callable
@@ -12,7 +14,7 @@ import numpy as np
 
 from facescale.arrays import BoolArray, FloatArray, IntArray
 from facescale.evaluate.identification import Identification
-from facescale.evaluate.intervals import PairTotals, RateInterval, rate_interval
+from facescale.evaluate.intervals import PairTotals, RateInterval, rate_interval, residuals
 from facescale.evaluate.operating_point import OperatingPoint
 
 
@@ -25,20 +27,22 @@ class ScoredPairs:
         first: (K,) number of a person, from 0.
         second: (K,) the other one.
         totals: of all pairs of this kind.
+        people: (P,) ascending, what each number stands for elsewhere.
     """
 
     scores: FloatArray
     first: IntArray
     second: IntArray
     totals: PairTotals
+    people: IntArray
 
     @classmethod
     def of(cls, scores: FloatArray, first: IntArray, second: IntArray) -> "ScoredPairs":
         """Of all pairs of a kind, in any order; people may have any numbers."""
-        _, number = np.unique(np.concatenate([first, second]), return_inverse=True)
+        people, number = np.unique(np.concatenate([first, second]), return_inverse=True)
         order = np.argsort(-scores, kind="stable")
         a, b = number.reshape(2, -1)[:, order]
-        return cls(scores[order], a, b, PairTotals.of_pairs(a, b, int(number.max()) + 1))
+        return cls(scores[order], a, b, PairTotals.of_pairs(a, b, len(people)), people)
 
     def highest(self, count: int) -> RateInterval:
         """Rate of the ``count`` pairs with the highest scores."""
@@ -46,7 +50,16 @@ class ScoredPairs:
 
     def from_score(self, threshold: float) -> RateInterval:
         """Rate of the pairs that score ``threshold`` or more."""
-        return self.highest(int(np.searchsorted(-self.scores, -threshold, side="right")))
+        return self.highest(self.count(threshold))
+
+    def count(self, threshold: float) -> int:
+        """Number of pairs that score ``threshold`` or more."""
+        return int(np.searchsorted(-self.scores, -threshold, side="right"))
+
+    def residuals(self, threshold: float) -> FloatArray:
+        """(P,) pairs of each person that score ``threshold`` or more, beyond the share of all people."""
+        count = self.count(threshold)
+        return residuals(self.first[:count], self.second[:count], self.totals)
 
 
 def split_pairs(
@@ -73,16 +86,32 @@ def identity_point(
     tar = genuine.from_score(threshold)
     low, high = _threshold_interval(impostor, far)
     at_low, at_high = genuine.from_score(low).rate, genuine.from_score(high).rate
+    shared = _correlation(genuine, impostor, threshold)
+    below = _combined(tar.rate - tar.low, max(tar.rate - at_high, 0.0), shared)
+    above = _combined(tar.high - tar.rate, max(at_low - tar.rate, 0.0), shared)
     return OperatingPoint(
         far=far,
         threshold=threshold,
         threshold_low=min(low, threshold),
         threshold_high=max(high, threshold),
         tar=tar.rate,
-        tar_low=max(0.0, tar.rate - float(np.hypot(tar.rate - tar.low, max(tar.rate - at_high, 0.0)))),
-        tar_high=min(1.0, tar.rate + float(np.hypot(tar.high - tar.rate, max(at_low - tar.rate, 0.0)))),
+        tar_low=max(0.0, tar.rate - below),
+        tar_high=min(1.0, tar.rate + above),
         supported=supported,
     )
+
+
+def _correlation(genuine: ScoredPairs, impostor: ScoredPairs, threshold: float) -> float:
+    """Of what a person adds to the genuine and to the impostor pairs above a threshold."""
+    of_genuine, of_impostor = genuine.residuals(threshold), impostor.residuals(threshold)
+    _, a, b = np.intersect1d(genuine.people, impostor.people, assume_unique=True, return_indices=True)
+    squares = float(of_genuine @ of_genuine) * float(of_impostor @ of_impostor)
+    return float(of_genuine[a] @ of_impostor[b]) / squares**0.5 if squares else 0.0
+
+
+def _combined(one: float, other: float, correlation: float) -> float:
+    """Length of two distances from a difference whose parts are correlated."""
+    return float(np.sqrt(max(one**2 + other**2 - 2 * correlation * one * other, 0.0)))
 
 
 def search_intervals(

@@ -46,6 +46,7 @@ class PairTotals:
         per_person: (P,) pairs of each person; a pair of one person with itself counts once.
         square_sum: sum over two different people of the square of the number of their pairs.
         images: (P,) images of each person where all pairs of different people are compared, else None.
+        others: (P,) images on the other side, where two sets of images are compared.
         codes: ascending codes of the pairs of people that there are, else None.
         sizes: number of pairs of each code.
     """
@@ -56,6 +57,7 @@ class PairTotals:
     images: FloatArray | None = None
     codes: IntArray | None = None
     sizes: IntArray | None = None
+    others: FloatArray | None = None
 
     @classmethod
     def of_pairs(cls, first: IntArray, second: IntArray, num_people: int) -> "PairTotals":
@@ -72,10 +74,27 @@ class PairTotals:
         shared = (squares**2 - np.sum(k**4)) / 2
         return cls(round((total**2 - squares) / 2), k * (total - k), float(shared), images=k)
 
+    @classmethod
+    def between(cls, images: IntArray, others: IntArray) -> "PairTotals":
+        """Of every pair of an image of one set and one of another, of two different people.
+
+        Args:
+            images: (P,) images of each person in one set.
+            others: (P,) in the other set, which shares no image with it.
+        """
+        a, b = images.astype(np.float64), others.astype(np.float64)
+        per_person = a * (b.sum() - b) + b * (a.sum() - a)
+        both = a @ b
+        shared = (a @ a) * (b @ b) + both**2 - 2 * float(np.square(a * b).sum())
+        return cls(round(a.sum() * b.sum() - both), per_person, float(shared), images=a, others=b)
+
     def shared(self, codes: IntArray) -> FloatArray:
         """Number of pairs of each pair of people, by its code."""
         if self.images is not None:
-            return self.images[codes // len(self.images)] * self.images[codes % len(self.images)]
+            low, high = np.divmod(codes, len(self.images))
+            if self.others is None:
+                return self.images[low] * self.images[high]
+            return self.images[low] * self.others[high] + self.images[high] * self.others[low]
         assert self.codes is not None and self.sizes is not None
         found: FloatArray = self.sizes[np.searchsorted(self.codes, codes)].astype(np.float64)
         return found
@@ -105,7 +124,7 @@ def rate_interval(
     codes, events = np.unique(_codes(first, second, people), return_counts=True)
     twice = np.sum(events * (events - 2 * rate * totals.shared(codes))) + rate**2 * totals.square_sum
     left = np.maximum(totals.num_pairs - totals.per_person, 1)  # pairs without the person
-    squares = np.square((_touched(first, second, people) - rate * totals.per_person) / left)
+    squares = np.square(residuals(first, second, totals) / left)
     variance = float(squares.sum() - twice / totals.num_pairs**2)
     freedom = np.inf
     if squares.any():
@@ -115,6 +134,13 @@ def rate_interval(
     independent = rate * (1 - rate)
     effective = independent / max(variance, independent / totals.num_pairs)
     return RateInterval(rate, *wilson(rate, effective, confidence, freedom), effective)
+
+
+def residuals(first: IntArray, second: IntArray, totals: PairTotals) -> FloatArray:
+    """(P,) events of each person beyond those expected at the rate of all; arguments as `rate_interval`."""
+    rate = len(first) / totals.num_pairs
+    extra: FloatArray = _touched(first, second, len(totals.per_person)) - rate * totals.per_person
+    return extra
 
 
 def mean_interval(

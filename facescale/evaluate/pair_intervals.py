@@ -4,52 +4,53 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from facescale.arrays import BoolArray, FloatArray
+from facescale.arrays import BoolArray, FloatArray, IntArray
 from facescale.evaluate.fold_rules import PAIR_RULES, PairResult
-from facescale.evaluate.identity_points import identity_point, split_pairs
+from facescale.evaluate.identity_points import identity_point
 from facescale.evaluate.intervals import mean_interval
 from facescale.evaluate.operating_point import OperatingPoint
-from facescale.evaluate.people import people_of
 from facescale.evaluate.protocols.pairs import Pairs
 from facescale.evaluate.roc import Roc
+from facescale.evaluate.scored import ScoredImages
 
 MOST_LISTED = 20_000  # pairs that a result lists one by one
 
 
-def points_of(
-    pairs: Pairs, scores: FloatArray, curve: Roc, fars: Sequence[float]
-) -> tuple[OperatingPoint, ...]:
+def points_of(scored: ScoredImages, curve: Roc, fars: Sequence[float]) -> tuple[OperatingPoint, ...]:
     """Threshold, TAR and their intervals at each false-accept rate."""
-    person, _ = people_of(pairs)
-    genuine, impostor = split_pairs(scores, pairs.is_same, person[pairs.a], person[pairs.b])
     return tuple(
         identity_point(
-            genuine, impostor, far, float(curve.thresholds[curve.index_at(far)]), curve.supports(far)
+            scored.genuine_people,
+            scored.impostor_people,
+            far,
+            float(curve.thresholds[curve.index_at(far)]),
+            curve.supports(far),
         )
         for far in fars
     )
 
 
 def accuracy_interval(
-    pairs: Pairs, scores: FloatArray, accuracy: PairResult, rule: str
+    pairs: Pairs, person: IntArray, scores: FloatArray, accuracy: PairResult, rule: str
 ) -> tuple[float, float]:
-    """Of the share of pairs that are right at the threshold of their fold."""
-    person, _ = people_of(pairs)
+    """Of the share of pairs that are right at the threshold of their fold; ``person`` is on each image."""
     right_N = _are_right(pairs, scores, accuracy, rule)
     share = mean_interval(right_N, person[pairs.a], person[pairs.b])
     return share.low, share.high
 
 
-def listed_pairs(pairs: Pairs, scores: FloatArray, accuracy: PairResult, rule: str) -> dict[str, list[int]]:
-    """Which pairs are right, and who is in them, to compare models pair by pair."""
-    person, _ = people_of(pairs)
+def listed_pairs(
+    pairs: Pairs, person: IntArray, scores: FloatArray, accuracy: PairResult, rule: str
+) -> dict[str, list[int] | list[float]]:
+    """Which pairs are right, their scores, and who is in them, to compare models pair by pair."""
     columns = {
         "right": _are_right(pairs, scores, accuracy, rule),
         "same": pairs.is_same,
         "first": person[pairs.a],
         "second": person[pairs.b],
     }
-    return {name: column.astype(np.int64).tolist() for name, column in columns.items()}
+    listed = {name: column.astype(np.int64).tolist() for name, column in columns.items()}
+    return {**listed, "score": [round(float(score), 6) for score in scores]}
 
 
 def _are_right(pairs: Pairs, scores: FloatArray, accuracy: PairResult, rule: str) -> BoolArray:

@@ -12,6 +12,8 @@ import torch
 from facescale.config import load_config
 from facescale.distributed import Dist
 from facescale.evaluate.adopt import adopt, adoptable_thresholds
+from facescale.evaluate.analyses import Grouping, analysed
+from facescale.evaluate.attributes import Attribute
 from facescale.evaluate.embedding import Extraction
 from facescale.evaluate.feature_cache import FeatureCache
 from facescale.evaluate.figures import Result
@@ -135,6 +137,8 @@ def measure(
     dist: Dist | None = None,
     contract: str | None = None,
     fars: Sequence[float] = (),
+    grouping: Grouping | None = None,
+    quality: Attribute | None = None,
 ) -> Evaluation:
     """Measure a model on protocols; nothing is written but embeddings.
 
@@ -148,9 +152,12 @@ def measure(
         dist: this process among its peers, each of which embeds a share.
         contract: how a file of another project wants its images; see `facescale.inference.load.load`.
         fars: false-accept rates of pair protocols; by default 1e-1 to 1e-6.
+        grouping: groups of people whose errors are counted apart.
+        quality: of each image, for the error-versus-discard curve.
 
     Raises:
-        ValueError: no model, no protocol, two of one name, or one that cannot be read.
+        ValueError: no model, no protocol, two of one name, one that cannot be read, or one that the groups
+            or qualities do not fit.
     """
     if not model_path.exists():
         raise ValueError(f"'{model_path}' does not exist; name a run folder or a weights file")
@@ -173,7 +180,8 @@ def measure(
             replace(one, fars=tuple(fars)) if isinstance(one, Verification) else one for one in protocols
         ]
     extraction = Extraction(_features(run, model) if cache and run else None, dist)
-    results: list[Result] = [protocol.measure(model.encoder, extraction) for protocol in protocols]
+    found: list[Result] = [protocol.measure(model.encoder, extraction) for protocol in protocols]
+    results = analysed(found, grouping, quality)
     measured = _measured(model, model_path, weights, run)
     return Evaluation(model_path, weights, run, model, measured, results)
 

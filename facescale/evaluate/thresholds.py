@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from facescale.evaluate.figures import Result
-from facescale.evaluate.verification import VerificationResult
+from facescale.evaluate.verification_result import VerificationResult
 from facescale.model_card import Threshold
 
 

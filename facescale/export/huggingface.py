@@ -14,7 +14,7 @@ from facescale.arrays import Pixels
 from facescale.config import load_config
 from facescale.evaluate.figures import Result
 from facescale.evaluate.thresholds import thresholds_of
-from facescale.evaluate.verification import VerificationResult
+from facescale.evaluate.verification_result import VerificationResult
 from facescale.export.accuracy import measure, protocols_of
 from facescale.export.write import export
 from facescale.files import write_atomically

@@ -1,15 +1,29 @@
 """People and the embeddings of their photos, in one SQLite file that a crash leaves whole."""
 
-import os
 import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from facescale.arrays import IntArray
+from facescale.gallery.database import (
+    APPLICATION,
+    TABLES,
+    State,
+    changed_since,
+    check_tables,
+    connected,
+    log_change,
+    shown,
+    state_of,
+    stored,
+    transaction,
+)
+from facescale.gallery.templates import TemplateBlocks, templates_between, templates_by_number
 from facescale.guard.reading import check_file, reading
 
 # P people, N faces, d embedding size
@@ -17,15 +31,7 @@ from facescale.guard.reading import check_file, reading
 Embeddings = npt.NDArray[np.float32]
 
 _FORMAT = 1
-_APPLICATION = 0x46414345  # "FACE", in the header of the file
 _MOST_NUMBERS = 1 << 16  # of an embedding
-_TABLES = (
-    "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
-    "CREATE TABLE people (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE)",
-    "CREATE TABLE faces (id INTEGER PRIMARY KEY, person INTEGER NOT NULL REFERENCES people (id),"
-    " key TEXT NOT NULL, quality REAL NOT NULL, embedding BLOB NOT NULL, UNIQUE (person, key))",
-    "CREATE INDEX faces_of_person ON faces (person)",
-)
 
 
 @dataclass(frozen=True)
@@ -81,9 +87,9 @@ class Gallery:
         check_file(path, "the gallery")
         with self._reading() as db:
             application = db.execute("PRAGMA application_id").fetchone()[0]
-            if application == _APPLICATION:
-                self._check_tables(db)
-            meta = dict(db.execute("SELECT key, value FROM meta")) if application == _APPLICATION else {}
+            if application == APPLICATION:
+                check_tables(db, self.path)
+            meta = dict(db.execute("SELECT key, value FROM meta")) if application == APPLICATION else {}
             if meta.get("format") != str(_FORMAT):
                 raise ValueError(f"'{path}' is not a gallery of this version; enrol the photos again")
             self.fingerprint, self.model = str(meta["fingerprint"]), str(meta["model"])
@@ -93,12 +99,6 @@ class Gallery:
                 f"the gallery '{path}' claims embeddings of {self.embedding_size:,} numbers; 1 to"
                 f" {_MOST_NUMBERS:,} are possible, so it is damaged: use a backup of it"
             )
-
-    def _check_tables(self, db: sqlite3.Connection) -> None:
-        """A view in place of a table could compute without end, a trigger change what is enrolled."""
-        made = [sql for (sql,) in db.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")]
-        if sorted(map(str, made)) != sorted(_TABLES):
-            raise ValueError(f"the gallery '{self.path}' has other tables than a gallery; use a backup of it")
 
     @classmethod
     def create(cls, path: str | Path, fingerprint: str, embedding_size: int, model: str) -> "Gallery":
@@ -119,9 +119,9 @@ class Gallery:
             "embedding_size": str(embedding_size),
             "model": model,
         }
-        with _connected(path) as db, _transaction(db):
-            db.execute(f"PRAGMA application_id = {_APPLICATION}")
-            for table in _TABLES:
+        with connected(path) as db, transaction(db):
+            db.execute(f"PRAGMA application_id = {APPLICATION}")
+            for table in TABLES:
                 db.execute(table)
             db.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
         return cls(path)
@@ -148,14 +148,15 @@ class Gallery:
             raise ValueError("a person needs a name that is not blank")
         if not faces:
             raise ValueError(f"there is no face to enrol for '{name}'")
-        rows = [(_stored(face.key), face.quality, self._packed(name, face)) for face in faces]
+        rows = [(stored(face.key), face.quality, self._packed(name, face)) for face in faces]
         with self._changing() as db:
-            db.execute("INSERT OR IGNORE INTO people (name) VALUES (?)", (_stored(name),))
-            (person,) = db.execute("SELECT id FROM people WHERE name = ?", (_stored(name),)).fetchone()
+            db.execute("INSERT OR IGNORE INTO people (name) VALUES (?)", (stored(name),))
+            (person,) = db.execute("SELECT id FROM people WHERE name = ?", (stored(name),)).fetchone()
             db.executemany(
                 "INSERT OR REPLACE INTO faces (person, key, quality, embedding) VALUES (?, ?, ?, ?)",
                 [(person, *row) for row in rows],
             )
+            log_change(db, [person])
 
     def _packed(self, name: str, face: Face) -> bytes:
         embedding = np.asarray(face.embedding, np.float32)
@@ -179,6 +180,7 @@ class Gallery:
             person = self._id(db, name)
             db.execute("DELETE FROM faces WHERE person = ?", (person,))
             db.execute("DELETE FROM people WHERE id = ?", (person,))
+            log_change(db, [person])
 
     def rename(self, name: str, new_name: str) -> None:
         """Call a person something else.
@@ -192,7 +194,8 @@ class Gallery:
             person = self._id(db, name)
             if self._has(db, new_name):
                 raise ValueError(f"'{new_name}' is enrolled already; to join the two, merge them")
-            db.execute("UPDATE people SET name = ? WHERE id = ?", (_stored(new_name), person))
+            db.execute("UPDATE people SET name = ? WHERE id = ?", (stored(new_name), person))
+            log_change(db, [person])
 
     def merge(self, name: str, other: str) -> None:
         """Give all photos of ``other``, who is the same person, to ``name``; ``other`` is gone then.
@@ -206,6 +209,7 @@ class Gallery:
             person, gone = self._id(db, name), self._id(db, other)
             db.execute("UPDATE OR REPLACE faces SET person = ? WHERE person = ?", (person, gone))
             db.execute("DELETE FROM people WHERE id = ?", (gone,))
+            log_change(db, [person, gone])
 
     def split(self, name: str, new_name: str, keys: Sequence[str]) -> None:
         """Give some photos of ``name`` to a new person.
@@ -216,7 +220,7 @@ class Gallery:
         with self._changing() as db:
             person = self._id(db, name)
             rows = db.execute("SELECT key FROM faces WHERE person = ?", (person,))
-            known = {_shown(key) for (key,) in rows}
+            known = {shown(key) for (key,) in rows}
             missing = [key for key in keys if key not in known]
             if missing:
                 raise ValueError(
@@ -227,11 +231,16 @@ class Gallery:
                 raise ValueError(f"name some of the photos of '{name}' to split off, not {wrong}")
             if self._has(db, new_name):
                 raise ValueError(f"'{new_name}' is enrolled already; split off under another name")
-            new = db.execute("INSERT INTO people (name) VALUES (?)", (_stored(new_name),)).lastrowid
+            new = int(
+                db.execute(
+                    "INSERT INTO people (name) VALUES (?) RETURNING id", (stored(new_name),)
+                ).fetchone()[0]
+            )
             db.executemany(
                 "UPDATE faces SET person = ? WHERE person = ? AND key = ?",
-                [(new, person, _stored(key)) for key in dict.fromkeys(keys)],
+                [(new, person, stored(key)) for key in dict.fromkeys(keys)],
             )
+            log_change(db, [person, new])
 
     def people(self) -> list[Person]:
         """Everybody, by name."""
@@ -240,26 +249,52 @@ class Gallery:
             for name, key in db.execute(
                 "SELECT name, key FROM people JOIN faces ON faces.person = people.id ORDER BY name, key"
             ):
-                found.setdefault(_shown(name), []).append(_shown(key))
+                found.setdefault(shown(name), []).append(shown(key))
         return [Person(name, tuple(keys)) for name, keys in found.items()]
 
     def templates(self) -> tuple[list[str], Embeddings]:
         """Names by order of enrolment, and a unit template (P, d) of each: the mean weighted by quality."""
-        names: list[str] = []
         with self._reading() as db:
-            (count,) = db.execute("SELECT count(DISTINCT person) FROM faces").fetchone()
-            sum_PD = np.zeros((count, self.embedding_size), np.float32)
-            last = None
-            for person, name, quality, packed in db.execute(
-                "SELECT person, name, quality, embedding FROM faces JOIN people ON faces.person = people.id "
-                "ORDER BY person, faces.id"
-            ):
-                if person != last:
-                    names.append(_shown(name))
-                    last = person
-                sum_PD[len(names) - 1] += quality * self._unpacked(packed)
-        norm_P1 = np.linalg.norm(sum_PD, axis=1, keepdims=True)
-        return names, sum_PD / np.maximum(norm_P1, np.finfo(np.float32).tiny)
+            number_P, template_PD = templates_between(db, self._unpacked, self.embedding_size)
+            name_of = {person: shown(name) for person, name in db.execute("SELECT id, name FROM people")}
+        return [name_of[number] for number in number_P.tolist()], template_PD
+
+    def templates_of(self, numbers: Iterable[int]) -> tuple[IntArray, list[str], Embeddings]:
+        """Numbers, names and templates of those of these people who are enrolled."""
+        with self._reading() as db:
+            return templates_by_number(db, self._unpacked, self.embedding_size, numbers)
+
+    def all_templates(self, size: int) -> TemplateBlocks:
+        """All templates of one state of the gallery, in blocks of up to ``size`` people.
+
+        A gallery whose changes were never logged starts its log.
+        """
+        with self._reading() as db:
+            has_log = state_of(db) is not None
+        if not has_log:
+            with self._changing() as db:
+                log_change(db, [0])
+        return TemplateBlocks(self._reading, self._unpacked, self.embedding_size, size)
+
+    def num_people(self) -> int:
+        """How many people are enrolled."""
+        with self._reading() as db:
+            return int(db.execute("SELECT count(*) FROM people").fetchone()[0])
+
+    def state(self) -> State | None:
+        """The present version of the people; None where no change was ever logged."""
+        with self._reading() as db:
+            return state_of(db)
+
+    def changed_since(self, state: State) -> tuple[State, set[int]] | None:
+        """The present state, and who came, went or got other photos since ``state``.
+
+        None where that state is not one of this gallery, or too long ago.
+        """
+        with self._reading() as db:
+            db.execute("BEGIN")
+            now, people = state_of(db), changed_since(db, state)
+        return None if now is None or people is None else (now, people)
 
     def faces(self, name: str) -> list[Face]:
         """The photos of a person.
@@ -272,7 +307,7 @@ class Gallery:
                 "SELECT key, embedding, quality FROM faces WHERE person = ? ORDER BY id",
                 (self._id(db, name),),
             ).fetchall()
-        return [Face(_shown(key), self._unpacked(packed), quality) for key, packed, quality in rows]
+        return [Face(shown(key), self._unpacked(packed), quality) for key, packed, quality in rows]
 
     def _unpacked(self, packed: bytes) -> Embeddings:
         if not isinstance(packed, bytes) or len(packed) != 4 * self.embedding_size:
@@ -283,17 +318,17 @@ class Gallery:
 
     @staticmethod
     def _has(db: sqlite3.Connection, name: str) -> bool:
-        return db.execute("SELECT 1 FROM people WHERE name = ?", (_stored(name),)).fetchone() is not None
+        return db.execute("SELECT 1 FROM people WHERE name = ?", (stored(name),)).fetchone() is not None
 
     def _id(self, db: sqlite3.Connection, name: str) -> int:
-        row = db.execute("SELECT id FROM people WHERE name = ?", (_stored(name),)).fetchone()
+        row = db.execute("SELECT id FROM people WHERE name = ?", (stored(name),)).fetchone()
         if row is None:
             raise ValueError(f"nobody called '{name}' is in the gallery '{self.path}'")
         return int(row[0])
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
-        with reading(self.path, "the gallery", "use a backup of it"), _connected(self.path) as db:
+        with reading(self.path, "the gallery", "use a backup of it"), connected(self.path) as db:
             yield db
 
     @contextmanager
@@ -301,40 +336,7 @@ class Gallery:
         advice = "check its disk and permissions"
         with (
             reading(self.path, "or change the gallery", advice),
-            _connected(self.path) as db,
-            _transaction(db),
+            connected(self.path) as db,
+            transaction(db),
         ):
             yield db
-
-
-def _stored(text: str) -> str | bytes:
-    """Text for the file; names that are not valid UTF-8 (as a file system may have them) become bytes."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return os.fsencode(text)
-    return text
-
-
-def _shown(stored: str | bytes) -> str:
-    return os.fsdecode(stored) if isinstance(stored, bytes) else stored
-
-
-@contextmanager
-def _connected(path: Path) -> Iterator[sqlite3.Connection]:
-    with closing(sqlite3.connect(path, timeout=30, isolation_level=None)) as db:
-        db.execute("PRAGMA trusted_schema = OFF")  # a file from somebody else may define views and triggers
-        db.execute("PRAGMA synchronous = FULL")
-        yield db
-
-
-@contextmanager
-def _transaction(db: sqlite3.Connection) -> Iterator[None]:
-    """All that is done inside, or nothing of it."""
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-    except BaseException:
-        db.execute("ROLLBACK")
-        raise
-    db.execute("COMMIT")

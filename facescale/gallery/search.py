@@ -1,11 +1,11 @@
 """Exact search: the people of a gallery who are most like a face."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from facescale.arrays import IntArray
+from facescale.arrays import BoolArray, IntArray
 from facescale.gallery.gallery import Embeddings
 
 # Q queries, P people, d embedding size, K matches
@@ -47,7 +47,10 @@ def nearest_people(
         )
     found: list[list[Match]] = []
     for start in range(0, len(query_QD), _QUERIES):
-        place_QK, cosine_QK = _top(query_QD[start : start + _QUERIES], template_PD, top)
+        blocks = (template_PD[first : first + _BLOCK] for first in range(0, len(template_PD), _BLOCK))
+        place_QK, cosine_QK = top_places(
+            query_QD[start : start + _QUERIES], ((block, None) for block in blocks), top
+        )
         found += [
             [Match(names[place], float(cosine)) for place, cosine in zip(places, cosines, strict=True)]
             for places, cosines in zip(place_QK.tolist(), cosine_QK.tolist(), strict=True)
@@ -55,12 +58,23 @@ def nearest_people(
     return found
 
 
-def _top(query_QD: Embeddings, template_PD: Embeddings, top: int) -> tuple[IntArray, Embeddings]:
-    """Places (Q, K) and cosines (Q, K) of the best templates, best first, in blocks of people."""
+def top_places(
+    query_QD: Embeddings, blocks: Iterable[tuple[Embeddings, BoolArray | None]], top: int
+) -> tuple[IntArray, Embeddings]:
+    """Places (Q, K) and cosines (Q, K) of the best templates, best first.
+
+    Args:
+        query_QD: unit embeddings.
+        blocks: templates (B, d) and who of them is hidden (B,), if anybody; a hidden one has the cosine -2.
+        top: how many at most.
+    """
     best_place_QK = np.empty((len(query_QD), 0), np.int64)
     best_QK = np.empty((len(query_QD), 0), np.float32)
-    for start in range(0, len(template_PD), _BLOCK):
-        cosine_QB = query_QD @ template_PD[start : start + _BLOCK].T
+    start = 0
+    for template_BD, hidden_B in blocks:
+        cosine_QB = query_QD @ template_BD.T
+        if hidden_B is not None:
+            cosine_QB[:, hidden_B] = -2.0
         size = min(top, cosine_QB.shape[1])
         part = np.argpartition(-cosine_QB, size - 1, axis=1)[:, :size]
         # argpartition may keep any of those that tie with the last one: take the first of them
@@ -73,6 +87,7 @@ def _top(query_QD: Embeddings, template_PD: Embeddings, top: int) -> tuple[IntAr
         order = np.argsort(-value_QK, axis=1, kind="stable")[:, :top]
         best_place_QK = np.take_along_axis(place_QK, order, 1)
         best_QK = np.take_along_axis(value_QK, order, 1)
+        start += len(template_BD)
     return best_place_QK, best_QK
 
 

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from facescale.distributed import Dist
 from facescale.heads.base import Bytes, HeadOutput, Needs
-from facescale.heads.slot_head import SlotHead, as_ids, concatenated, last_of, on
+from facescale.heads.slot_head import SlotHead, concatenated, last_of, on
 from facescale.heads.softmax import sample_losses, with_batch_terms
 from facescale.margins import Margin, TargetLogits
-from facescale.ops import as_float, unit
-from facescale.pools import EMPTY
+from facescale.ops import as_float, to_device, unit, without_autocast
+from facescale.pools import EMPTY, IntArray
 
 # V views, B batch of this process, G batch of all processes, S slots of this process, D embedding size
 
@@ -139,7 +139,7 @@ class AttFCHead(SlotHead):
         self.temperature, self.normalise_keys, self.compat = temperature, normalise_keys, compat
         slot_id = torch.full((self.stop - self.first,), EMPTY, device=self.rows.device)
         self.register_buffer("slot_id", slot_id, persistent=False)
-        self._pending: list[tuple[Tensor, Tensor]] = []
+        self._pending: list[tuple[Tensor, IntArray]] = []
 
     def forward(self, q_VBD: Tensor, id_B: Tensor, k_VBD: Tensor | None = None) -> HeadOutput:
         """Mean loss over the global batch; see ``ClassHead.forward``.
@@ -150,14 +150,15 @@ class AttFCHead(SlotHead):
         if k_VBD is None or len(k_VBD) != self.needs.key_views:
             given = 0 if k_VBD is None else len(k_VBD)
             raise ValueError(f"attfc got {given} key views; give {self.needs.key_views}, made by the twin")
-        with torch.autocast(q_VBD.device.type, enabled=False):
+        with without_autocast(q_VBD.device):
             return self._forward(as_float(q_VBD[0]), id_B, k_VBD)
 
     def _forward(self, q_BD: Tensor, id_B: Tensor, k_VBD: Tensor) -> HeadOutput:
         dist, margin = self.dist, self.margin
         centre_BD, attention_BV = generative_centres(q_BD, k_VBD, self.temperature, self.normalise_keys)
-        x_GD, id_G = dist.gather_with_grad(q_BD), dist.all_gather(id_B)
-        centre_GD = self._refreshed(dist.all_gather(centre_BD.to(q_BD.dtype)), id_G)
+        x_GD, known_G = dist.gather_with_grad(q_BD), dist.gather_ids(id_B)
+        (id_G,) = to_device(q_BD.device, known_G)
+        centre_GD = self._refreshed(dist.all_gather(centre_BD.to(q_BD.dtype)), known_G.numpy())
         e_GD, shared_GD = unit(x_GD), dist.shared(x_GD)
         norm_G = shared_GD.norm(dim=1)
         target = margin.prepare(torch.linalg.vecdot(unit(shared_GD), centre_GD), norm_G)
@@ -182,7 +183,7 @@ class AttFCHead(SlotHead):
         loss = sample_losses(margin, self.target_logits(target, id_G), value_G).mean()
         loss = with_batch_terms(loss, margin, shared_GD, norm_G, id_G)
         if self.training:
-            self._pending.append((centre_GD, id_G))
+            self._pending.append((centre_GD, known_G.numpy()))
         stats = {
             "target_cosine": target.cos_B.detach().mean(),
             "norm": norm_G.detach().mean(),
@@ -190,11 +191,11 @@ class AttFCHead(SlotHead):
         }
         return HeadOutput(loss.float(), stats)
 
-    def _refreshed(self, centre_GD: Tensor, id_G: Tensor) -> Tensor:
+    def _refreshed(self, centre_GD: Tensor, id_G: IntArray) -> Tensor:
         """The new centres, moved from the ones that the container has of these identities."""
         if self.refresh == 1:
             return centre_GD
-        old_GD = self.read(0, self.pool.view(as_ids(id_G))).to(centre_GD.dtype)
+        old_GD = self.read(0, self.pool.view(id_G)).to(centre_GD.dtype)
         known_G1 = old_GD.any(1, keepdim=True)
         return torch.where(known_G1, unit(old_GD.lerp(centre_GD, self.refresh)), centre_GD)
 
@@ -206,14 +207,15 @@ class AttFCHead(SlotHead):
             return value_G + count_G * least_G
         return torch.logaddexp(value_G, count_G.log() + least_G)
 
-    def after_step(self, lr: float) -> None:
+    def finish_step(self, lr: float) -> None:
         """Put the centres of the step into the container."""
         for centre_GD, id_G in self._pending:
-            slots = self.pool.get(as_ids(id_G))
+            slots = self.pool.get(id_G)
             kept = last_of(slots)
-            place_K = on(kept, id_G)
-            here_M, mine_K = self.write(0, slots[kept], centre_GD[place_K])
-            self.slot_id[here_M] = id_G[place_K][mine_K]
+            kept = kept[self.mine(slots[kept])]
+            place_M, from_M, id_M = on(self.rows, slots[kept] - self.first, kept, id_G[kept])
+            self.rows[0, place_M] = centre_GD[from_M].to(self.rows.dtype)
+            self.slot_id[place_M] = id_M
         self._pending.clear()
 
     def skip_step(self) -> None:
@@ -223,7 +225,8 @@ class AttFCHead(SlotHead):
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Take over what ``get_extra_state`` gave."""
         super().set_extra_state(state)
-        self.slot_id.copy_(on(self.pool.slot_ids[self.first : self.stop], self.slot_id))
+        (slot_id,) = on(self.slot_id, self.pool.slot_ids[self.first : self.stop])
+        self.slot_id.copy_(slot_id)
 
     def bytes_needed(self, batch_size: int) -> Bytes:
         """Rows and their identities on the device; the pool's bookkeeping on the host."""

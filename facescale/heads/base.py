@@ -122,13 +122,35 @@ class ClassHead(nn.Module):
 
         Args:
             q_VBD: raw (not normalised) embeddings with gradient, V = ``needs.query_views``.
-            id_B: int64 identities, 0 <= id < num_ids.
+            id_B: int64 identities, 0 <= id < num_ids. In host memory, as a loader has them, nothing waits
+                for the device; those on the device are read first.
             k_VBD: twin embeddings, V = ``needs.key_views``, or None.
         """
         raise NotImplementedError
 
     def after_step(self, lr: float) -> None:
-        """Do what follows the backbone's optimizer step (row updates, enqueueing) at rate ``lr``."""
+        """Follow the backbone's optimizer step at rate ``lr``, unless the step is not finite on some process.
+
+        Waits for the device, to see whether it is; a caller that knows calls ``finish_step`` instead.
+        """
+        finite = self.is_finite()
+        if finite is not None and self.dist.any(~finite):
+            self.skip_step()
+        else:
+            self.finish_step(lr)
+
+    def is_finite(self) -> Tensor | None:
+        """Whether what the rows of this process will move by is finite: a bool on the device.
+
+        None: no rows move.
+        """
+        return None
+
+    def finish_step(self, lr: float) -> None:
+        """Do what follows the backbone's optimizer step (row updates, enqueueing) at rate ``lr``.
+
+        All processes have agreed that the step is finite.
+        """
 
     def skip_step(self) -> None:
         """Forget what ``forward`` prepared: the step was not finite."""

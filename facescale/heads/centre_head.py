@@ -22,7 +22,7 @@ from facescale.heads.memory import centre_bytes
 from facescale.heads.saved_batch import SampledBatch, SavedBatch, on_classes
 from facescale.heads.softmax import released_losses, sample_losses, with_batch_terms
 from facescale.margins import Margin, TargetLogits
-from facescale.ops import as_float, default_chunk, product_dtype, unit
+from facescale.ops import as_float, default_chunk, product_dtype, to_device, unit, without_autocast
 
 # V views, B batch of this process, G batch of all processes, C classes, D embedding size
 
@@ -110,6 +110,7 @@ class CentreHead(ClassHead):
 
         Args:
             local_G: the batch's target classes, counted from the first one of this process; -1 for others.
+                In host memory.
         """
         return None
 
@@ -138,8 +139,8 @@ class CentreHead(ClassHead):
 
     def forward(self, q_VBD: Tensor, id_B: Tensor, k_VBD: Tensor | None = None) -> HeadOutput:
         """Mean loss over the global batch; see ``ClassHead.forward``."""
-        with torch.autocast(q_VBD.device.type, enabled=False):
-            return self._forward(self.dist.gather_with_grad(as_float(q_VBD[0])), self.dist.all_gather(id_B))
+        with without_autocast(q_VBD.device):
+            return self._forward(self.dist.gather_with_grad(as_float(q_VBD[0])), self.dist.gather_ids(id_B))
 
     def _forward(self, x_GD: Tensor, id_G: Tensor) -> HeadOutput:
         self._check_ids(id_G)
@@ -152,6 +153,7 @@ class CentreHead(ClassHead):
         classes, block = self._chunks.open(self.select(local_G), self._expected(self.step))
         target_cos_G = target_cosines(store, e_GD, local_G)
         self._prefetch()
+        (id_G,) = to_device(x_GD.device, id_G)
         has_G = id_G >= 0
         target = margin.prepare(target_cos_G, norm_G, has_G if self.compat else None)
         unknown_G = torch.zeros(len(id_G), device=id_G.device)
@@ -173,21 +175,16 @@ class CentreHead(ClassHead):
         stats = {"target_cosine": target_cos_G.detach().mean(), "norm": norm_G.detach().mean()}
         return HeadOutput(loss.float(), stats)
 
-    def after_step(self, lr: float) -> None:
-        """Move the rows at rate ``lr`` by what backward left, unless that is not finite on some process."""
-        finite = [
-            torch.isfinite(x).all()
-            for sampled in self._pending
-            for x in (
-                sampled.saved.e_BD,
-                sampled.saved.value_B,
-                sampled.saved.grad_value_B,
-                sampled.saved.grad_target_B,
-            )
-        ]
-        if self.dist.any(bool(finite) and not torch.stack(finite).all()):
-            self.skip_step()
-            return
+    def is_finite(self) -> Tensor | None:
+        """See ``ClassHead.is_finite``: all that the gradients of the rows are made of."""
+        if not self._pending:
+            return None
+        batches = [sampled.saved for sampled in self._pending]
+        parts = [x for b in batches for x in (b.e_BD, b.value_B, b.grad_value_B, b.grad_target_B)]
+        return torch.stack(torch._foreach_norm(parts, torch.inf)).isfinite().all()
+
+    def finish_step(self, lr: float) -> None:
+        """Move the rows at rate ``lr`` by what backward left."""
         if self._pending:
             self.store.begin_update(self.step)
             self._move(lr)
@@ -246,8 +243,6 @@ class CentreHead(ClassHead):
         return take("all_norms", (num_rows, 1)), product_NB, exp_NB
 
     def _check_ids(self, id_G: Tensor) -> None:
-        if id_G.device.type != "cpu":  # reading them would stall the device; a wrong one fails in indexing
-            return
         low, high = int(id_G.min()), int(id_G.max())
         if high >= self.num_ids or (low < 0 and not self.compat):
             raise ValueError(

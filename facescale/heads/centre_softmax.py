@@ -11,7 +11,7 @@ from facescale.heads.chunked_softmax import ChunkedSoftmax
 from facescale.heads.class_chunks import ClassChunks
 from facescale.heads.saved_batch import SampledBatch
 from facescale.heads.softmax import NOTHING, over_processes
-from facescale.ops import unit
+from facescale.ops import to_device, unit
 
 # G batch of all processes, N distinct classes of it, K centres of each, D embedding size
 
@@ -22,12 +22,14 @@ def target_cosines(store: CentreStore, e_GD: Tensor, local_G: Tensor) -> Tensor:
     Args:
         store: the class centres of this process.
         e_GD: unit embeddings.
-        local_G: local target classes, -1 for those of other processes.
+        local_G: local target classes in host memory, -1 for those of other processes.
     """
-    ids, place_G = local_G.clamp_min(0).cpu().unique(return_inverse=True)
-    rows_RD = store.open(store.rows_of(ids), only_rows=True, name="targets").rows_RD
+    ids, place_G = local_G.clamp_min(0).unique(return_inverse=True)
+    rows = store.rows_of(ids)
+    there, place_G, local_G = to_device(e_GD.device, rows, place_G, local_G)
+    rows_RD = store.open(rows if store.staged else there, only_rows=True, name="targets").rows_RD
     unit_NKD = unit(rows_RD).view(len(ids), store.rows_per_id, -1).to(e_GD.dtype)
-    cos_GK = torch.linalg.vecdot(e_GD[:, None], unit_NKD[place_G.to(e_GD.device)])
+    cos_GK = torch.linalg.vecdot(e_GD[:, None], unit_NKD[place_G])
     return store.dist.sum_with_grad(torch.where(local_G >= 0, cos_GK.amax(1), 0.0))
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from facescale.centres.layout import Rows, count
 from facescale.centres.row_block import RowBlock
 from facescale.centres.store import CentreStore
+from facescale.ops import to_device
 
 # G batch of all processes, R rows of a chunk, D embedding size
 
@@ -27,7 +28,7 @@ class ClassChunks:
         """Open the rows of ascending classes for the whole step.
 
         Args:
-            classes: local classes; None is all.
+            classes: local classes, in host memory; None is all.
             expected: classes that were probably fetched ahead for this step; None is not known.
 
         Returns:
@@ -72,6 +73,8 @@ class ClassChunks:
         """(position of the first class, rows) of one chunk after the other."""
         store, size = self._store, self.size * self._store.rows_per_id
         rows = None if classes is None else store.rows_of(classes)
+        if rows is not None and not store.staged:
+            (rows,) = to_device(store.dist.device, rows)
         total = store.num_rows if rows is None else len(rows)
         for start in range(0, total, size):
             here = slice(start, min(start + size, total))
@@ -79,10 +82,13 @@ class ClassChunks:
 
 
 def places_in(classes: Tensor, class_G: Tensor) -> Tensor:
-    """Position of each class of ``class_G`` in ``classes`` (any order), -1 where it is not among them."""
-    wanted, order = class_G.cpu(), None
+    """Position of each class of ``class_G`` in ``classes`` (any order), -1 where it is not among them.
+
+    Both are in host memory.
+    """
+    order = None
     if (classes[1:] < classes[:-1]).any():  # rows that were staged come in another order
         classes, order = classes.sort()
-    place = torch.searchsorted(classes, wanted).clamp(max=len(classes) - 1)
+    place = torch.searchsorted(classes, class_G).clamp(max=len(classes) - 1)
     found = place if order is None else order[place]
-    return torch.where(classes[place] == wanted, found, -1).to(class_G.device)
+    return torch.where(classes[place] == class_G, found, -1)

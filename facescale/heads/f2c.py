@@ -12,10 +12,10 @@ from torch import Tensor
 from facescale.distributed import Dist
 from facescale.heads.base import Bytes, HeadOutput, Needs
 from facescale.heads.f2c_pool import PoolView, Writes, plan_writes
-from facescale.heads.slot_head import SlotHead, as_ids, on
+from facescale.heads.slot_head import SlotHead, on
 from facescale.heads.softmax import sample_losses, with_batch_terms
 from facescale.margins import Margin
-from facescale.ops import as_float, unit
+from facescale.ops import as_float, unit, without_autocast
 from facescale.pools import EMPTY, IntArray, LruPool
 
 # V views, B batch of this process, G batch of all processes, O outliers, S slots of this process,
@@ -145,7 +145,7 @@ class F2CHead(SlotHead):
         if k_VBD is None or len(q_VBD) != 2 or len(k_VBD) != 2:
             given = 0 if k_VBD is None else len(k_VBD)
             raise ValueError(f"f2c got {len(q_VBD)} probe and {given} gallery views; give x and y of both")
-        with torch.autocast(q_VBD.device.type, enabled=False):
+        with without_autocast(q_VBD.device):
             return self._forward(as_float(q_VBD), id_B.expand(2, -1), k_VBD)
 
     def _forward(self, q_VBD: Tensor, id_VB: Tensor, k_VBD: Tensor) -> HeadOutput:
@@ -153,7 +153,7 @@ class F2CHead(SlotHead):
         dist = self.dist
         x_VGD = [dist.gather_with_grad(q_BD) for q_BD in q_VBD]
         g_VGD = [dist.all_gather(unit(k_BD).to(q_VBD.dtype)) for k_BD in k_VBD.detach()]
-        id_VG = [as_ids(dist.all_gather(id_B.contiguous())) for id_B in id_VB]
+        id_VG = list(dist.gather_ids(id_VB.T.contiguous()).T.contiguous().numpy())
         raw_GD = g_VGD[1]
         g_VGD = [self._refreshed(g_GD, id_G) for g_GD, id_G in zip(g_VGD, id_VG, strict=True)]
         first, _, _ = self._pass(x_VGD[0], id_VG[0], g_VGD[1], id_VG[1])
@@ -172,10 +172,11 @@ class F2CHead(SlotHead):
         slot_G = self.pool.view(id_G)
         old_GD = self.read(0, slot_G)
         if self.rows_per_id == 2:  # the toggle names the row written next
-            old_GD = torch.where(on(self.toggles[slot_G] == 0, g_GD)[:, None], self.read(1, slot_G), old_GD)
+            (toggle_G,) = on(g_GD, self.toggles[slot_G])
+            old_GD = torch.where(toggle_G[:, None] == 0, self.read(1, slot_G), old_GD)
+        (slots_G,) = on(g_GD, slot_G)
         old_GD = old_GD.to(g_GD.dtype)
-        known_G1 = on(slot_G != EMPTY, g_GD)[:, None]
-        return torch.where(known_G1, unit(old_GD.lerp(g_GD, self.refresh)), g_GD)
+        return torch.where(slots_G[:, None] != EMPTY, unit(old_GD.lerp(g_GD, self.refresh)), g_GD)
 
     def _pass(
         self, x_GD: Tensor, id_G: IntArray, g_GD: Tensor, gallery_id_G: IntArray
@@ -185,19 +186,21 @@ class F2CHead(SlotHead):
         slot_G = self.pool.view(id_G)
         shared_GD = self.dist.shared(x_GD)
         norm_G = shared_GD.norm(dim=1)
-        known_P, id_P = slot_G[slot_G != EMPTY] - self.first, on(id_G[slot_G != EMPTY], x_GD)
-        inside, outside = on(slot_G != EMPTY, x_GD).nonzero()[:, 0], on(slot_G == EMPTY, x_GD).nonzero()[:, 0]
+        known, unknown = np.flatnonzero(slot_G != EMPTY), np.flatnonzero(slot_G == EMPTY)
+        inside, outside, known_P, id_P, ids = on(
+            x_GD, known, unknown, slot_G[known] - self.first, id_G[known], id_G
+        )
         e_PD, shared_PD = unit(x_GD[inside]), unit(shared_GD[inside])
         loss = x_GD.new_zeros(())
         for view in self._views(writes, g_GD):
             found_PD = self.dist.all_reduce(view.at(known_P)).to(x_GD.dtype)
             target = margin.prepare(torch.linalg.vecdot(shared_PD, found_PD), norm_G[inside])
-            value_P = self.negatives(e_PD, target, partial(view.chunks, self.chunk, on(known_P, x_GD)))
+            value_P = self.negatives(e_PD, target, partial(view.chunks, self.chunk, known_P))
             loss_P = sample_losses(margin, self.target_logits(target, id_P), value_P)
             loss = loss + loss_P.sum() / max(1, len(inside))
             if len(outside) and self.outlier_weight:
                 loss = loss + self.outlier_weight * self._nearest(unit(shared_GD[outside]), view)
-        loss = with_batch_terms(loss, margin, shared_GD, norm_G, on(id_G, x_GD))
+        loss = with_batch_terms(loss, margin, shared_GD, norm_G, ids)
         stats = {
             "target_cosine": target.cos_B.detach().mean(),
             "norm": norm_G.detach().mean(),
@@ -222,7 +225,7 @@ class F2CHead(SlotHead):
                 top_ON, kept_ON = torch.cat([top_ON, near_ON], 1).topk(most, 1)
                 place_ON = torch.cat([place_ON, index_ON + start], 1).gather(1, kept_ON)
                 start += len(rows_CD)
-            rows_ND = view.at(as_ids(place_ON.flatten()))  # zeros where a process has fewer: no push
+            rows_ND = view.at(place_ON.flatten())  # zeros where a process has fewer: no push
             rows_1OND = rows_ND.view(1, len(e_OD), most, -1)
             rows_OND = self.dist.all_gather(rows_1OND).transpose(0, 1).flatten(1, 2).to(e_OD.dtype)
         cos_ON: Tensor = torch.linalg.vecdot(e_OD[:, None], rows_OND)
@@ -230,21 +233,27 @@ class F2CHead(SlotHead):
 
     def _views(self, writes: Writes, g_GD: Tensor) -> Iterator["PoolView"]:
         """The pool after the writes: first rows; then (of two) with the second ones of refreshed slots."""
-        places, new = [], []
-        for slots, sources in zip(writes.slots, writes.sources, strict=True):
+        places, sources = [], []
+        for slots, written in zip(writes.slots, writes.sources, strict=True):
             mine = self.mine(slots)
             places.append(slots[mine] - self.first)
-            new.append(g_GD[on(sources[mine], g_GD)])
-        yield PoolView(self.rows[0], places[0], new[0], self.num_counting)
+            sources.append(written[mine])
+        count = self.num_counting
         if self.rows_per_id == 1:
+            place_N, source_N = on(g_GD, places[0], sources[0])
+            yield PoolView(self.rows[0], places[0], place_N, g_GD[source_N], count)
             return
         double = writes.double[self.mine(writes.double)] - self.first
-        second = PoolView(self.rows[1], places[1], new[1], self.num_counting)
-        single = ~np.isin(places[0], double)
+        single = np.flatnonzero(~np.isin(places[0], double))
         over = np.concatenate([places[0][single], double])
-        rows_ND = torch.cat([new[0][on(single, g_GD)], second.at(double).to(g_GD.dtype)])
         order = over.argsort()
-        yield PoolView(self.rows[0], over[order], rows_ND[on(order, g_GD)], self.num_counting)
+        arrays = (*places, *sources, double, single, order, over[order])
+        place_N, second_N, source_N, other_N, double_N, single_N, order_N, over_N = on(g_GD, *arrays)
+        first_ND = g_GD[source_N]
+        yield PoolView(self.rows[0], places[0], place_N, first_ND, count)
+        second = PoolView(self.rows[1], places[1], second_N, g_GD[other_N], count)
+        rows_ND = torch.cat([first_ND[single_N], second.at(double_N).to(g_GD.dtype)])
+        yield PoolView(self.rows[0], over[order], over_N, rows_ND[order_N], count)
 
     def _write_waiting(self) -> None:
         """Put the waiting features into the rows."""
@@ -260,13 +269,14 @@ class F2CHead(SlotHead):
     def _write(self, writes: Writes, g_GD: Tensor) -> None:
         """Put features into the rows, so that it can be undone."""
         for plane, (slots, sources) in enumerate(zip(writes.slots, writes.sources, strict=True)):
-            place_M = on(slots[self.mine(slots)] - self.first, self.rows)
+            mine = self.mine(slots)
+            place_M, source_M = on(self.rows, slots[mine] - self.first, sources[mine])
             self._undo.append((plane, place_M, self.rows[plane, place_M]))
-            self.write(plane, slots, g_GD[on(sources, g_GD)])
+            self.rows[plane, place_M] = g_GD[source_M].to(self.rows.dtype)
         self._old_toggles.append((writes.turned, self.toggles[writes.turned]))
         self.toggles[writes.turned] = writes.toggles
 
-    def after_step(self, lr: float) -> None:
+    def finish_step(self, lr: float) -> None:
         """Keep the second pass's features."""
         self._write_waiting()
         self.pool.commit()

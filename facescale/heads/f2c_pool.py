@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from facescale.heads.slot_head import last_of, on
+from facescale.heads.slot_head import last_of
 from facescale.pools import IntArray
 
 
@@ -78,12 +78,16 @@ class PoolView:
     Args:
         base_SD: the rows.
         places: distinct places that are replaced, ascending.
+        place_N: the same where the rows are.
         rows_ND: by what.
         count: first places that count.
     """
 
-    def __init__(self, base_SD: Tensor, places: IntArray, rows_ND: Tensor, count: int) -> None:
-        self._base_SD, self._places, self._rows_ND, self._count = base_SD, places, rows_ND, count
+    def __init__(
+        self, base_SD: Tensor, places: IntArray, place_N: Tensor, rows_ND: Tensor, count: int
+    ) -> None:
+        self._base_SD, self._places, self._place_N = base_SD, places, place_N
+        self._rows_ND, self._count = rows_ND, count
 
     def chunks(self, size: int, column_G: Tensor | None) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Parts of the rows, and the cells of each sample's own place in them."""
@@ -93,20 +97,19 @@ class PoolView:
             low, high = np.searchsorted(self._places, [start, stop])
             if low < high:
                 rows_CD = rows_CD.clone()
-                rows_CD[on(self._places[low:high] - start, rows_CD)] = self._rows_ND[low:high].to(
-                    rows_CD.dtype
-                )
+                rows_CD[self._place_N[low:high] - start] = self._rows_ND[low:high].to(rows_CD.dtype)
             place_C1 = torch.arange(start, stop, device=rows_CD.device)[:, None]
             yield rows_CD, None if column_G is None else place_C1 == column_G
 
-    def at(self, places: IntArray) -> Tensor:
-        """Rows (N, D) at any places; zeros for places of other processes (or -1)."""
-        base_SD = self._base_SD
-        rows_ND = base_SD.new_zeros(len(places), base_SD.shape[1])
-        inside = (places >= 0) & (places < len(base_SD))
-        rows_ND[on(inside, base_SD)] = base_SD[on(places[inside], base_SD)]
-        if self._places.size:
-            at = np.searchsorted(self._places, places).clip(max=self._places.size - 1)
-            new = np.flatnonzero(self._places[at] == places)
-            rows_ND[on(new, base_SD)] = self._rows_ND[on(at[new], base_SD)].to(base_SD.dtype)
-        return rows_ND
+    def at(self, place_M: Tensor) -> Tensor:
+        """Rows (M, D) at any places; zeros for places of other processes (or -1)."""
+        base_SD, place_N = self._base_SD, self._place_N
+        if not len(base_SD):
+            return base_SD.new_zeros(len(place_M), base_SD.shape[1])
+        inside_M = (place_M >= 0) & (place_M < len(base_SD))
+        rows_MD = base_SD[place_M.clamp(0, len(base_SD) - 1)].masked_fill_(~inside_M[:, None], 0)
+        if not len(place_N):
+            return rows_MD
+        at_M = torch.searchsorted(place_N, place_M).clamp_(max=len(place_N) - 1)
+        new_M1 = (place_N[at_M] == place_M)[:, None]
+        return torch.where(new_M1, self._rows_ND[at_M].to(base_SD.dtype), rows_MD)

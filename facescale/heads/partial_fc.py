@@ -112,7 +112,7 @@ class PartialFCHead(CentreHead):
         """See ``CentreHead.select``."""
         if self.rate == 1:
             return None
-        positives = np.unique(local_G[local_G >= 0].cpu().numpy())
+        positives = np.unique(local_G[local_G >= 0].numpy())
         return torch.from_numpy(self.sampler.select(positives, self.step))
 
     def num_selected(self, batch: int) -> int | None:

@@ -9,6 +9,7 @@ from torch import Tensor
 from facescale.centres.row_block import RowBlock
 from facescale.heads.class_chunks import places_in
 from facescale.margins import TargetLogits
+from facescale.ops import to_device
 
 # B batch (of all processes), N rows read in the step, C classes, D embedding size
 
@@ -21,7 +22,8 @@ class SavedBatch:
         e_BD: unit embeddings, float32.
         factor_BD: these in the precision of products.
         target: what the margin knows of the batch, without gradient.
-        column_B: position of the target class among the classes read; negative where it is not there.
+        column_B: position of the target class among the classes read, in host memory; negative where it is
+            not there.
         value_B: log-sum-exp (or sum, for margins that sum) over the negatives of all processes.
         grad_value_B: gradient of the loss by ``value_B``; known after backward.
         grad_target_B: gradient of the loss by the target cosine; known after backward.
@@ -44,16 +46,16 @@ class SavedBatch:
     member_C: Tensor | None = None
 
     def __post_init__(self) -> None:
-        column_B, self._sample_B = self.column_B.cpu().sort()
-        self._column_B = column_B.tolist()
+        column_B, sample_B = self.column_B.sort()
+        self._columns = column_B.tolist()
+        self._column_B, self._sample_B = to_device(self.e_BD.device, column_B, sample_B)
 
     def target_cells(self, first: int, num_classes: int) -> tuple[Tensor, Tensor] | None:
         """Cells (class in the chunk, sample) of target classes in the chunk that starts at ``first``."""
-        start, stop = bisect_left(self._column_B, first), bisect_left(self._column_B, first + num_classes)
+        start, stop = bisect_left(self._columns, first), bisect_left(self._columns, first + num_classes)
         if start == stop:
             return None
-        sample = self._sample_B[start:stop].to(self.column_B.device)
-        return self.column_B[sample] - first, sample
+        return self._column_B[start:stop] - first, self._sample_B[start:stop]
 
 
 @dataclass
@@ -81,12 +83,12 @@ def on_classes(sampled: SampledBatch, classes: Tensor) -> SavedBatch:
     saved, before = sampled.saved, sampled.classes
     assert before is not None
     column_B = saved.column_B
-    target_B = torch.where(column_B >= 0, before.to(column_B.device)[column_B], -1)
+    target_B = torch.where(column_B >= 0, before[column_B], -1)
     return replace(
         saved,
         column_B=places_in(classes, target_B),
         inverse_N1=None,
         product_NB=None,
         exp_NB=None,
-        member_C=torch.isin(classes, before).to(column_B.device),
+        member_C=to_device(saved.e_BD.device, torch.isin(classes, before))[0],
     )

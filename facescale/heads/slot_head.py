@@ -16,8 +16,8 @@ from facescale.guard.tensor_file import open_tensors
 from facescale.heads.base import Bytes, ClassHead
 from facescale.heads.queue_softmax import Chunks, negatives_value
 from facescale.margins import Margin, TargetLogits
-from facescale.ops import default_chunk, product_dtype, unit
-from facescale.pools import BoolArray, IntArray, LruPool, Pool, RingPool
+from facescale.ops import default_chunk, product_dtype, to_device, unit
+from facescale.pools import IntArray, LruPool, Pool, RingPool
 
 # P planes (rows that a slot holds), S slots of this process, N slots given, G batch of all processes,
 # D embedding size
@@ -122,23 +122,13 @@ class SlotHead(ClassHead):
         """Rows (N, D) of any slots, also of other processes; for slot -1 zeros. All processes call."""
         rows_ND = self.rows.new_zeros(len(slots), self.embedding_size)
         mine = self.mine(slots)
-        rows_ND[on(mine, self.rows)] = self.rows[plane, on(slots[mine] - self.first, self.rows)]
+        place_M, mine_M = on(self.rows, slots[mine] - self.first, mine)
+        rows_ND[mine_M] = self.rows[plane, place_M]
         return self.dist.all_reduce(rows_ND)
 
     def mine(self, slots: IntArray) -> IntArray:
         """Which of ``slots`` are of this process."""
         return np.flatnonzero((slots >= self.first) & (slots < self.stop))
-
-    def write(self, plane: int, slots: IntArray, rows_ND: Tensor) -> tuple[Tensor, Tensor]:
-        """Set rows of distinct slots.
-
-        Returns:
-            Places of the slots of this process in its rows, and which of ``slots`` these are.
-        """
-        mine = self.mine(slots)
-        place_M, mine_M = on(slots[mine] - self.first, self.rows), on(mine, self.rows)
-        self.rows[plane, place_M] = rows_ND[mine_M].to(self.rows.dtype)
-        return place_M, mine_M
 
     # ---- state --------------------------------------------------------------------------------------------
 
@@ -220,14 +210,9 @@ def last_of(slots: IntArray) -> IntArray:
     return slots.size - 1 - from_end
 
 
-def as_ids(id_G: Tensor) -> IntArray:
-    """Identities as NumPy; waits for the device."""
-    return id_G.cpu().numpy()
-
-
-def on(array: IntArray | BoolArray, like: Tensor) -> Tensor:
-    """A NumPy array as a tensor where ``like`` is."""
-    return torch.from_numpy(array).to(like.device)
+def on(like: Tensor, *arrays: IntArray) -> list[Tensor]:
+    """NumPy arrays as tensors where ``like`` is, in one copy that nobody waits for."""
+    return to_device(like.device, *(torch.from_numpy(array) for array in arrays))
 
 
 def concatenated(parts: Sequence[Chunks]) -> Chunks:

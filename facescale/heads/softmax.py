@@ -64,7 +64,7 @@ def released_losses(margin: Margin, target_G: Tensor, negatives_G: Tensor, has_G
     """
     if margin.reduction == "sum":
         return torch.where(has_G, target_G, 0.0) + negatives_G
-    floor = -torch.log(torch.tensor(_FLOOR, device=target_G.device))
+    floor = -float(torch.log(torch.tensor(_FLOOR)))  # on the host: nothing waits for the device
     loss_G = torch.where(has_G, sample_losses(margin, target_G, negatives_G), negatives_G)
     cut_G = torch.where(has_G, loss_G.clamp(max=floor), floor)
     return loss_G + (cut_G - loss_G).detach()

@@ -12,8 +12,8 @@ from PIL import Image
 
 from facescale.arrays import Pixels
 from facescale.gallery.gallery import Embeddings, Gallery
+from facescale.gallery.people_search import PeopleSearch
 from facescale.gallery.photos import FindFace, FoundFace, aligned_of_any_size, aligned_only
-from facescale.gallery.search import nearest_people
 from facescale.inference.model import Model
 from facescale.prepare.photos import open_photo
 
@@ -44,6 +44,7 @@ class FaceService:
         gallery: people to search for, if any; it may change while the service runs.
         limits: see `Limits`.
         keep: folder that crops of faces are written to, only if the user asked for it.
+        use_index: see `PeopleSearch`.
 
     Raises:
         ValueError: the gallery is one of another model.
@@ -56,6 +57,7 @@ class FaceService:
         gallery: Gallery | None = None,
         limits: Limits | None = None,
         keep: Path | None = None,
+        use_index: bool | None = None,
     ) -> None:
         if gallery is not None:
             gallery.check_model(model.fingerprint)
@@ -65,13 +67,15 @@ class FaceService:
         self._find, self._keep = find, keep
         self._lock = threading.Lock()  # detectors and sessions are not all safe to share between threads
         self._kept = 0
+        self._use_index, self._opening = use_index, threading.Lock()
+        self._search: PeopleSearch | None = None
 
     def about(self) -> dict[str, Any]:
         """The model: rates that it has thresholds for, and whether there is a gallery."""
         return {
             "fingerprint": self.model.fingerprint,
             "fars": sorted(self.model.thresholds),
-            "people": len(self.gallery.people()) if self.gallery else None,
+            "people": self.gallery.num_people() if self.gallery else None,
             "photo_bytes": self.limits.photo_bytes,
         }
 
@@ -109,10 +113,9 @@ class FaceService:
         threshold = self.model.threshold(far)
         face = self._face(photo, "")
         (row_D,) = self._embed([face])
-        names, templates = self.gallery.templates()
-        if not names:
+        if not self.gallery.num_people():
             raise ValueError("the gallery is empty; add people with: facescale enrol")
-        (best,) = nearest_people(row_D[None], names, templates, top)
+        (best,) = self._people(self.gallery).search(row_D[None], top)
         return {
             "who": best[0].name if best[0].cosine >= threshold.cosine else None,
             "margin": best[0].cosine - best[1].cosine if len(best) > 1 else None,
@@ -123,6 +126,13 @@ class FaceService:
             "crops": [_png(face.pixels)],
             "notes": [face.note],
         }
+
+    def _people(self, gallery: Gallery) -> PeopleSearch:
+        """Opened at the first search, as a gallery may still be empty when the service starts."""
+        with self._opening:
+            if self._search is None:
+                self._search = PeopleSearch(gallery, self._use_index)
+            return self._search
 
     def _face(self, data: bytes, which: str) -> FoundFace:
         named = f"the {which} photo" if which else "the photo"

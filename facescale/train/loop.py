@@ -20,6 +20,7 @@ from torch import Tensor
 from facescale.config import Config
 from facescale.data.loading.batch import Batch
 from facescale.distributed import Dist, pick_device
+from facescale.ops import to_device
 from facescale.plan.check import read_config
 from facescale.run import RunDir
 from facescale.train.milestones import (
@@ -139,8 +140,8 @@ def _train(session: Session) -> _End:
             )
 
             # ---- Agreement: no process may take a step that is not finite on another, or stop alone -------
-            finite = (output.loss + grad_norm).isfinite()
-            asked = torch.tensor([stop_asked(), session.saver.writing], device=dist.device)
+            finite = (output.loss + grad_norm).isfinite() & task.is_finite()
+            (asked,) = to_device(dist.device, torch.tensor([stop_asked(), session.saver.writing]))
             flags = torch.cat([~finite[None], asked])
             # .tolist() is the one wait for the device in every step
             bad, stopping, writing = (flag > 0 for flag in dist.all_reduce(flags.float(), "max").tolist())

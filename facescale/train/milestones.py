@@ -7,7 +7,7 @@ from facescale.backbones.low_rank import own_state
 from facescale.distributed.agreement import compare_ranks, weights_checksum
 from facescale.evaluate.embedding import Extraction
 from facescale.evaluate.records import MeasuredModel, Record, write_record
-from facescale.evaluate.verification import VerificationResult
+from facescale.evaluate.verification_result import VerificationResult
 from facescale.plan import Plan
 from facescale.run import RunDir
 from facescale.train.roll_back import last_good

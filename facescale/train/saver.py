@@ -96,8 +96,7 @@ class Saver:
             self._pending = _Pending(step, self._run.checkpoints / f".model_{step}", then, content.num_bytes)
             self._attempt(self._pending, lambda: self._renew_model(content))
             self._agree(self._pending)
-            self._pending = None
-            then()
+            self._end(self._pending)
             return
         folder = self._run.checkpoints / f".writing_{step}"
         pending = self._pending = _Pending(step, folder, then, content.num_bytes)
@@ -130,14 +129,19 @@ class Saver:
         self._agree(pending)
         self._attempt(pending, lambda: self._publish(pending))
         self._agree(pending)
-        self._pending = None
-        pending.then()
+        self._end(pending)
 
     def close(self) -> None:
         """Wait for the thread, after an error as well; a single process also finishes the checkpoint."""
         self._join()
         if self._dist.world_size == 1:
             self.finish()
+
+    def _end(self, pending: _Pending) -> None:
+        """Let the training go on once the main process has deleted older checkpoints: others look, too."""
+        self._pending = None
+        pending.then()
+        self._dist.barrier()
 
     def _join(self) -> None:
         if self._pending and self._pending.thread:

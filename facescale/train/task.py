@@ -23,7 +23,7 @@ from facescale.inference.model import weights_fingerprint
 from facescale.inference.torch_encoder import TorchEncoder
 from facescale.inference.weights import read_card, save_model
 from facescale.model_card import Card
-from facescale.ops import autocast, unit
+from facescale.ops import autocast, to_device, unit
 from facescale.train.teacher import Teacher
 from facescale.train.tensors import copied
 from facescale.train.twin import Twin
@@ -174,9 +174,9 @@ class RecognitionTask(nn.Module):
             distance = self._teacher.loss(q_VBD, old_VBD)
             stats["distil"] = distance.detach()
             # a number of its own for each view: the first ones decide on mirroring
-            random_VB = (batch.random[: needs.query_views].double().sum(-1) * 1009 % 1).to(device)
-            q_VBD = self._teacher.mixed(q_VBD, old_VBD, random_VB)
-        out = self.head(q_VBD, batch.ids.to(device, non_blocking=True), k_VBD)
+            random_VB = batch.random[: needs.query_views].double().sum(-1) * 1009 % 1
+            q_VBD = self._teacher.mixed(q_VBD, old_VBD, *to_device(device, random_VB))
+        out = self.head(q_VBD, batch.ids, k_VBD)  # ids stay in host memory, where the head's bookkeeping is
         return StepOutput(out.loss + distance, {**out.stats, **stats})
 
     def gradients_exchanged(self, exchanged: bool) -> AbstractContextManager[None]:
@@ -196,12 +196,17 @@ class RecognitionTask(nn.Module):
         device = self._dist.device
         images_VBHW3 = batch.images.to(device, non_blocking=True)
         num_views, num_images = images_VBHW3.shape[:2]
-        random = batch.random.to(device, non_blocking=True)
+        (random,) = to_device(device, batch.random)
         x = self._augment(images_VBHW3.flatten(0, 1), random.flatten(0, 1))
         if num_views > 1 and batch.repeats.any():  # a view that shows an image again must differ from it
-            again = batch.repeats.flatten().nonzero()[:, 0].to(device)
+            (again,) = to_device(device, batch.repeats.flatten().nonzero()[:, 0])
             x[again] = self._augment_repeats(images_VBHW3.flatten(0, 1)[again], random.flatten(0, 1)[again])
         return x.view(num_views, num_images, *x.shape[1:])
+
+    def is_finite(self) -> Tensor:
+        """Whether what the head moves its rows by is finite: a bool on the device."""
+        finite = self.head.is_finite()
+        return torch.ones((), dtype=torch.bool, device=self._dist.device) if finite is None else finite
 
     def skip_step(self) -> None:
         """Undo the forward passes of a step that was not finite."""
@@ -209,8 +214,11 @@ class RecognitionTask(nn.Module):
         _copy(self._statistics, self._statistics_before)
 
     def after_step(self, lr: float) -> None:
-        """Update what the optimizer does not: the head's rows at rate ``lr``, and the moving average."""
-        self.head.after_step(lr if self._moves_centres else 0.0)
+        """Update what the optimizer does not: the head's rows at rate ``lr``, and the moving average.
+
+        All processes have agreed that the step is finite.
+        """
+        self.head.finish_step(lr if self._moves_centres else 0.0)
         if self.average is not None:
             self.average.update(self.backbone)
 

@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from facescale.data.sampling.counter_rng import SHUFFLE, hash64
 from facescale.distributed import Dist
-from facescale.ops import ema_update_
+from facescale.ops import ema_update_, to_device
 
 # B batch of this process, G batch of all processes, C colours, H W height and width, D embedding size
 
@@ -133,7 +133,7 @@ class Twin(nn.Module):
                 int(hash64(SHUFFLE, self._seed, self.num_calls)[0] >> 1)
             )
             x_GCHW = self._dist.all_gather(x_BCHW.contiguous())
-            order_G = torch.randperm(len(x_GCHW), generator=generator).to(x_BCHW.device)
+            (order_G,) = to_device(x_BCHW.device, torch.randperm(len(x_GCHW), generator=generator))
             x_BCHW = x_GCHW[order_G[self._here(len(x_BCHW))]]
         self.num_calls += 1
         e_BD = self.net(x_BCHW)

@@ -1,6 +1,7 @@
 """The commands that tell people apart, on synthetic faces."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -159,3 +160,35 @@ def test_mistakes_are_sentences(  # type: ignore[no-untyped-def]
         words = tuple(word.replace(name, path) for word in words)
     code, out, err = facescale(*words)
     assert (code, out) == (2, "") and message in err, err
+
+
+def test_an_index_is_made_and_used_when_asked_for(  # type: ignore[no-untyped-def]
+    facescale, model: Path, gallery: Path, photos: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("faiss")
+    folder = str(photos / "person 2")
+    exact = json.loads(facescale("search", str(gallery), folder, "--far", "0.1", "--json", "--no-index")[1])
+    index = Path(f"{gallery}.index")
+    assert not index.exists()
+    code, out, _ = facescale("search", str(gallery), folder, "--far", "0.1", "--index")
+    assert code == 0 and f"an index of 4 people was made, since there is no index at '{index}'" in out
+    found = json.loads(facescale("search", str(gallery), folder, "--far", "0.1", "--json", "--index")[1])
+    assert found["index"] == "" and [row["who"] for row in found["photos"]] == ["person 2"] * PHOTOS
+    for one, other in zip(found["photos"], exact["photos"], strict=True):
+        assert one["cosine"] == pytest.approx(other["cosine"], abs=1e-6)
+    code, out, _ = facescale("gallery", "index", str(gallery))
+    assert (code, out) == (0, f"{index} is the index of 4 people\n")
+    other = tmp_path / "other.gallery"
+    code, out, _ = facescale("enrol", str(other), str(photos), "--model", str(model), "--index")
+    assert code == 0 and out.endswith(f"index: {other}.index\n")
+
+
+def test_an_index_without_its_extra_names_it(facescale, monkeypatch, gallery: Path, photos: Path) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    for words in (
+        ["search", str(gallery), str(photos / "person 0"), "--far", "0.1", "--index"],
+        ["enrol", str(gallery), str(photos), "--index"],
+        ["gallery", "index", str(gallery)],
+    ):
+        code, _, err = facescale(*words)
+        assert code == 2 and "an index needs faiss; install it with: pip install 'facescale[index]'" in err

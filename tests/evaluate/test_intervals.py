@@ -102,7 +102,7 @@ def test_intervals_contain_the_truth_where_binomial_ones_do_not() -> None:
 
 def test_a_point_has_the_observed_rates_and_both_parts_of_the_uncertainty() -> None:
     scores, same, a, b = drawn_scores(np.random.default_rng(2), 60)
-    genuine, impostor = split_pairs(scores, same, a, b)
+    genuine, impostor = split_pairs(scores, same, a + 1000 * same, b + 1000 * same)  # they share nobody
     threshold = float(np.sort(scores[~same])[::-1][int(0.01 * (~same).sum()) - 1])
     point = identity_point(genuine, impostor, 0.01, threshold, True)
     assert point.tar == np.mean(scores[same] >= threshold)
@@ -145,3 +145,35 @@ def test_identification_has_intervals_of_people() -> None:
     assert low < found.tpir_at(0.1) < high
     low, high = ends["threshold@fpir=0.1"]
     assert low < found.threshold_at(0.1) <= high
+
+
+def test_pairs_between_two_sets_of_images_need_no_list_of_pairs() -> None:
+    rng = np.random.default_rng(1)
+    images, others = rng.integers(0, 4, 9), rng.integers(0, 4, 9)
+    one, other = np.repeat(np.arange(9), images), np.repeat(np.arange(9), others)
+    a, b = (side.ravel() for side in np.meshgrid(one, other))
+    a, b = a[a != b], b[a != b]
+    listed, counted = PairTotals.of_pairs(a, b, 9), PairTotals.between(images, others)
+    assert (listed.num_pairs, listed.square_sum) == (counted.num_pairs, counted.square_sum)
+    np.testing.assert_array_equal(listed.per_person, counted.per_person)
+    event = rng.random(len(a)) < 0.3
+    assert rate_interval(a[event], b[event], listed) == rate_interval(a[event], b[event], counted)
+
+
+def test_people_that_raise_the_threshold_and_the_genuine_scores_narrow_the_interval_of_tar() -> None:
+    """People who match easily do so in genuine and in impostor pairs, or the other way round."""
+    rng = np.random.default_rng(2)
+    person = np.arange(60)
+    a, b = (person[side] for side in np.triu_indices(60, 1))
+    ease = rng.normal(size=60)
+    impostor = ScoredPairs.of(ease[a] + ease[b] + rng.normal(size=len(a)), a, b)
+    mated = np.repeat(person, 3)
+    noise = rng.normal(size=len(mated))
+    together, against = (ScoredPairs.of(sign * 2 * ease[mated] + noise + 3, mated, mated) for sign in (1, -1))
+    threshold = float(impostor.scores[int(0.1 * len(impostor.scores))])
+    widths = []
+    for genuine in (together, against):
+        point = identity_point(genuine, impostor, 0.1, threshold, True)
+        assert point.tar_low <= point.tar <= point.tar_high
+        widths.append(point.tar_high - point.tar_low)
+    assert widths[0] < widths[1]

@@ -70,6 +70,19 @@ def test_what_was_saved_is_loaded_and_random_numbers_continue(run: RunDir, saver
     assert torch.equal(torch.rand(2), expected)
 
 
+@pytest.mark.parametrize("background", [False, True])
+def test_other_processes_go_on_when_the_main_one_has_deleted_older_checkpoints(
+    run: RunDir, background: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    monkeypatch.setattr(Dist, "barrier", lambda self: events.append("barrier"))
+    saver = Saver(run, Dist(), Checksums(), background)
+    for _ in ("new", "with figures added"):
+        begin(saver, 1, then=lambda: events.append("older ones deleted"))
+        saver.finish()
+        assert events[-2:] == ["older ones deleted", "barrier"]
+
+
 def test_a_write_that_fails_leaves_the_one_before_and_nothing_else(run: RunDir, saver: Saver) -> None:
     save(saver, 1)
     with pytest.raises(OSError, match="input/output error"):

@@ -1,22 +1,25 @@
 """Protocols on any data set with identities: open-set identification, and every pair."""
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from facescale.arrays import FloatArray, IntArray
+from facescale.arrays import IntArray
 from facescale.data.images import ReaderImages
 from facescale.data.readers.base import Reader
 from facescale.evaluate.all_pairs import MOST_KEPT, verify_all_pairs
-from facescale.evaluate.embedding import Extraction
+from facescale.evaluate.analyses import with_discard
+from facescale.evaluate.embedding import Embedded, Extraction
 from facescale.evaluate.figures import Figures
 from facescale.evaluate.identification import search
 from facescale.evaluate.identity_points import search_intervals
 from facescale.evaluate.image_evaluator import ImageEvaluator
 from facescale.evaluate.intervals import mean_interval
 from facescale.evaluate.protocols.subset import first_people, part_note
+from facescale.evaluate.scored import ScoredImages, ScoredSearch
 
 if TYPE_CHECKING:
     from facescale.evaluate.embedding import Embed
@@ -60,13 +63,17 @@ class DataSet(ImageEvaluator):
         """
         used = first_people(self.reader.ids, self.limit)
         embedded = self._embedded(embed, ReaderImages(self.reader), used.tolist(), extraction)
-        figures = self._measured(embedded.unit_ND, self.reader.ids[used])
+        figures = self._measured(embedded, used)
         note = part_note(len(used), len(self.reader), "images", "the first people by number, whole")
         return replace(figures, remarks=note + figures.remarks)
 
     @abstractmethod
-    def _measured(self, unit_ND: FloatArray, ids: IntArray) -> Figures:
-        """Figures from unit features and the identity of each."""
+    def _measured(self, embedded: Embedded, used: IntArray) -> Figures:
+        """Figures from the embeddings of the images ``used``."""
+
+    def _named(self, used: IntArray) -> Callable[[int], str]:
+        """Place among the images ``used`` -> name."""
+        return lambda place: self.reader.key(int(used[place]))
 
 
 @dataclass(frozen=True)
@@ -77,7 +84,8 @@ class Identification(DataSet):
     are probes with a mate. All images of everybody else are probes of strangers.
     """
 
-    def _measured(self, unit_ND: FloatArray, ids: IntArray) -> Figures:
+    def _measured(self, embedded: Embedded, used: IntArray) -> Figures:
+        unit_ND, ids = embedded.unit_ND, self.reader.ids[used]
         people, first, count = np.unique(ids, return_index=True, return_counts=True)
         several = people[count > 1]
         known = several[::2]
@@ -114,8 +122,25 @@ class Identification(DataSet):
         }
         ranks = np.arange(1, min(50, len(enrolled)) + 1)
         drawn = {"cmc": {"rank": ranks.tolist(), "rate": [found.at_rank(int(k)) for k in ranks]}}
+        scored = ScoredSearch(
+            key=self._named(used),
+            person_N=ids,
+            norm_N=embedded.norm_N,
+            mated=probes[is_mated],
+            mate_M=np.where(found.rank_M == 1, found.mate_M, -2.0),
+            strangers=probes[~is_mated],
+            other_U=found.other_U,
+        )
         return Figures(
-            self.name, "identification", self.source, values, counts, tuple(notes), drawn, intervals
+            self.name,
+            "identification",
+            self.source,
+            values,
+            counts,
+            tuple(notes),
+            drawn,
+            intervals,
+            scored=scored,
         )
 
 
@@ -123,8 +148,9 @@ class Identification(DataSet):
 class EveryPair(DataSet):
     """Verification over all pairs of images, as MFR does it."""
 
-    def _measured(self, unit_ND: FloatArray, ids: IntArray) -> Figures:
-        found = verify_all_pairs(unit_ND, ids, FARS)
+    def _measured(self, embedded: Embedded, used: IntArray) -> Figures:
+        ids = self.reader.ids[used]
+        found = verify_all_pairs(embedded.unit_ND, ids, FARS)
         values = {f"tar@far={far:g}": tar for far, tar in found.tar.items()}
         values |= {f"threshold@far={far:g}": t for far, t in found.thresholds.items()}
         notes = tuple(_why_not(far, found.num_impostor) for far in found.unsupported)
@@ -135,7 +161,11 @@ class EveryPair(DataSet):
             "impostor pairs": found.num_impostor,
         }
         intervals = {key: ends for point in found.points.values() for key, ends in point.intervals().items()}
-        return Figures(self.name, "all_pairs", self.source, values, counts, notes, intervals=intervals)
+        figures = Figures(self.name, "all_pairs", self.source, values, counts, notes, intervals=intervals)
+        scored = ScoredImages(
+            self._named(used), ids, embedded.norm_N, found.genuine, found.highest, is_every_pair=True
+        )
+        return with_discard(replace(figures, scored=scored))
 
 
 def _why_not(far: float, num_impostor: int) -> str:

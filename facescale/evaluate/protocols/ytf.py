@@ -20,7 +20,8 @@ from facescale.evaluate.protocols.file_images import FileImages
 from facescale.evaluate.protocols.pair_lists import list_text
 from facescale.evaluate.protocols.pairs import Pairs
 from facescale.evaluate.rows import unit_rows
-from facescale.evaluate.verification import DEFAULT_RULE, VerificationResult, verified
+from facescale.evaluate.verification import verified
+from facescale.evaluate.verification_result import DEFAULT_RULE, VerificationResult
 
 if TYPE_CHECKING:
     from facescale.evaluate.embedding import Embed
@@ -136,8 +137,17 @@ class VideoVerification(ImageEvaluator):
         counts = np.diff(first)[used]
         starts = np.cumsum(counts) - counts
         means = np.add.reduceat(embedded.unit_ND, starts, axis=0) / counts[:, None]
+        norm_U = np.add.reduceat(embedded.norm_N, starts) / counts
         result = verified(
-            self.name, pairs, unit_rows(means), row, embedded, self.rule, flip=self.flip, size=self.size
+            self.name,
+            pairs,
+            unit_rows(means),
+            row,
+            embedded,
+            self.rule,
+            flip=self.flip,
+            size=self.size,
+            norm_U=norm_U,
         )
         note = f"{len(frames):,} frames of {len(used):,} videos; a video is the mean of its frames"
         return replace(result, pairs=replace(pairs, remarks=(*pairs.remarks, note)))

@@ -89,18 +89,19 @@ def cmc_chart(records: Sequence[Record]) -> Element:
 
 
 def erc_chart(records: Sequence[Record]) -> Element:
-    """ERC: false rejects over the share of images that are discarded for low quality."""
+    """ERC: false rejects over the share of genuine pairs that are discarded for low quality."""
     lines = [
         Line(
             one.name,
             100 * np.array(one.curves["erc"]["discarded"]),
-            np.array(one.curves["erc"]["fnmr"]),
+            100 * np.array(one.curves["erc"]["fnmr"]),
             series(n),
         )
         for n, one in enumerate(records)
     ]
-    y = linear_axis("FNMR", np.concatenate([line.y for line in lines]))
-    return chart("Error against discard", lines, linear_axis("discarded in %", np.array([0, 95])), y)
+    y = linear_axis("FNMR of the rest in %", np.append(0, np.concatenate([line.y for line in lines])))
+    x = linear_axis("genuine pairs discarded in %", np.array([0, 95]))
+    return chart("Error versus discard", lines, x, y)
 
 
 def training_charts(history: Sequence[Row], names: Sequence[str]) -> list[Element]:

@@ -148,7 +148,8 @@ def _curves(records: Sequence[Record]) -> list[Element]:
         return []
     about = (
         f"ROC and DET are faint where they rest on fewer than {MIN_FALSE_ACCEPTS} impostor pairs. "
-        "The marks in a distribution are thresholds."
+        "The marks in a distribution are thresholds. Error versus discard: the genuine pairs whose worse "
+        "image has the lowest quality are left out; a falling line says that the quality finds what fails."
     )
     shown = [roc_chart(drawn), det_chart(drawn)] if drawn else []
     for kind, draw in (("cmc", cmc_chart), ("erc", erc_chart)):

@@ -5,6 +5,7 @@ from typing import Any
 
 from facescale.evaluate.figures import shown_value
 from facescale.evaluate.records import Record
+from facescale.evaluate.report.analyses import analysis_parts
 from facescale.evaluate.report.markup import Element, el
 from facescale.evaluate.report.tables import caption, percent, table
 
@@ -31,6 +32,7 @@ def protocol_section(record: Record, pictures: bool) -> list[Element]:
     if method := record.result.get("interval_method"):
         people = record.result.get("people")
         parts.append(caption(f"Intervals: {method}{'; ' + people if people else ''}."))
+    parts += analysis_parts(record.result)
     parts += map(caption, record.result.get("notes", ()))
     parts.append(table("Facts", list(_facts(record).items()), class_="facts"))
     for kind, pairs in record.hardest.items():

@@ -5,12 +5,24 @@ from typing import Any
 
 from facescale.evaluate.report.markup import Child, Element, el
 
+Cell = str | Element
+
 
 def table(
-    label: str, rows: Sequence[Sequence[str]], head: Sequence[str] = (), class_: str | None = None
+    label: str, rows: Sequence[Sequence[Cell]], head: Sequence[str] = (), class_: str | None = None
 ) -> Element:
-    """A table that scrolls by itself where the screen is narrow; the first cell of a row is its header."""
-    body = [el("tr", el("th", row[0], scope="row"), [el("td", cell) for cell in row[1:]]) for row in rows]
+    """A table that scrolls by itself where the screen is narrow; the first cell of a row is its header.
+
+    A cell is its text, or the element ``td`` itself.
+    """
+    body = [
+        el(
+            "tr",
+            el("th", row[0], scope="row"),
+            [el("td", cell) if isinstance(cell, str) else cell for cell in row[1:]],
+        )
+        for row in rows
+    ]
     columns: Child = [el("thead", el("tr", [el("th", cell, scope="col") for cell in head]))] if head else []
     inner = el("table", el("caption", label), columns, el("tbody", body), class_=class_)
     scroll = el("div", inner, class_="scroll", role="region", aria_label=label, tabindex=0)

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from facescale.evaluate.analyses import Grouping, analysed
+from facescale.evaluate.attributes import Attribute
 from facescale.evaluate.figures import Figures
 from facescale.evaluate.records import Record
 from facescale.evaluate.report.page import write_report
@@ -15,13 +17,15 @@ from tests.browser import Browser
 from tests.evaluate.report.test_page import HISTORY, MODEL, toy_result
 
 WIDTHS = (390, 1280)
+AGES = ("under 20", "20 to 40", "40 to 60", "over 60")
 EVIL = '"><script>document.title="owned"</script>\u202e\x07.png'
 
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     long = "a_name_without_any_place_to_break_" * 4
-    results = [toy_result("lfw"), toy_result(long, key=EVIL + "{}")]
+    groups = Attribute("a.csv", "age", {f"folder/{i}.png": AGES[i * len(AGES) // 480] for i in range(480)})
+    results = analysed([toy_result("lfw"), toy_result(long, key=EVIL + "{}")], Grouping(groups, 0.1))
     values = {"rank1": 0.91, "tpir@fpir=0.1": 0.8, "threshold@fpir=0.1": 0.55}
     cmc = {"cmc": {"rank": [1, 2, 3], "rate": [0.91, 0.94, 0.95]}}
     search = Figures("who, a|b & c", "identification", "faces/", values, {"images": 1200}, (), cmc)
@@ -102,3 +106,21 @@ def test_without_a_script_everything_is_still_there(browser: Browser, page: Path
     assert browser.value("document.querySelectorAll('.copy, .cursor').length") == 0
     assert browser.value("document.querySelectorAll('figure details table').length") > 3
     assert "lfw: false-accept rate" in browser.value("document.querySelector('svg .dot title').textContent")
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("dark", [False, True])
+def test_a_heat_map_can_be_read_without_its_colours(
+    browser: Browser, page: Path, width: int, dark: bool
+) -> None:
+    browser.open(page, width, dark)
+    cells = "[...document.querySelectorAll('.heat tbody td')]"
+    assert browser.value(f"{cells}.map(cell => cell.innerText).includes('')") is False
+    assert browser.value(f"{cells}.every(cell => cell.title.length > 10)")
+    assert browser.value("document.querySelectorAll('.heat thead th[scope=col]').length") == 1 + len(AGES)
+    channels = "getComputedStyle(cell).{}.match(/[\\d.]+/g).slice(0, 3).map(Number)"
+    spread = f"""{cells}.map(cell => {{
+        const ink = {channels.format("color")}, ground = {channels.format("backgroundColor")};
+        const scale = getComputedStyle(cell).backgroundColor.startsWith('color(') ? 255 : 1;
+        return Math.abs(ink[1] - ground[1] * scale); }})"""
+    assert min(browser.value(spread)) > 50

@@ -1,0 +1,43 @@
+"""Analyses of a result as lines for people."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from facescale.evaluate.figures import Result
+
+
+def analysis_lines(result: Result) -> list[str]:
+    """A few lines on the groups of a result, and on thresholds of other sets; none where there are none."""
+    found = result.analyses
+    groups = list(_of_groups(result.name, found["groups"])) if "groups" in found else []
+    return groups + [_of_transfer(result.name, row) for row in found.get("transfer", {}).get("rows", ())]
+
+
+def rates_of(groups: Mapping[str, Any]) -> tuple[tuple[str, str], tuple[str, str]]:
+    """(Key, name) of the false accepts and of the false rejects of a grouping."""
+    if "fpir" in groups:
+        return ("fpir", "FPIR"), ("fnir", "FNIR")
+    return ("fmr", "FMR"), ("fnmr", "FNMR")
+
+
+def _of_groups(name: str, groups: Mapping[str, Any]) -> Iterator[str]:
+    at = f"threshold {groups['threshold']:.3f} (FAR {groups['far']:g} of all)"
+    yield f"{name} by {groups['column']} at {at}:"
+    keys = rates_of(groups)
+    for group in groups["images"]:
+        shares = []
+        for key, word in keys:
+            cell = next(one for one in groups[key] if one["first"] == one["second"] == group)
+            shares.append(f"{word} {cell['reason'] if cell['rate'] is None else format(cell['rate'], '.3%')}")
+        yield f"  {group}: {', '.join(shares)}"
+    ratios = [(word, groups[f"max_over_geomean_{key}"]) for key, word in keys]
+    shown = [f"{word} {'none' if value is None else format(value, '.2f')}" for word, value in ratios]
+    yield f"  Max/GeoMean: {', '.join(shown)}"
+
+
+def _of_transfer(name: str, row: Mapping[str, Any]) -> str:
+    fmr = "more than is kept" if row["fmr"] is None else f"{row['fmr']:.3%}"
+    return (
+        f"{name} at the threshold of {row['chosen_on']} for FAR {row['far']:g} ({row['threshold']:.3f}): "
+        f"FMR {fmr}, FNMR {row['fnmr']:.2%}"
+    )

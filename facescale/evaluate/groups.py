@@ -1,0 +1,293 @@
+"""Errors by group of people at one threshold: FMR of every two groups, FNMR of each, and how far they differ.
+
+The threshold is the same for all groups, as NIST asks it (FRVT part 8, NISTIR 8280 and 8429), and so is the
+measure of inequity: the largest rate of a group divided by the geometric mean of all of them. N images, G
+groups.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations_with_replacement
+from typing import Any
+
+import numpy as np
+
+from facescale.arrays import BoolArray, IntArray
+from facescale.evaluate.attributes import Attribute, named
+from facescale.evaluate.group_cells import GroupCells
+from facescale.evaluate.intervals import RateInterval, mean_interval
+from facescale.evaluate.roc import MIN_FALSE_ACCEPTS, ROUND_UP
+from facescale.evaluate.scored import ScoredImages, ScoredSearch
+
+MOST_GROUPS = 24
+MIN_GENUINE = 30  # genuine pairs (or mated probes) of a group that gets a figure
+
+
+@dataclass(frozen=True)
+class GroupRate:
+    """Error rate of a group, or of the pairs of two groups.
+
+    Attributes:
+        first: name of a group.
+        second: name of the other one, or the same.
+        count: pairs (or probes).
+        rate: share of errors; None where ``reason`` says why there is no figure.
+        low: lower end of its interval.
+        high: upper end.
+        reason: why there is no figure; else empty.
+    """
+
+    first: str
+    second: str
+    count: int
+    rate: float | None
+    low: float | None
+    high: float | None
+    reason: str = ""
+
+    @classmethod
+    def of(cls, first: str, second: str, count: int, found: RateInterval) -> "GroupRate":
+        """From a rate with its interval."""
+        return cls(first, second, count, found.rate, found.low, found.high)
+
+    @classmethod
+    def without(cls, first: str, second: str, count: int, reason: str) -> "GroupRate":
+        """No figure."""
+        return cls(first, second, count, None, None, None, reason)
+
+
+@dataclass(frozen=True)
+class GroupRates:
+    """Errors of all groups at one threshold.
+
+    Attributes:
+        column: what the groups are.
+        source: the file that says it.
+        names: of the G groups, in alphabetical order.
+        images: of each group.
+        threshold: of the cosine.
+        far: the false-accept rate of all pairs that the threshold was chosen for.
+        false_accepts: FMR of each two groups, G (G + 1) / 2; for a search, FPIR of each group.
+        false_rejects: FNMR of each group; for a search, FNIR.
+        is_search: whether these are rates of identification.
+        notes: what was left out.
+    """
+
+    column: str
+    source: str
+    names: tuple[str, ...]
+    images: tuple[int, ...]
+    threshold: float
+    far: float
+    false_accepts: tuple[GroupRate, ...]
+    false_rejects: tuple[GroupRate, ...]
+    is_search: bool
+    notes: tuple[str, ...]
+
+    @property
+    def within(self) -> list[GroupRate]:
+        """False accepts within each group."""
+        return [rate for rate in self.false_accepts if rate.first == rate.second]
+
+    @property
+    def words(self) -> tuple[str, str]:
+        """What the two rates are called."""
+        return ("FPIR", "FNIR") if self.is_search else ("FMR", "FNMR")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        accept, reject = self.words
+        return {
+            "column": self.column,
+            "source": self.source,
+            "far": self.far,
+            "threshold": self.threshold,
+            "images": dict(zip(self.names, self.images, strict=True)),
+            accept.lower(): [asdict(rate) for rate in self.false_accepts],
+            reject.lower(): [asdict(rate) for rate in self.false_rejects],
+            f"max_over_geomean_{accept.lower()}": max_over_geomean(self.within)[0],
+            f"max_over_geomean_{reject.lower()}": max_over_geomean(self.false_rejects)[0],
+            "notes": list(self.notes),
+        }
+
+
+def max_over_geomean(rates: Sequence[GroupRate]) -> tuple[float | None, str]:
+    """The largest rate divided by the geometric mean of all, as NIST reports inequity; or why there is none.
+
+    1 means that all groups are alike. A group without an error has no place in a geometric mean, and leaving
+    it out would hide the difference, so there is no figure then.
+    """
+    known = [rate for rate in rates if rate.rate is not None]
+    if len(known) < 2:
+        return None, f"{len(known)} group has a figure, two are needed"
+    values = np.array([rate.rate for rate in known], np.float64)
+    if not values.all():
+        return None, f"no error in group '{known[int(np.argmin(values))].first}'"
+    return float(values.max() / np.exp(np.log(values).mean())), ""
+
+
+def groups_of(
+    attribute: Attribute, scored: ScoredImages | ScoredSearch
+) -> tuple[tuple[str, ...], IntArray, list[str]]:
+    """Names of the groups, number of the group of each image (N,), and the images without one; those have -1.
+
+    Raises:
+        ValueError: no image has a group, all have the same one, or there are too many groups.
+    """
+    used = scored.used
+    found = [attribute.of(scored.key(int(index))) for index in used]
+    missing = [scored.key(int(index)) for index, group in zip(used, found, strict=True) if group is None]
+    names = tuple(sorted({group for group in found if group is not None}))
+    if not names:
+        raise ValueError(
+            f"none of the {len(used)} images has a group in '{attribute.source}'; its first column must name "
+            f"them (such as {named(missing, 1)}) or the folders of people"
+        )
+    if not 2 <= len(names) <= MOST_GROUPS:
+        raise ValueError(
+            f"column '{attribute.column}' of '{attribute.source}' makes {len(names)} groups of the images; "
+            f"choose a column with 2 to {MOST_GROUPS} values"
+        )
+    number = {name: place for place, name in enumerate(names)}
+    group_N = np.full(len(scored.person_N), -1)
+    group_N[used] = [-1 if group is None else number[group] for group in found]
+    return names, group_N, missing
+
+
+def pair_rates(scored: ScoredImages, attribute: Attribute, far: float, threshold: float) -> GroupRates:
+    """FMR of the pairs of every two groups, and FNMR of each group, at one threshold.
+
+    A cell of fewer impostor pairs than ten false accepts at ``far`` take has no figure, and a group of fewer
+    than 30 genuine pairs has none either. Intervals know that pairs share people.
+
+    Args:
+        scored: the pairs.
+        attribute: which image or person is in which group.
+        far: the false-accept rate of all pairs that the threshold was chosen for.
+        threshold: pairs that score as much are accepted.
+
+    Raises:
+        ValueError: as `groups_of`.
+    """
+    names, group_N, missing = groups_of(attribute, scored)
+    notes = _missing_note(attribute, missing, len(scored.used))
+    genuine = scored.genuine
+    first_K, second_K = group_N[genuine.first], group_N[genuine.second]
+    if mixed := int(np.sum((first_K != second_K) & (first_K >= 0) & (second_K >= 0))):
+        notes.append(f"{mixed:,} genuine pairs are of two groups and are in no FNMR")
+    rejected_K = ~genuine.from_score(threshold)
+    person_K = scored.person_N[genuine.first]
+    rejects = []
+    for group, name in enumerate(names):
+        here = (first_K == group) & (second_K == group)
+        rejects.append(_of_people(name, rejected_K[here], person_K[here], "genuine pairs"))
+    return GroupRates(
+        column=attribute.column,
+        source=attribute.source,
+        names=names,
+        images=_counts(group_N, len(names)),
+        threshold=threshold,
+        far=far,
+        false_accepts=tuple(_accepts(GroupCells(scored, group_N, len(names)), names, far, threshold)),
+        false_rejects=tuple(rejects),
+        is_search=False,
+        notes=tuple(notes),
+    )
+
+
+def search_rates(scored: ScoredSearch, attribute: Attribute, fpir: float, threshold: float) -> GroupRates:
+    """FPIR of the strangers and FNIR of the mated probes of each group, at one threshold.
+
+    Args:
+        scored: the probes.
+        attribute: which image or person is in which group.
+        fpir: the rate of all strangers that the threshold was chosen for.
+        threshold: a candidate must be strictly above it.
+
+    Raises:
+        ValueError: as `groups_of`.
+    """
+    names, group_N, missing = groups_of(attribute, scored)
+    missed_M, alarm_U = scored.mate_M <= threshold, scored.other_U > threshold
+    accepts, rejects = [], []
+    needed = int(np.ceil(MIN_FALSE_ACCEPTS / fpir / ROUND_UP))
+    for group, name in enumerate(names):
+        mated, strangers = (group_N[probes] == group for probes in (scored.mated, scored.strangers))
+        rejects.append(
+            _of_people(name, missed_M[mated], scored.person_N[scored.mated[mated]], "mated probes")
+        )
+        people = scored.person_N[scored.strangers[strangers]]
+        accepts.append(_of_people(name, alarm_U[strangers], people, "strangers", needed))
+    return GroupRates(
+        column=attribute.column,
+        source=attribute.source,
+        names=names,
+        images=_counts(group_N, len(names)),
+        threshold=threshold,
+        far=fpir,
+        false_accepts=tuple(accepts),
+        false_rejects=tuple(rejects),
+        is_search=True,
+        notes=tuple(_missing_note(attribute, missing, len(scored.used))),
+    )
+
+
+def strictest_rate(scored: ScoredImages, attribute: Attribute, fars: Sequence[float]) -> float:
+    """The lowest of some false-accept rates that half of the groups have enough impostor pairs for.
+
+    Args:
+        scored: the pairs.
+        attribute: which image or person is in which group.
+        fars: rates that all pairs together support.
+
+    Raises:
+        ValueError: as `groups_of`; no rate.
+    """
+    if not fars:
+        raise ValueError(
+            "there are too few impostor pairs for any of the false-accept rates, so there is no threshold at "
+            "which groups could be compared; use a larger set or a higher rate (--far)"
+        )
+    names, group_N, _ = groups_of(attribute, scored)
+    cells = GroupCells(scored, group_N, len(names))
+    counts = sorted(cells.count(group, group) for group in range(len(names)))
+    median = counts[len(counts) // 2]
+    supported = [far for far in fars if far * median * ROUND_UP >= MIN_FALSE_ACCEPTS]
+    return min(supported, default=max(fars))
+
+
+def _missing_note(attribute: Attribute, missing: Sequence[str], total: int) -> list[str]:
+    if not missing:
+        return []
+    return [
+        f"{len(missing):,} of {total:,} images have no {attribute.column} in '{attribute.source}' and are in "
+        f"no group: {named(missing)}"
+    ]
+
+
+def _counts(group_N: IntArray, num_groups: int) -> tuple[int, ...]:
+    return tuple(np.bincount(group_N[group_N >= 0], minlength=num_groups).tolist())
+
+
+def _of_people(
+    name: str, is_error: BoolArray, person: IntArray, what: str, needed: int = MIN_GENUINE
+) -> GroupRate:
+    """Rate over pairs or probes that are of one person each."""
+    if len(is_error) < needed:
+        return GroupRate.without(
+            name, name, len(is_error), f"{len(is_error):,} {what}, {needed:,} are needed"
+        )
+    return GroupRate.of(name, name, len(is_error), mean_interval(is_error, person, person))
+
+
+def _accepts(cells: GroupCells, names: Sequence[str], far: float, threshold: float) -> list[GroupRate]:
+    needed = int(np.ceil(MIN_FALSE_ACCEPTS / far / ROUND_UP))
+    rates = []
+    for a, b in combinations_with_replacement(range(len(names)), 2):
+        count = cells.count(a, b)
+        if count < needed:
+            reason = f"{count:,} impostor pairs, {needed:,} are needed"
+            rates.append(GroupRate.without(names[a], names[b], count, reason))
+        else:
+            rates.append(GroupRate.of(names[a], names[b], count, cells.fmr(a, b, threshold)))
+    return rates

@@ -1,0 +1,166 @@
+"""Errors by group, against counts written out by hand."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from facescale.evaluate.attributes import Attribute
+from facescale.evaluate.groups import (
+    MOST_GROUPS,
+    GroupRate,
+    groups_of,
+    max_over_geomean,
+    pair_rates,
+    search_rates,
+    strictest_rate,
+)
+from facescale.evaluate.intervals import mean_interval
+from facescale.evaluate.scored import ImagePairs, ScoredImages, ScoredSearch
+
+PEOPLE, EACH = 60, 3
+
+
+def faces(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Unit rows of 60 people; those of the second half look more alike."""
+    rng = np.random.default_rng(seed)
+    person = np.repeat(np.arange(PEOPLE), EACH)
+    centre = rng.normal(size=(PEOPLE, 8))
+    centre[PEOPLE // 2 :, 0] += 2.5
+    x = centre[person] + 0.9 * rng.normal(size=(len(person), 8))
+    return x / np.linalg.norm(x, axis=1, keepdims=True), person
+
+
+def key_of(person: np.ndarray) -> Callable[[int], str]:
+    return lambda index: f"p{person[index]}/{index}.jpg"
+
+
+def scored(is_every_pair: bool) -> ScoredImages:
+    x, person = faces()
+    a, b = np.triu_indices(len(person), 1)
+    scores, same = np.einsum("nd,nd->n", x[a], x[b]), person[a] == person[b]
+    kinds = [ImagePairs(scores[kind], a[kind], b[kind]) for kind in (same, ~same)]
+    if is_every_pair:  # only the highest are kept
+        kept = kinds[1].scores > 0.5
+        kinds[1] = ImagePairs(*(column[kept] for column in vars(kinds[1]).values()))
+    return ScoredImages(key_of(person), person, np.ones(len(person)), *kinds, is_every_pair)
+
+
+def halves(per_image: bool = False) -> Attribute:
+    names = {f"p{person}": "few" if person < PEOPLE // 2 else "many" for person in range(PEOPLE)}
+    if per_image:  # the last image of each person is of the other group
+        names |= {
+            f"p{i // EACH}/{i}.jpg": "many" if i // EACH < PEOPLE // 2 else "few"
+            for i in range(EACH - 1, PEOPLE * EACH, EACH)
+        }
+    return Attribute("attributes.csv", "kind", names)
+
+
+@pytest.mark.parametrize("is_every_pair", [False, True])
+@pytest.mark.parametrize("per_image", [False, True])
+def test_rates_are_those_of_the_pairs_counted_one_by_one(is_every_pair: bool, per_image: bool) -> None:
+    attribute, threshold = halves(per_image), 0.62
+    found = pair_rates(scored(is_every_pair), attribute, 0.02, threshold)
+    pairs = scored(False)
+    group = np.array([attribute.of(pairs.key(i)) for i in range(PEOPLE * EACH)])
+    for rate in found.false_accepts:
+        first, second = group[pairs.impostor.first], group[pairs.impostor.second]
+        here = ((first == rate.first) & (second == rate.second)) | (
+            (first == rate.second) & (second == rate.first)
+        )
+        accepted = pairs.impostor.scores[here] >= threshold
+        people = [pairs.person_N[side[here]] for side in (pairs.impostor.first, pairs.impostor.second)]
+        expected = mean_interval(accepted, *people)
+        assert rate.count == here.sum()
+        assert (rate.rate, rate.low, rate.high) == pytest.approx((expected.rate, expected.low, expected.high))
+    for rate in found.false_rejects:
+        here = (group[pairs.genuine.first] == rate.first) & (group[pairs.genuine.second] == rate.first)
+        assert (rate.count, rate.rate) == (here.sum(), np.mean(pairs.genuine.scores[here] < threshold))
+        assert rate.low <= rate.rate <= rate.high
+    assert [(rate.first, rate.second) for rate in found.false_accepts] == [
+        ("few", "few"),
+        ("few", "many"),
+        ("many", "many"),
+    ]
+    mixed = ["120 genuine pairs are of two groups and are in no FNMR"] if per_image else []
+    assert list(found.notes) == mixed
+
+
+def test_the_group_that_looks_alike_is_accepted_more() -> None:
+    found = pair_rates(scored(False), halves(), 0.02, 0.62)
+    few, many = found.within
+    assert few.high < many.low
+    tree = found.to_dict()
+    rates = np.array([few.rate, many.rate])
+    assert tree["max_over_geomean_fmr"] == pytest.approx(rates.max() / rates.prod() ** 0.5)
+    assert tree["images"] == {"few": 90, "many": 90} and tree["max_over_geomean_fnmr"] >= 1
+
+
+def test_images_without_a_group_are_counted_and_named() -> None:
+    attribute = halves()
+    names = {name: value for name, value in attribute.values.items() if name not in ("p0", "p7")}
+    found = pair_rates(scored(False), Attribute("a.csv", "kind", names), 0.02, 0.6)
+    assert found.notes == (
+        "6 of 180 images have no kind in 'a.csv' and are in no group: "
+        "'p0/0.jpg', 'p0/1.jpg', 'p0/2.jpg', ...",
+    )
+    assert found.images == (84, 90) and found.false_rejects[0].count == 84
+
+
+def test_a_group_with_too_few_pairs_has_a_reason_in_place_of_a_figure() -> None:
+    names = {**halves().values, "p0": "one", "p1": "one"}
+    found = pair_rates(scored(False), Attribute("a.csv", "kind", names), 0.02, 0.6)
+    cells = {(rate.first, rate.second): rate for rate in found.false_accepts}
+    assert cells["one", "one"].rate is None
+    assert cells["one", "one"].reason == "9 impostor pairs, 500 are needed"
+    assert (
+        found.false_rejects[2].reason == "6 genuine pairs, 30 are needed" and not cells["few", "one"].reason
+    )
+    assert found.to_dict()["max_over_geomean_fnmr"] is not None
+
+
+def test_max_over_geomean_says_why_there_is_none() -> None:
+    def rates(*values: float | None) -> list[GroupRate]:
+        return [GroupRate(f"g{i}", f"g{i}", 9, value, None, None) for i, value in enumerate(values)]
+
+    assert max_over_geomean(rates(0.01, 0.04)) == (pytest.approx(2), "")
+    assert max_over_geomean(rates(0.1, 0.1, None)) == (pytest.approx(1), "")
+    assert max_over_geomean(rates(0.1, 0.0)) == (None, "no error in group 'g1'")
+    assert max_over_geomean(rates(0.1, None)) == (None, "1 group has a figure, two are needed")
+
+
+def test_groups_that_do_not_fit_the_images_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"none of the 180 images has a group in 'a.csv'; .*'p0/0.jpg'"):
+        groups_of(Attribute("a.csv", "kind", {"q0": "x"}), scored(False))
+    one = Attribute("a.csv", "kind", {f"p{i}": "x" for i in range(PEOPLE)})
+    with pytest.raises(ValueError, match=r"column 'kind' of 'a.csv' makes 1 groups of the images; choose"):
+        groups_of(one, scored(False))
+    many = Attribute("a.csv", "kind", {f"p{i}": str(i) for i in range(PEOPLE)})
+    with pytest.raises(ValueError, match=rf"makes 60 groups .*a column with 2 to {MOST_GROUPS} values"):
+        groups_of(many, scored(False))
+
+
+def test_the_rate_is_the_strictest_that_half_of_the_groups_support() -> None:
+    attribute = halves()  # 3,915 impostor pairs within each group
+    assert strictest_rate(scored(False), attribute, [0.1, 0.01, 0.001]) == 0.01
+    assert strictest_rate(scored(True), attribute, [0.1, 0.01, 0.001]) == 0.01
+    assert strictest_rate(scored(False), attribute, [0.001]) == 0.001
+    with pytest.raises(ValueError, match="too few impostor pairs for any of the false-accept rates"):
+        strictest_rate(scored(False), attribute, [])
+
+
+def test_a_search_has_rates_of_probes() -> None:
+    rng = np.random.default_rng(0)
+    person = np.repeat(np.arange(PEOPLE), 20)
+    mated, strangers = np.flatnonzero(person % 2 == 0), np.flatnonzero(person % 2 == 1)
+    mate, other = rng.random(len(mated)), rng.random(len(strangers))
+    search = ScoredSearch(key_of(person), person, np.ones(len(person)), mated, mate, strangers, other)
+    found = search_rates(search, halves(), 0.1, 0.7)
+    for number, (accept, reject) in enumerate(zip(found.false_accepts, found.false_rejects, strict=True)):
+        in_group = (person < PEOPLE // 2) == (number == 0)
+        assert accept.rate == pytest.approx(np.mean(other[in_group[strangers]] > 0.7))
+        assert reject.rate == pytest.approx(np.mean(mate[in_group[mated]] <= 0.7))
+    tree = found.to_dict()
+    assert {"fpir", "fnir", "max_over_geomean_fpir", "max_over_geomean_fnir"} < tree.keys()
+    few = search_rates(search, halves(), 1e-3, 0.7)
+    assert few.false_accepts[0].reason == "300 strangers, 10,000 are needed"
