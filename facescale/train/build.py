@@ -19,7 +19,7 @@ from facescale.heads.source_margins import SourceMargins, build_source_margins
 from facescale.model_card import Card, Contract
 from facescale.plan import Plan
 from facescale.plan.components import build_head
-from facescale.train.freezing import adapt, freeze
+from facescale.train.freezing import freeze
 from facescale.train.pretrained import build_backbone
 from facescale.train.task import RecognitionTask
 from facescale.train.teacher import make_teacher
@@ -59,7 +59,7 @@ def build_task(
     divide = config.distributed.shard_backbone and dist.world_size > 1
     if not divide:  # else block by block, and as rows of contiguous memory
         backbone = backbone.to(dist.device, memory_format=layout)  # type: ignore[call-overload]
-    frozen = adapt(backbone, config.finetune) + freeze(backbone, config.finetune.freeze)
+    frozen = freeze(backbone, config.finetune)
     head = build_head(config, plan.num_ids, dist, centres).to(dist.device)
     average = Twin(backbone, momentum=train.ema, schedule="warmup", buffers="copy") if train.ema else None
     twin = _build_twin(config, backbone, dist) if head.needs.key_views else None
