@@ -81,14 +81,19 @@ def write(args: argparse.Namespace, name: str, folder: Path, lfw: Path) -> Writt
     return Written(name, report, ProgramEncoder(out, size))
 
 
-def seconds(encoder: Encoder, images: torch.Tensor) -> float:
-    start = time.perf_counter()
-    encoder(images)
-    return time.perf_counter() - start
+def with_threads(out: Path, model: Model, threads: int) -> OnnxEncoder:
+    """The file in a session of so many threads, which sleep while they wait: other programs run here, too."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = onnxruntime.InferenceSession(str(out), options, providers=["CPUExecutionProvider"])
+    return OnnxEncoder(session, model.contract, model.card.graph or Graph())
 
 
 def throughput(
-    eager: Encoder, files: list[Written], size: int, rounds: int
+    eager: Encoder, files: list[Written], size: int, rounds: int, clock: Callable[[], float]
 ) -> dict[str, tuple[float, float]]:
     """Images a second, and the ratio to eager torch, by name."""
     images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (BATCH, size, size, 3), np.uint8))
