@@ -48,12 +48,7 @@ def test_wrong_components_are_all_named(facescale) -> None:  # type: ignore[no-u
 def test_a_wrong_value_of_an_option_is_one_sentence_before_anything_starts(facescale, command: str) -> None:  # type: ignore[no-untyped-def]
     code, out, err = facescale(command, "--set", "head.name=attfc", "--set", "head.share=abc")
     assert (code, out) == (2, "")
-<<<<<<< HEAD
-    sentence = "head 'partial_fc' takes a finite number or a list of finite numbers here"
-    assert err == f"facescale: --set head.rate=abc: {sentence}\n"
-=======
     assert err == "facescale: --set head.share=abc: head 'attfc' takes a finite number here\n"
->>>>>>> main
 
 
 def test_config_explains_itself(facescale) -> None:  # type: ignore[no-untyped-def]
