@@ -66,6 +66,12 @@ TABLES: dict[str, dict[str, str]] = {
         "facescale": "{time:value}, {memory:value}",
         "of plain": "{time:ratio} of the time, {memory:ratio} of the memory",
     },
+    "opening_again": {
+        "40,000,000 images": "",
+        "opened again": "{time:value}, {memory:value}",
+        "of the first row's time": "{time:ratio}",
+        "of its memory": "{memory:ratio}",
+    },
     "synthetic": {"": "", "images/s": "{speed:number}"},
     "class_centres": {
         "1,000,000 identities": "",

@@ -162,7 +162,8 @@ def compare(
 def embed(
     model: Annotated[Path, typer.Argument(help="Run folder, weights or .onnx.")],
     images: Annotated[
-        str, typer.Argument(help="A photo, a .txt list of photos, a folder of images, or any training data.")
+        str,
+        typer.Argument(help="A photo, a .txt list of photos, a video, a folder of images, or training data."),
     ],
     out: Annotated[Path, typer.Option(help="File: .npz, .parquet or .faiss.")] = Path("embeddings.npz"),
     detect: Annotated[
@@ -172,6 +173,14 @@ def embed(
     resize: Annotated[
         bool | None,
         typer.Option(help="Resize images that have another size; by default as the model was trained."),
+    ] = None,
+    every: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Of a video, the time from one frame to the next: 0.5s, 200ms; 1s if left out. The largest "
+            "face of each is found (extras 'video' and 'detect').",
+        ),
     ] = None,
     contract: ContractOption = None,
     device: DeviceOption = "auto",
@@ -195,7 +204,7 @@ def embed(
     job = EmbedJob(
         (str(model.absolute()), device, "fp32", contract),
         open_faces,
-        (absolute_if_there(images), detect),
+        (absolute_if_there(images), detect, every),
         batch_size,
         resize,
     )
