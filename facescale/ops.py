@@ -19,11 +19,17 @@ _CHUNK_BYTES = {"cpu": 8 << 20, "cuda": 64 << 20}  # of float32 rows: what stays
 # B batch, C classes, D embedding size
 
 
-def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
-    """A context in which layers compute in one of PRECISIONS; their weights stay float32."""
+def autocast(device: torch.device, precision: str, cached: bool = True) -> AbstractContextManager[object]:
+    """A context in which layers compute in one of PRECISIONS; their weights stay float32.
+
+    Args:
+        device: where they compute.
+        precision: a name of PRECISIONS.
+        cached: keep the weights in that precision until the context is left.
+    """
     if precision == "fp32":
         return without_autocast(device)
-    return torch.autocast(device.type, PRECISIONS[precision])
+    return torch.autocast(device.type, PRECISIONS[precision], cache_enabled=cached)
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[object]:

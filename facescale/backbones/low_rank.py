@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from facescale.distributed.sharding import load_weights
+
 Adapted = Literal["attention", "attention+mlp"]
 
 # Layers by the last two parts of their names, as facescale's and timm's transformers have them
@@ -121,7 +123,7 @@ def load_plain(net: nn.Module, state: Mapping[str, Tensor]) -> None:
     Raises:
         RuntimeError: as ``load_state_dict``.
     """
-    net.load_state_dict({**state, **adapter_state(net)})
+    load_weights(net, {**state, **adapter_state(net)})
 
 
 def own_state(net: nn.Module) -> dict[str, Tensor]:
@@ -135,4 +137,4 @@ def load_own(net: nn.Module, state: Mapping[str, Tensor]) -> None:
     Raises:
         RuntimeError: as ``load_state_dict``.
     """
-    net.load_state_dict({**plain_state(net), **state} if adapter_state(net) else state)
+    load_weights(net, {**plain_state(net), **state} if adapter_state(net) else state)

@@ -266,13 +266,18 @@ class EvalConfig(Section):
 
 
 class DistributedConfig(Section):
-    """Several processes: how long they wait for each other."""
+    """Several processes: how long they wait for each other, and what they share."""
 
     timeout: float = Field(
         120.0, gt=0, description="seconds that a step waits for another process before the run stops"
     )
     first_timeout: float = Field(
         600.0, gt=0, description="the same while the processes start, up to the end of the first step"
+    )
+    shard_backbone: bool = Field(
+        False,
+        description="divide the backbone's weights, gradients and optimizer state over the processes "
+        "(fully_shard), for one that does not fit",
     )
 
 

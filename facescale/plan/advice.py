@@ -134,7 +134,8 @@ def advise(share: float, configured: Candidate, others: Sequence[Candidate]) -> 
     fitting = [one for one in (configured, *others) if one.fits]
     if not fitting:
         sentences.append(
-            "nothing fits: use a smaller batch, train.accumulate, or backbone.checkpointing=true"
+            "nothing fits: use a smaller batch, train.accumulate, backbone.checkpointing=true, or on several "
+            "processes distributed.shard_backbone=true"
         )
     else:
         exact = [one for one in fitting if one.head == "full"]
@@ -180,7 +181,10 @@ class Advice:
     def text(self, table: Callable[[list[dict[str, Any]]], str]) -> str:
         """As text; ``table`` lays out rows."""
         lines = [f"{key:18}{value}" for key, value in self.plan.to_dict().items()]
-        lines += [f"backbone {key:12}{amount(value)}" for key, value in asdict(self.backbone).items()]
+        sizes = asdict(self.backbone)
+        shares = sizes.pop("shares")
+        lines += [f"backbone {key:12}{amount(value)}" for key, value in sizes.items()]
+        lines += [f"{'backbone shares':21}{shares}"] if shares > 1 else []
         if self.step_seconds:
             network, head = self.step_seconds
             hours = (network + head) * self.plan.total_steps / 3600

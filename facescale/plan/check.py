@@ -85,11 +85,21 @@ def component_mistakes(tree: Tree) -> list[Mistake]:
         *unread_optim(optim, head.options),
         *unread_by_head(optim, head.options),
         *unread_train(_table(tree.get("train"))),
+        *_not_together(tree),
     ]
     mistakes += [] if mistakes else _unadapted(tree)
     if head.name in heads.HEADS and not _head(head.name, MarginConfig(), OptimConfig()).needs.key_views:
         mistakes += unread_twin(_table(tree.get("twin")), head.name)
     return mistakes
+
+
+def _not_together(tree: Tree) -> Iterator[Mistake]:
+    compiled, shared = ("train", "compile"), ("distributed", "shard_backbone")
+    if all(_table(tree.get(section)).get(key) is True for section, key in (compiled, shared)):
+        text = (
+            "does not go with distributed.shard_backbone, as weights that come and go cannot be compiled in"
+        )
+        yield Mistake((compiled, shared), f"{text}; set one of them to false", True)
 
 
 @dataclass(frozen=True)

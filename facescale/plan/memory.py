@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from facescale.backbones.low_rank import own_state
 from facescale.config import Config
 from facescale.distributed import Dist
+from facescale.distributed.sharding import largest_part
 from facescale.heads import ClassHead, Needs
 from facescale.ops import PRECISIONS
 from facescale.plan.components import backbone_skeleton, build_head
@@ -20,6 +21,7 @@ from facescale.plan.plan import Plan
 _AT_ONCE = 4
 _OF_TWIN = 2
 _GAPS = 0.08
+_GATHERED = 3  # of divided weights: the largest block, its gradient, and the buffer that exchanges either
 
 
 @dataclass(frozen=True)
@@ -33,9 +35,10 @@ class BackboneBytes:
         gradients: of the parameters.
         optimizer: momentum, or AdamW's two averages.
         activations: what the forward pass keeps for the backward pass of one view of one part of the batch.
-        working: beside that while it computes: gradients of activations, weights in half precision, and what
-            the allocator loses to gaps.
+        working: beside that while it computes: gradients of activations, weights in half precision, blocks of
+            divided weights that are gathered, and what the allocator loses to gaps.
         largest: the largest tensor among the activations.
+        shares: processes among which all of that but buffers, activations and ``working`` is divided.
     """
 
     weights: int
@@ -46,6 +49,7 @@ class BackboneBytes:
     activations: int
     working: int
     largest: int
+    shares: int = 1
 
     def total(self, needs: Needs) -> int:
         """All of it, with the twin and the views that a head needs."""
@@ -57,7 +61,7 @@ class BackboneBytes:
     def saved(self, needs: Needs) -> int:
         """What a checkpoint holds of it: weights, their average, the twin, the optimizer's state."""
         twin = self.weights if needs.key_views else 0
-        return self.own * (2 if self.average else 1) + twin + self.optimizer
+        return self.own * (2 if self.average else 1) + self.shares * (twin + self.optimizer)
 
 
 def _bytes(tensors: Sequence[Tensor]) -> int:
@@ -71,21 +75,31 @@ def backbone_bytes(config: Config, plan: Plan) -> BackboneBytes:
     less than torch's own is not known here, so this is what is needed at most.
     """
     net = backbone_skeleton(config).train()
-    weights = _bytes([*net.parameters(), *net.buffers()])
-    parameters = [p for p in net.parameters() if p.requires_grad]
+    shares = plan.world_size if config.distributed.shard_backbone else 1
+    parameters, buffers = _bytes(list(net.parameters())), _bytes(list(net.buffers()))
+    trained = _bytes([p for p in net.parameters() if p.requires_grad])
     own = _bytes(list(own_state(net).values()))
-    half_weights = 0 if plan.precision == "fp32" else weights // 2  # autocast keeps them for a whole step
-    gradients, optimizer = _bytes(parameters), _bytes(parameters) * (2 if config.optim.name == "adamw" else 1)
+    weights = buffers + parameters // shares
+    gradients = trained // shares
+    half_weights = 0 if plan.precision == "fp32" else parameters // 2  # kept for a whole step
+    # Before the activations, which come in half precision as the network does
+    at_once = 4 * largest_part(net) if shares > 1 else 0
+    if shares > 1 and config.backbone.options.get("checkpointing"):
+        half_weights = min(half_weights, at_once // 2)  # those of the block that computes
     activations, largest = _activations(net, plan)
+    working = round(_AT_ONCE * largest + _GAPS * activations) + half_weights + _GATHERED * at_once
+    if shares > 1:  # an evaluation gathers the whole network, without activations and gradients
+        working = max(working, parameters - activations - gradients)
     return BackboneBytes(
         weights=weights,
         average=weights if config.train.ema else 0,
         own=own,
         gradients=gradients,
-        optimizer=optimizer,
+        optimizer=gradients * (2 if config.optim.name == "adamw" else 1),
         activations=activations,
-        working=round(_AT_ONCE * largest + _GAPS * activations) + half_weights,
+        working=working,
         largest=largest,
+        shares=shares,
     )
 
 

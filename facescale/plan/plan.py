@@ -7,7 +7,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 import torch
 
-from facescale import heads
+from facescale import heads, margins
 from facescale.config import Config, DataConfig, duration_steps
 from facescale.data.readers.base import Reader, image_sources
 from facescale.data.sampling.base import num_items
@@ -106,7 +106,9 @@ def make_plan(config: Config, dist: Dist, reader: Counted) -> Plan:
         ValueError: the parts of the config do not fit each other, the data or the machine.
     """
     check_components(config)
-    train = config.train
+    train, precision = config.train, pick_precision(config.train.precision, dist.device)
+    if config.distributed.shard_backbone and dist.world_size > 1:
+        _check_shared(config, precision)
     part_batch = check_batch(train.batch_size, dist.world_size, train.accumulate)
     needs = getattr(heads.HEADS[config.head.name], "needs", heads.Needs())
     drawn = _drawn(config.data, reader, part_batch)
@@ -135,7 +137,7 @@ def make_plan(config: Config, dist: Dist, reader: Counted) -> Plan:
         eval_steps=steps(config.eval.every),
         ramp_steps=duration_steps(config.head.margin.ramp, steps_per_epoch, total),
         lr=config.optim.lr * train.batch_size / config.optim.reference_batch,
-        precision=pick_precision(train.precision, dist.device),
+        precision=precision,
         device=str(dist.device),
     )
 
@@ -157,6 +159,20 @@ def _drawn(data: DataConfig, reader: Counted, part_batch: int) -> int:
         even = np.full(len(data.weights), len(reader) // len(data.weights))
         counts_S = np.bincount(image_sources(cast(Reader, reader))) if known else even
     return drawn_per_epoch(len(reader), data.sampling, group, counts_S, data.weights)
+
+
+def _check_shared(config: Config, precision: str) -> None:
+    """Refuse what does not go with a backbone that is divided over processes.
+
+    Raises:
+        ValueError: fp16 with a margin that is trained; torch scales gradients of both together.
+    """
+    margin = config.head.margin
+    if precision == "fp16" and list(margins.build(margin.name, **margin.options).parameters()):
+        raise ValueError(
+            "distributed.shard_backbone with train.precision = fp16 does not go with the margin "
+            f"'{margin.name}', which has a weight of its own; use train.precision = bf16 or fp32"
+        )
 
 
 def check_batch(batch_size: int, world_size: int, accumulate: int) -> int:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from facescale.backbones.low_rank import adapter_state, plain_state
+from facescale.distributed.sharding import whole
 from facescale.guard.tensor_file import read_tensors
 from facescale.inference.model import weights_fingerprint
 from facescale.inference.weights import read_card, save_model
@@ -11,9 +12,12 @@ from facescale.train.task import RecognitionTask
 
 
 def keep_base(task: RecognitionTask, run: RunDir) -> None:
-    """Write the network that a training with adapters starts from; nothing for other trainings."""
-    if adapter_state(task.backbone) and task.head.dist.is_main:
-        save_model(run.base, plain_state(task.backbone), task.card.backbone or {}, task.card.contract)
+    """Write the network that a training with adapters starts from; all processes call."""
+    if not adapter_state(task.backbone):
+        return
+    state = whole(plain_state(task.backbone), task.head.dist)
+    if task.head.dist.is_main:
+        save_model(run.base, state, task.card.backbone or {}, task.card.contract)
 
 
 def take_base(task: RecognitionTask, run: RunDir, folder: Path) -> None:

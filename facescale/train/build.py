@@ -15,6 +15,7 @@ from facescale.config import Config
 from facescale.data.loading.augment import Augment, stronger
 from facescale.data.readers.base import Reader, image_sources
 from facescale.distributed import Dist
+from facescale.distributed.sharding import shard_network
 from facescale.heads.source_margins import SourceMargins, build_source_margins
 from facescale.model_card import Card, Contract
 from facescale.plan import Plan
@@ -52,11 +53,18 @@ def build_task(config: Config, plan: Plan, dist: Dist, centres: Path) -> Recogni
         "options": config.backbone.options,
     }
     backbone: nn.Module = backbones.build(spec["name"], spec["embedding_size"], **spec["options"])
-    backbone = backbone.to(dist.device, memory_format=layout)  # type: ignore[call-overload]
+    divide = config.distributed.shard_backbone and dist.world_size > 1
+    if not divide:  # else block by block, and as rows of contiguous memory
+        backbone = backbone.to(dist.device, memory_format=layout)  # type: ignore[call-overload]
     frozen = freeze(backbone, config.finetune)
     head = build_head(config, plan.num_ids, dist, centres).to(dist.device)
     average = Twin(backbone, momentum=train.ema, schedule="warmup", buffers="copy") if train.ema else None
     twin = _build_twin(config, backbone, dist) if head.needs.key_views else None
+    if divide:
+        # Of the vision transformer, which adds the positions to a new tensor as it has to
+        warnings.filterwarnings("ignore", message=r"FSDP2-wrapped module \(FSDPPatchEmbedding\)")
+        for net in (backbone, *(one.net for one in (average, twin) if one)):
+            shard_network(net, dist)
     torch.manual_seed(train.seed + 1 + dist.rank)  # dropout differs between processes
     contract = Contract(
         size=int(backbone.input_size),  # type: ignore[arg-type]
@@ -68,7 +76,7 @@ def build_task(config: Config, plan: Plan, dist: Dist, centres: Path) -> Recogni
         backbone,
         head,
         Card(contract, spec, info=info),
-        net=_for_training(backbone, train.compile, dist),
+        net=backbone if divide else _for_training(backbone, train.compile, dist),
         twin=twin,
         average=average,
         augment=Augment(config.augment),

@@ -20,6 +20,7 @@ from torch import Tensor
 from facescale.config import Config
 from facescale.data.loading.batch import Batch
 from facescale.distributed import Dist, pick_device
+from facescale.distributed.sharding import clip_grad_norm
 from facescale.ops import to_device
 from facescale.plan.check import read_config
 from facescale.run import RunDir
@@ -135,9 +136,7 @@ def _train(session: Session) -> _End:
                 outputs.append(output.detach())
             output = StepOutput.mean(outputs)
             scaler.unscale_(optimizer)
-            grad_norm = torch.nn.utils.clip_grad_norm_(
-                task.backbone.parameters(), config.train.clip_norm or math.inf
-            )
+            grad_norm = clip_grad_norm(task.backbone.parameters(), config.train.clip_norm or math.inf, dist)
 
             # ---- Agreement: no process may take a step that is not finite on another, or stop alone -------
             finite = (output.loss + grad_norm).isfinite() & task.is_finite()

@@ -5,6 +5,7 @@ from functools import partial
 
 from facescale.backbones.low_rank import own_state
 from facescale.distributed.agreement import compare_ranks, weights_checksum
+from facescale.distributed.sharding import is_sharded, whole
 from facescale.evaluate.embedding import Extraction
 from facescale.evaluate.records import MeasuredModel, Record, write_record
 from facescale.evaluate.verification_result import VerificationResult
@@ -42,10 +43,10 @@ def evaluate(session: Session) -> None:
     sitting makes up for it. Thresholds go into its weights, figures to ``results/`` and the log.
     """
     task, dist, step = session.task, session.dist, session.state.step
-    with task.statistics_of_main():
+    with task.ready_for_evaluation():
         results = [one.measure(task.embed, Extraction(dist=dist)) for one in session.protocols]
-        fingerprint = task.fingerprint()
     task.keep_thresholds(results)
+    fingerprint = task.fingerprint()
     if dist.is_main:
         model = MeasuredModel.of(task.card, fingerprint, session.run.snapshot(step).name, step)
         for result in results:
@@ -82,17 +83,18 @@ def save(session: Session, figures: Mapping[str, float] | None = None, dead: boo
         if state.bad_in_a_row <= session.plan.checkpoint_steps:  # once or twice, not at every checkpoint
             session.log("health", message=message)
         return False
-    weights = weights_checksum(task.backbone) if session.dist.world_size > 1 else 0
+    copies = session.dist.world_size > 1 and not is_sharded(task.backbone)  # which must be the same
+    weights = weights_checksum(task.backbone) if copies else 0
     compare_ranks(session.dist, {"the step": state.step, "the weights of the backbone": weights})
     tensors = {
         "task": task.state(),
-        "optimizer": session.optimizer.state_dict(),
+        "optimizer": whole(session.optimizer.state_dict(), session.dist),
         "scaler": session.scaler.state_dict(),
         "data": session.digest.text,
     }
     state.window = session.meter.state()
     size = num_bytes(tensors) + num_bytes(own_state(task.evaluated))
-    content = Content(state, tensors, task.model_to_save, task.head.rows_to_save, size)
+    content = Content(state, tensors, task.model_to_save(), task.head.rows_to_save, size)
     session.saver.save(content, partial(_follow_up, session, state.step, figures or {}, dead))
     if figures:  # last of all: a run that is killed before this line evaluates again
         session.log("eval", **figures)

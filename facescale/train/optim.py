@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from facescale.config import OptimConfig, duration_steps
+from facescale.distributed.sharding import is_sharded
 
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
 
@@ -112,6 +113,7 @@ def make_optimizer(
     config: OptimConfig, *modules: nn.Module, layer_decay: float = 1.0
 ) -> torch.optim.Optimizer:
     """SGD or AdamW over the trainable parameters of ``modules``; only the first has rates by block."""
+    fused = not any(is_sharded(module) for module in modules)  # torch has no such SGD of divided weights
     decays = [layer_decay] + [1.0] * (len(modules) - 1)
     groups = [
         group
@@ -119,7 +121,7 @@ def make_optimizer(
         for group in parameter_groups(module, config.weight_decay, config.compat, decay)
     ]
     if config.name == "adamw":
-        return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
+        return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=fused)
     return torch.optim.SGD(
-        groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov, fused=True
+        groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov, fused=fused
     )

@@ -22,6 +22,7 @@ from facescale.data.sampling.draws import make_draws
 from facescale.data.sampling.multiview import make_sampler
 from facescale.distributed import Dist, compare_ranks
 from facescale.distributed.agreement import source_digest
+from facescale.distributed.sharding import load_optimizer
 from facescale.evaluate import Evaluator
 from facescale.evaluate.protocols.open import open_protocol
 from facescale.plan import Plan, make_plan
@@ -212,7 +213,7 @@ def _restore(
     """
     try:
         task.load_state(saved["task"], folder)
-        optimizer.load_state_dict(saved["optimizer"])
+        load_optimizer(optimizer, saved["optimizer"])
         scaler.load_state_dict(saved["scaler"])
     except (RuntimeError, LookupError, TypeError, SafetensorError) as error:
         reason = str(error).partition("\n")[0]

@@ -15,6 +15,7 @@ from facescale.backbones.low_rank import adapter_state, load_own, load_plain, ow
 from facescale.data.loading.augment import Augment
 from facescale.data.loading.batch import Batch
 from facescale.distributed import Dist
+from facescale.distributed.sharding import gathered, is_sharded, load_weights, local, whole
 from facescale.evaluate.figures import Result
 from facescale.evaluate.thresholds import thresholds_of
 from facescale.heads import ClassHead
@@ -160,7 +161,7 @@ class RecognitionTask(nn.Module):
         """
         device, needs = self._dist.device, self.head.needs
         x_VBCHW = self._augmented(batch)
-        with autocast(device, self._precision):
+        with autocast(device, self._precision, cached=not is_sharded(self.backbone)):
             q_VBD = _embed_views(self._net[0], x_VBCHW[: needs.query_views])
             k_VBD = None
             if self.twin is not None:
@@ -233,7 +234,10 @@ class RecognitionTask(nn.Module):
         size = self.input_size
         probe_BHW3 = (torch.arange(2 * size * size * 3) % 251).to(torch.uint8).view(2, size, size, 3)
         values += [self._encoder(probe_BHW3), self._trained(probe_BHW3)]
-        return bool(torch.stack([x.isfinite().all() for x in values]).all()) and self.head.has_finite_rows()
+        return (
+            bool(torch.stack([local(x).isfinite().all() for x in values]).all())
+            and self.head.has_finite_rows()
+        )
 
     # ---- evaluation ---------------------------------------------------------------------------------------
 
@@ -242,21 +246,22 @@ class RecognitionTask(nn.Module):
         return self._encoder(images_BHW3)
 
     @contextmanager
-    def statistics_of_main(self) -> Iterator[None]:
-        """Inside: the evaluated network has the main process's batch statistics, which are those it saves."""
+    def ready_for_evaluation(self) -> Iterator[None]:
+        """Inside: the evaluated network is whole and has the main process's batch statistics, as saved."""
         own = list(self.evaluated.buffers())
         kept = [x.clone() for x in own]
         for x in own:
             self._dist.broadcast(x)
         try:
-            yield
+            with gathered(self.evaluated):
+                yield
         finally:
             for x, before in zip(own, kept, strict=True):
                 x.copy_(before)
 
     def fingerprint(self) -> str:
-        """Of the evaluated network, as a checkpoint of it will have."""
-        of_own = weights_fingerprint(own_state(self.evaluated), self.card.contract)
+        """Of the evaluated network, as a checkpoint of it will have; on the main process. All call this."""
+        of_own = weights_fingerprint(whole(own_state(self.evaluated), self._dist), self.card.contract)
         return adapted_fingerprint(self.card.adapters, of_own) if self.card.adapters else of_own
 
     def keep_thresholds(self, results: Sequence[Result]) -> None:
@@ -268,20 +273,25 @@ class RecognitionTask(nn.Module):
     # ---- state --------------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint needs beside the evaluated network (``model_to_save``) and the head's rows."""
-        return {
+        """What a checkpoint needs beside ``model_to_save`` and the head's rows. All processes call this."""
+        tensors = {
             "head": self.head.state_dict(),
             "trained_backbone": None if self.average is None else own_state(self.backbone),
             "averaged": 0 if self.average is None else self.average.num_updates,
             "twin": None if self.twin is None else self.twin.state_dict(),
         }
+        return whole(tensors, self._dist)  # type: ignore[no-any-return]
 
-    def model_to_save(self, copy: bool) -> Callable[[Path], None]:
-        """What saves the evaluated network with its card; with a ``copy``, as they are now."""
-        card, weights = self.card, own_state(self.evaluated)
+    def model_to_save(self) -> Callable[[bool], Callable[[Path], None]]:
+        """Given True for a copy: what saves the evaluated network with its card. All processes call this."""
+        card, weights = self.card, whole(own_state(self.evaluated), self._dist)
         spec = (card.backbone or {}, card.contract, card.thresholds, card.info, card.adapters)
-        weights = copied(weights) if copy else weights
-        return lambda path: save_model(path, weights, *spec)
+
+        def fixed(copy: bool) -> Callable[[Path], None]:
+            kept = copied(weights) if copy else weights
+            return lambda path: save_model(path, kept, *spec)
+
+        return fixed
 
     def load_state(self, state: dict[str, Any], folder: Path) -> None:
         """Restore what ``state``, ``model_to_save`` and the head's ``rows_to_save`` wrote to ``folder``."""
@@ -292,7 +302,7 @@ class RecognitionTask(nn.Module):
             load_own(self.backbone, state["trained_backbone"])
             self.average.num_updates = state["averaged"]
         if self.twin is not None:
-            self.twin.load_state_dict(state["twin"])
+            load_weights(self.twin, state["twin"])
         self.head.load_state_dict(state["head"])
         self.head.load_rows(folder)
 

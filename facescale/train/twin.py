@@ -10,6 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from facescale.data.sampling.counter_rng import SHUFFLE, hash64
 from facescale.distributed import Dist
+from facescale.distributed.sharding import local
 from facescale.ops import ema_update_, to_device
 
 # B batch of this process, G batch of all processes, C colours, H W height and width, D embedding size
@@ -105,7 +106,8 @@ class Twin(nn.Module):
             progress: see ``momentum_at``.
         """
         momentum = self.momentum_at(progress)
-        ema_update_(list(self.net.parameters()), list(backbone.parameters()), momentum)
+        own, followed = ([local(x) for x in net.parameters()] for net in (self.net, backbone))
+        ema_update_(own, followed, momentum)
         if self.buffers_rule != "own":
             for mean, now in zip(self.net.buffers(), self._buffers_of_main(backbone), strict=True):
                 if self.buffers_rule == "average" and mean.is_floating_point():

@@ -131,4 +131,7 @@ def test_without_a_memory_nothing_is_chosen() -> None:
 
 def test_what_to_do_where_nothing_fits() -> None:
     told = advise(0.5, candidate("full", False), [candidate("attfc", False)])
-    assert told[1:] == ["nothing fits: use a smaller batch, train.accumulate, or backbone.checkpointing=true"]
+    assert told[1:] == [
+        "nothing fits: use a smaller batch, train.accumulate, backbone.checkpointing=true, or on several "
+        "processes distributed.shard_backbone=true"
+    ]

@@ -1,5 +1,6 @@
 """What a run will need, in real numbers."""
 
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,29 @@ def test_accumulation_and_checkpointing_save_activations() -> None:
     quarter = backbone_bytes(*plan("backbone.name=r18", "train.accumulate=4")).activations
     assert quarter == pytest.approx(whole / 4, rel=0.001)
     assert backbone_bytes(*plan("backbone.name=r18", "backbone.checkpointing=true")).activations < whole / 2
+
+
+def test_a_divided_network_takes_its_share() -> None:
+    config, made = plan("backbone.name=r50", "train.ema=0.9", "train.precision=bf16")
+    alone = backbone_bytes(config, made)
+    divided, _ = plan("distributed.shard_backbone=true", "backbone.name=r50", "train.ema=0.9")
+    eighth = backbone_bytes(divided, replace(made, world_size=8))
+    for name in ("weights", "average", "gradients", "optimizer"):
+        assert getattr(eighth, name) == pytest.approx(getattr(alone, name) / 8, rel=0.01), name
+    assert eighth.activations == alone.activations
+    assert alone.working < eighth.working < alone.working + alone.weights
+    assert eighth.saved(Needs()) == pytest.approx(alone.saved(Needs()), rel=0.01)  # whole on the main process
+    assert eighth.total(Needs()) < alone.total(Needs())
+    assert backbone_bytes(divided, replace(made, world_size=1)) == alone
+
+
+def test_checkpointing_frees_half_weights_of_a_divided_network() -> None:
+    words = ["backbone.name=vit_s", "train.precision=bf16", "distributed.shard_backbone=true"]
+    kept, freed = (
+        backbone_bytes(config, replace(made, world_size=4))
+        for config, made in (plan(*words), plan(*words, "backbone.checkpointing=true"))
+    )
+    assert kept.working - freed.working > kept.weights  # of a fourth
 
 
 def test_a_twin_adds_its_weights_and_every_view_its_activations() -> None:

@@ -71,7 +71,7 @@ def test_thresholds_come_back_with_the_state(tiny_config: Config, tiny_run: Path
     task, other = built(tiny_config, tmp_path), built(tiny_config, tmp_path)
     thresholds = {0.1: Threshold(0.3, 0.2, 0.41, "unseen")}
     task.card = replace(task.card, thresholds=thresholds)
-    task.model_to_save(copy=False)(tmp_path / "model.safetensors")
+    task.model_to_save()(False)(tmp_path / "model.safetensors")
     task.head.save_rows(tmp_path)
     other.load_state(task.state(), tmp_path)
     assert other.card == task.card

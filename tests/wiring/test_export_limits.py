@@ -35,9 +35,9 @@ def planted(monkeypatch: pytest.MonkeyPatch, factor: float) -> None:
 
     monkeypatch.setattr(writing, "ExportGraph", Scaled)
 
-    def save(path: Path, state: dict[str, torch.Tensor], *rest: Any) -> None:
+    def save(path: Path, state: dict[str, torch.Tensor], *rest: Any, **named: Any) -> None:
         scaled = {key: x * factor if key.startswith("fc.") else x for key, x in state.items()}
-        weights(path, scaled, *rest)
+        weights(path, scaled, *rest, **named)
 
     monkeypatch.setattr(writing, "save_model", save)
 
