@@ -39,12 +39,12 @@ class Finetuned:
 
 
 def finetune_config(
-    model: Path,
+    model: str | Path,
     data: str,
-    head: str,
-    distil: float,
-    sets: Sequence[str],
-    settings: Sequence[str],
+    head: str = "extend",
+    distil: float = 1.0,
+    sets: Sequence[str] = (),
+    settings: Sequence[str] = (),
     adapters: int = 0,
 ) -> Config:
     """The config of a run that goes on from ``model`` with ``data``.
@@ -85,12 +85,21 @@ def _backbone(card: Card) -> list[str]:
     return [*settings, f"data.resize={json.dumps(card.contract.resize == 'area')}"]
 
 
-def finetune(config: Config, run: str | Path, dist: Dist, on_log: OnLog | None) -> Finetuned:
+def finetune(
+    config: Config, run: str | Path, dist: Dist | None = None, on_log: OnLog | None = None
+) -> Finetuned:
     """Train, and measure the old and the new model on the config's evaluation sets.
+
+    Args:
+        config: see ``finetune_config``.
+        run: folder of the new run.
+        dist: this process among its peers; None: it is alone.
+        on_log: see ``facescale.train.train``.
 
     Raises:
         ValueError: config, data and run folder do not fit.
     """
+    dist = dist or Dist()
     before: dict[str, float] = {}
     if dist.is_main:
         before = _figures(load(config.train.init, str(dist.device)), config)
