@@ -68,7 +68,8 @@ def finetune_config(
     rate = read_config(base, first).optim.lr * (1.0 if adapters else _RATE)
     told = [f"train.init={json.dumps(str(model))}", f"data.train={json.dumps(data)}"]
     told += [f"train.duration={json.dumps(_DURATION)}", f"optim.lr={rate!r}"]
-    told += [f"finetune.head={head}", "finetune.new_centres=mean", f"finetune.distil={float(distil)!r}"]
+    told += [f"finetune.head={head}", "finetune.new_centres=mean", "finetune.statistics=keep"]
+    told += [f"finetune.distil={float(distil)!r}"]
     told += [f"finetune.adapters={adapters}"] if adapters else []
     for text in sets:
         name, path = split_name(text)
