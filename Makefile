@@ -1,6 +1,6 @@
 # Commands for development; CONTRIBUTING.md explains them. They run in the active virtual environment.
 
-.PHONY: fix check test slow dist cov min bench docs
+.PHONY: fix check test slow dist cov wheel min bench docs
 
 export OMP_NUM_THREADS ?= 1  # two torch threads on a busy two-core machine can collapse
 PYTHON ?= python3
@@ -26,6 +26,9 @@ dist:
 
 cov:
 	pytest --cov --cov-report=term:skip-covered
+
+wheel:
+	bash .ci/wheel
 
 # torch 2.8 from PyPI is a CUDA build of several GB.
 min:

@@ -12,6 +12,7 @@ import typer
 from facescale.checksums import DamageWarning
 from facescale.cli import (  # noqa: F401  (they register their commands)
     bench,
+    clean,
     data,
     doctor,
     exporting,

@@ -23,20 +23,24 @@ EditsOption = Annotated[
 def pairs(
     data: DataArgument,
     out: Annotated[Path, typer.Option(help="Protocol to write: .csv, or .bin with the images inside.")],
-    num_pairs: Annotated[int, typer.Option(min=2, help="Number of pairs, half of them genuine.")] = 6000,
+    num_pairs: Annotated[
+        int | None,
+        typer.Option(min=2, help="Number of pairs, half of them genuine; 6,000 or what the images allow."),
+    ] = None,
     folds: Annotated[int, typer.Option(min=2, help="Number of folds; no identity is in two folds.")] = 10,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Sample a verification protocol from labelled images, for evaluate --on.
 
-    A .csv names files below DATA: evaluate it as NAME=FILE.csv?root=DATA.
+    A .csv names the files of a folder of images: evaluate it as NAME=FILE.csv?root=DATA. A .bin holds the
+    images of any data set, also of one that prepare made: evaluate it as NAME=FILE.bin.
     """
     from facescale.evaluate.protocols.write import write_protocol
 
-    write_protocol(data, out, num_pairs, folds, seed)
-    values = {"path": str(out), "pairs": num_pairs, "folds": folds, "seed": seed}
-    show(values, as_json, f"{num_pairs} pairs in {folds} folds: {out}")
+    number = write_protocol(data, out, num_pairs, folds, seed)
+    values = {"path": str(out), "pairs": number, "folds": folds, "seed": seed}
+    show(values, as_json, f"{number} pairs in {folds} folds: {out}")
 
 
 @app.command()

@@ -47,7 +47,10 @@ def prepare(
     model: Annotated[
         str | None, typer.Option(help="Run or weights file whose embeddings find near-duplicates.")
     ] = None,
-    near: Annotated[float, typer.Option(help="Cosine from which crops are near-duplicates.")] = 0.95,
+    near: Annotated[
+        float | None,
+        typer.Option(help="Cosine from which crops are compared by pixels; default: what copies reach."),
+    ] = None,
     form: Annotated[str, typer.Option(help="recordio, im2rec or folder.")] = "recordio",
     workers: Annotated[int, typer.Option(min=0, help="Processes; 0: one per core.")] = 0,
     shard: ShardOption = None,

@@ -198,13 +198,20 @@ def config(
 
 @app.command("list")
 def list_components(
-    kind: Annotated[str, typer.Argument(help="backbones, heads, margins, readers or evaluators.")],
+    kind: Annotated[
+        str | None,
+        typer.Argument(help="backbones, heads, margins, readers or evaluators; the names of all if omitted."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List the components that a config can name, with their options."""
+    """List the components that a config can name; those of one kind with their options."""
     from facescale import registry
     from facescale.cli.listing import KINDS, as_text, with_options
 
+    if kind is None:
+        rows = [{"kind": name, "names": ", ".join(one.factories)} for name, one in KINDS.items()]
+        show(rows, as_json, table(rows))
+        return
     found = registry.lookup("kind of component", KINDS, kind)
     print(json.dumps(with_options(found), indent=1) if as_json else as_text(found))
 

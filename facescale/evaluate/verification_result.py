@@ -99,9 +99,9 @@ class VerificationResult:
         if high - low > _DEAD:
             return ""
         return (
-            f"{self.name}: the network is dead, it gives every image the same embedding (all cosines are "
-            f"from {low:.4f} to {high:.4f}), so the accuracy is chance: use an earlier checkpoint or a "
-            "lower learning rate"
+            f"{self.name}: the network gives every image the same embedding (all cosines are from {low:.4f} "
+            f"to {high:.4f}), so the accuracy is chance: it has not learnt yet (train longer), or it is dead "
+            "(use an earlier checkpoint or a lower learning rate)"
         )
 
     def notes(self) -> list[str]:

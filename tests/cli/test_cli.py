@@ -46,9 +46,9 @@ def test_wrong_components_are_all_named(facescale) -> None:  # type: ignore[no-u
 
 @pytest.mark.parametrize("command", ["config", "train", "plan", "demo"])
 def test_a_wrong_value_of_an_option_is_one_sentence_before_anything_starts(facescale, command: str) -> None:  # type: ignore[no-untyped-def]
-    code, out, err = facescale(command, "--set", "head.name=partial_fc", "--set", "head.rate=abc")
+    code, out, err = facescale(command, "--set", "head.name=attfc", "--set", "head.share=abc")
     assert (code, out) == (2, "")
-    assert err == "facescale: --set head.rate=abc: head 'partial_fc' takes a finite number here\n"
+    assert err == "facescale: --set head.share=abc: head 'attfc' takes a finite number here\n"
 
 
 def test_config_explains_itself(facescale) -> None:  # type: ignore[no-untyped-def]
@@ -64,6 +64,13 @@ def test_components_are_listed(facescale, kind: str) -> None:  # type: ignore[no
     rows = json.loads(out)
     assert code == 0 and rows[0].keys() >= {"name", "options"}
     assert (rows[-1]["name"] == "timm:NAME") == (kind == "backbones")
+
+
+def test_without_a_kind_the_names_of_all_components_are_listed(facescale) -> None:  # type: ignore[no-untyped-def]
+    code, out, _ = facescale("list", "--json")
+    rows = {row["kind"]: row["names"].split(", ") for row in json.loads(out)}
+    assert code == 0 and {"heads", "margins"} < rows.keys()
+    assert {"full", "partial_fc", "attfc", "f2c"} <= {*rows["heads"]} and "timm:NAME" in rows["backbones"]
 
 
 def test_an_unknown_kind_of_component_is_one_sentence(facescale) -> None:  # type: ignore[no-untyped-def]

@@ -13,6 +13,10 @@ def test_aligned_faces_need_no_word():
     assert data_notes(SyntheticFaces(40, 2)) == []
 
 
+def test_few_drawn_people_are_not_called_unaligned():
+    assert data_notes(open_reader("synthetic:ids=20,images=8,size=56")) == []
+
+
 def test_pictures_of_several_sizes_look_unaligned(make_folder, make_picture):
     files = {f"ann/{side}.jpg": encode_jpeg(make_picture(side, side)) for side in (20, 24, 30)}
     (note,) = data_notes(open_reader(make_folder(files)))

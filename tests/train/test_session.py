@@ -30,6 +30,18 @@ def test_the_head_decides_which_images_make_a_batch(tmp_path: Path, head: list[s
     assert type(session.loader.sampler) is sampler
 
 
+@pytest.mark.parametrize(("steps", "notes"), [(99, 1), (100, 0)])
+def test_too_few_steps_to_learn_in_are_said_at_the_start(tmp_path: Path, steps: int, notes: int) -> None:
+    settings = [*TINY, f"train.duration={steps} steps", "eval.sets={}"]
+    open_session(load_config(None, settings), tmp_path / "run", Dist(), None, resume=True)
+    (start,) = RunDir(tmp_path / "run").read_metrics("start")
+    assert len(start["notes"]) == notes
+    if notes:
+        assert start["notes"][0].startswith(
+            "99 steps in all are too few for a network that starts from random"
+        )
+
+
 def test_a_health_hint_comes_once_until_it_looks_well_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -75,6 +75,20 @@ def make_pairs(ids: IntArray, num_pairs: int = 6000, num_folds: int = 10, seed: 
     )
 
 
+def most_pairs(ids: IntArray, num_folds: int, wanted: int) -> int:
+    """Pairs that `make_pairs` can sample: ``wanted``, or as many as the images allow, one per fold at least.
+
+    Args:
+        ids: int64 (I,), identity of each image.
+        num_folds: number of folds.
+        wanted: the most that are of use.
+    """
+    _, starts_P, sizes_P = np.unique(np.sort(ids), return_index=True, return_counts=True)
+    people = _People(np.arange(len(ids)), starts_P, sizes_P)
+    of_a_kind = min(people.genuine_room, people.impostor_room, wanted // 2)
+    return max(of_a_kind // num_folds, 1) * 2 * num_folds
+
+
 def _advice(most: int, num_folds: int) -> str:
     """What to ask for where ``most`` pairs of each kind can be had."""
     if most >= num_folds:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from facescale.evaluate.protocols.draw import make_pairs
+from facescale.evaluate.protocols.draw import make_pairs, most_pairs
 
 
 def check(ids: np.ndarray, num_pairs: int, num_folds: int, seed: int = 0) -> None:
@@ -37,6 +37,7 @@ def test_drawn_pairs_are_balanced_and_different_however_images_are_spread(sizes,
     genuine = sum(n * (n - 1) // 2 for n in sizes)
     impostors = (sum(sizes) ** 2 - sum(n * n for n in sizes)) // 2
     most = min(genuine, impostors) // folds
+    assert most_pairs(ids, folds, 10**6) == max(most, 1) * 2 * folds
     if most:
         check(ids, most * 2 * folds, folds, seed)  # every last pair of the rarer kind
         check(ids, 2 * folds, folds, seed)
@@ -54,6 +55,10 @@ def test_no_person_is_in_two_folds() -> None:
     ]
     assert sum(map(len, people)) == len(set.union(*people))
     check(ids, 600, 10)
+
+
+def test_no_more_pairs_are_wanted_than_are_of_use() -> None:
+    assert most_pairs(np.repeat(np.arange(60), 5), 10, 600) == 600
 
 
 def test_people_share_folds_where_there_are_too_few() -> None:

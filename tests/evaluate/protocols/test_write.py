@@ -25,6 +25,11 @@ def test_pairs_of_a_folder_evaluate_again(tmp_path: Path, suffix: str) -> None:
     assert open_protocol(spec, 32).name == "pairs"
 
 
+def test_as_many_pairs_are_sampled_as_the_images_allow(tmp_path: Path) -> None:
+    assert write_protocol(SPEC, tmp_path / "pairs.bin", None, 4, 0) == 144  # 12 identities have 6 pairs each
+    assert len(open_protocol(str(tmp_path / "pairs.bin"), 32).pairs.is_same) == 144
+
+
 @pytest.mark.parametrize("write", [write_records, write_lmdb, write_parquet, write_shards])
 def test_a_csv_cannot_name_images_that_are_no_files(tmp_path: Path, write) -> None:  # type: ignore[no-untyped-def]
     if write is write_lmdb:
