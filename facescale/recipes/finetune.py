@@ -69,8 +69,8 @@ def finetune_config(
     told = [f"train.init={json.dumps(str(model))}", f"data.train={json.dumps(data)}"]
     told += [f"train.duration={json.dumps(_DURATION)}", f"optim.lr={rate!r}"]
     told += [f"finetune.head={head}", "finetune.new_centres=mean", "finetune.statistics=keep"]
-    told += [f"finetune.distil={float(distil)!r}"]
-    told += [f"finetune.adapters={adapters}"] if adapters else []
+    told += [f"finetune.distil={float(distil)!r}", f"finetune.adapters={adapters}"]
+    told += ['finetune.teacher=""', "finetune.mix=0.0"]  # those of the old run, if it was fine-tuned, too
     for text in sets:
         name, path = split_name(text)
         told.append(f"eval.sets.{name or 'new'}={json.dumps(path)}")
