@@ -143,7 +143,7 @@ def compare(
 ) -> None:
     """Compare runs: settings that differ, figures of the best checkpoints, and which differences are real.
 
-    Accuracy is compared on the same pairs by a bootstrap over people.
+    Accuracy and TAR are compared on the same pairs by a bootstrap over people.
     """
     from facescale.evaluate.compare import compare as compare_runs
     from facescale.evaluate.report.comparison import write_comparison
