@@ -53,7 +53,7 @@ class Comparison:
         return [
             {
                 "protocol": protocol,
-                "runs": f"{second} less {first}",
+                "runs": f"{second} minus {first}",
                 "accuracy": f"{100 * found.value:+.2f} points",
                 "interval": f"{100 * found.low:+.2f} to {100 * found.high:+.2f}",
                 "p": f"{found.p:.2g}",

@@ -16,7 +16,7 @@ from facescale.evaluate.report.tables import caption, table
 from facescale.files import replacing
 
 _DIFFERENCE = (
-    "Difference of the accuracy on the same pairs, second run less first; 95 % interval and two-sided p by a "
+    "Difference of the accuracy on the same pairs, second run minus first; 95 % interval and two-sided p by a "
     "bootstrap over people (2,000 resamples)."
 )
 
