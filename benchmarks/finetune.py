@@ -36,18 +36,27 @@ from facescale.train import train
 PEOPLE, PHOTOS = 50, 5
 REPLAY = "old images"  # half of each batch are images of the first training
 
+_KEPT = ["finetune.statistics=keep"]
+
 # name -> head, weight of distillation, further settings
 WAYS: dict[str, tuple[str, float, list[str]]] = {
     "extend": ("extend", 0, []),
     "extend, distil 1": ("extend", 1, []),
     "extend, distil 10": ("extend", 10, []),
+    "extend, distil 100": ("extend", 100, []),
+    "extend, statistics kept": ("extend", 0, _KEPT),
+    "extend, statistics kept, distil 10": ("extend", 10, _KEPT),
+    "extend, statistics kept, distil 100": ("extend", 100, _KEPT),
     "keep": ("keep", 0, []),
     "keep, distil 1": ("keep", 1, []),
     "replace": ("replace", 0, []),
     "replace, distil 1": ("replace", 1, []),
+    "replace, statistics kept, distil 10": ("replace", 10, _KEPT),
     "extend, mix 0.3": ("extend", 0, ["finetune.mix=0.3"]),
     "extend, distil 10, mix 0.3": ("extend", 10, ["finetune.mix=0.3"]),
+    "extend, statistics kept, mix 0.3": ("extend", 0, [*_KEPT, "finetune.mix=0.3"]),
     f"extend, {REPLAY}": ("extend", 0, []),
+    f"extend, {REPLAY}, statistics kept": ("extend", 0, _KEPT),
     f"extend, {REPLAY}, distil 10": ("extend", 10, []),
     f"extend, {REPLAY}, mix 0.3": ("extend", 0, ["finetune.mix=0.3"]),
 }

@@ -5,7 +5,7 @@ are the population; all its pairs give the true rates. A trial draws people with
 their images and asks whether each interval contains the truth. Beside it: the binomial interval, which takes
 all pairs for independent.
 
-    python benchmarks/interval_coverage.py EMBEDDINGS.npz --key net1 --people 300 --trials 1000
+    python benchmarks/interval_coverage.py EMBEDDINGS.npz --key embeddings --people 300 --trials 1000
 """
 
 import argparse

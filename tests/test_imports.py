@@ -19,7 +19,7 @@ LAYERS = [
     {"data", "centres"},
     {"heads", "convert"},
     {"inference", "plan"},
-    {"evaluate", "prepare", "gallery"},
+    {"evaluate", "prepare", "gallery", "clean"},
     {"train", "export", "serve"},
     {"recipes", "bench", "doctor"},
     {"cli", "__main__"},

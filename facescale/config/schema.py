@@ -229,6 +229,9 @@ class FinetuneConfig(Section):
     freeze: list[str] = Field(
         default_factory=list, description="parts of the backbone that do not change: beginnings of names"
     )
+    statistics: Literal["follow", "keep"] = Field(
+        "follow", description="of batch norms: of the new images, or those of the old run, which forgets less"
+    )
     adapters: int = Field(
         0, ge=0, description="rank of low-rank adapters (LoRA); all else of the vision transformer is frozen"
     )

@@ -1,5 +1,6 @@
 """Analyses of measured scores: errors by group, by quality, and at thresholds of other sets."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,8 @@ from facescale.evaluate.figures import Result
 from facescale.evaluate.groups import pair_rates, search_rates, strictest_rate
 from facescale.evaluate.scored import ScoredImages, ScoredSearch
 from facescale.evaluate.transfer import transferred
+
+_DISCARD_FAR = 1e-3  # at which discarding is judged, if the set supports it
 
 R = TypeVar("R", bound=Result)
 
@@ -123,7 +126,7 @@ def with_groups(result: R, grouping: Grouping) -> R:
 
 
 def with_discard(result: R, quality: Attribute | None = None) -> R:
-    """A result of pairs with its error-versus-discard curve, at the strictest rate that it supports.
+    """A result of pairs with its error-versus-discard curve, at the rate that is nearest to 0.001.
 
     Nothing is added to a result without pairs, without a threshold, or without a false reject.
     """
@@ -133,7 +136,7 @@ def with_discard(result: R, quality: Attribute | None = None) -> R:
     thresholds = _thresholds(result, "far")
     if not thresholds:
         return result
-    far = min(thresholds)
+    far = min(thresholds, key=lambda rate: abs(math.log(rate / _DISCARD_FAR)))
     found = error_discard(scored, far, thresholds[far], quality)
     return result if found is None else _with(result, "erc", found.to_dict(), found.curve())
 

@@ -20,15 +20,25 @@ def rates_of(groups: Mapping[str, Any]) -> tuple[tuple[str, str], tuple[str, str
     return ("fmr", "FMR"), ("fnmr", "FNMR")
 
 
+def chosen_for(groups: Mapping[str, Any]) -> str:
+    """The rate over all that the threshold of a grouping was chosen for."""
+    return f"{'FPIR' if 'fpir' in groups else 'FAR'} {groups['far']:g} over all"
+
+
+def small(share: float) -> str:
+    """A share in percent with three digits that count, however small it is."""
+    return f"{100 * share:.3g} %"
+
+
 def _of_groups(name: str, groups: Mapping[str, Any]) -> Iterator[str]:
-    at = f"threshold {groups['threshold']:.3f} (FAR {groups['far']:g} of all)"
-    yield f"{name} by {groups['column']} at {at}:"
     keys = rates_of(groups)
+    at = f"threshold {groups['threshold']:.3f} ({chosen_for(groups)})"
+    yield f"{name} by {groups['column']} at {at}:"
     for group in groups["images"]:
         shares = []
         for key, word in keys:
             cell = next(one for one in groups[key] if one["first"] == one["second"] == group)
-            shares.append(f"{word} {cell['reason'] if cell['rate'] is None else format(cell['rate'], '.3%')}")
+            shares.append(f"{word} {cell['reason'] if cell['rate'] is None else small(cell['rate'])}")
         yield f"  {group}: {', '.join(shares)}"
     ratios = [(word, groups[f"max_over_geomean_{key}"]) for key, word in keys]
     shown = [f"{word} {'none' if value is None else format(value, '.2f')}" for word, value in ratios]
@@ -36,8 +46,8 @@ def _of_groups(name: str, groups: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _of_transfer(name: str, row: Mapping[str, Any]) -> str:
-    fmr = "more than is kept" if row["fmr"] is None else f"{row['fmr']:.3%}"
+    fmr = "more than is kept" if row["fmr"] is None else small(row["fmr"])
     return (
         f"{name} at the threshold of {row['chosen_on']} for FAR {row['far']:g} ({row['threshold']:.3f}): "
-        f"FMR {fmr}, FNMR {row['fnmr']:.2%}"
+        f"FMR {fmr}, FNMR {small(row['fnmr'])}"
     )

@@ -11,7 +11,7 @@ import numpy as np
 from facescale.config import load_config
 from facescale.evaluate.figures import shown_value
 from facescale.evaluate.records import Record, newest_of_each, read_records
-from facescale.evaluate.significance import Difference, paired_difference
+from facescale.evaluate.significance import Difference, paired_difference, paired_tar_difference
 from facescale.run import RunDir
 
 
@@ -24,7 +24,7 @@ class Comparison:
         records: by run, one for each protocol, of its best checkpoint.
         history: by run, its log.
         settings: keys of the config that differ -> value of each run.
-        differences: by (protocol, first run, second run): of the accuracy on the same pairs.
+        differences: by (protocol, figure, first run, second run): of accuracy and TAR on the same pairs.
         notes: comparisons that could not be made.
     """
 
@@ -32,7 +32,7 @@ class Comparison:
     records: Mapping[str, Sequence[Record]]
     history: Mapping[str, Sequence[Mapping[str, Any]]]
     settings: Mapping[str, Sequence[str]]
-    differences: Mapping[tuple[str, str, str], Difference]
+    differences: Mapping[tuple[str, str, str, str], Difference]
     notes: Sequence[str]
 
     def figure_rows(self) -> list[dict[str, str]]:
@@ -53,13 +53,14 @@ class Comparison:
         return [
             {
                 "protocol": protocol,
-                "runs": f"{second} minus {first}",
-                "accuracy": f"{100 * found.value:+.2f} points",
+                "figure": figure,
+                "difference": f"{100 * found.value:+.2f} points",
                 "interval": f"{100 * found.low:+.2f} to {100 * found.high:+.2f}",
                 "p": f"{found.p:.2g}",
                 "verdict": "differs" if found.is_significant else "may be chance",
+                "runs": f"{second} less {first}",
             }
-            for (protocol, first, second), found in self.differences.items()
+            for (protocol, figure, first, second), found in self.differences.items()
         ]
 
     def setting_rows(self) -> list[dict[str, str]]:
@@ -75,7 +76,7 @@ class Comparison:
             "figures": {n: {r.name: dict(r.figures) for r in self.records[n]} for n in self.names},
             "models": {n: {r.name: asdict(r.model) for r in self.records[n]} for n in self.names},
             "differences": [
-                {"protocol": key[0], "first": key[1], "second": key[2], **asdict(found)}
+                {"protocol": key[0], "figure": key[1], "first": key[2], "second": key[3], **asdict(found)}
                 for key, found in self.differences.items()
             ],
             "notes": list(self.notes),
@@ -135,21 +136,47 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _differences(
     names: Sequence[str], records: Mapping[str, Sequence[Record]]
-) -> tuple[dict[tuple[str, str, str], Difference], list[str]]:
-    found, notes = {}, []
+) -> tuple[dict[tuple[str, str, str, str], Difference], list[str]]:
+    found: dict[tuple[str, str, str, str], Difference] = {}
+    notes = []
     for first, second in combinations(names, 2):
-        others = {record.name: record.curves.get("pairs") for record in records[second]}
+        others = {record.name: record for record in records[second]}
         for record in records[first]:
-            one, other = record.curves.get("pairs"), others.get(record.name)
-            if not one or not other:
+            other = others.get(record.name)
+            one, two = (of.curves.get("pairs") if of else None for of in (record, other))
+            if not other or not one or not two:
                 continue
-            if any(one[key] != other[key] for key in ("same", "first", "second")):
+            if any(one[key] != two[key] for key in ("same", "first", "second")):
                 notes.append(f"{record.name}: {first} and {second} were measured on different pairs")
                 continue
-            found[record.name, first, second] = paired_difference(
-                np.array(one["right"]),
-                np.array(other["right"]),
-                np.array(one["first"]),
-                np.array(one["second"]),
-            )
+            figures = _of_same_pairs(one, two, _common_rates(record, other))
+            found |= {(record.name, figure, first, second): value for figure, value in figures.items()}
+            if "score" not in one or "score" not in two:
+                notes.append(
+                    f"{record.name}: TAR of {first} and {second} cannot be compared, because a result has no "
+                    "scores; evaluate again"
+                )
     return found, notes
+
+
+def _common_rates(record: Record, other: Record) -> list[float]:
+    """False-accept rates that both have a TAR for."""
+    prefix = "tar@far="
+    return [
+        float(key.removeprefix(prefix))
+        for key in record.figures
+        if key.startswith(prefix) and key in other.figures
+    ]
+
+
+def _of_same_pairs(
+    one: Mapping[str, Any], other: Mapping[str, Any], fars: Sequence[float]
+) -> dict[str, Difference]:
+    """Differences by figure."""
+    a, b = np.array(one["first"]), np.array(one["second"])
+    found = {"accuracy": paired_difference(np.array(one["right"]), np.array(other["right"]), a, b)}
+    if "score" in one and "score" in other:
+        scores, same = tuple(np.array(of["score"]) for of in (one, other)), np.array(one["same"], bool)
+        for far in fars:
+            found[f"tar@far={far:g}"] = paired_tar_difference(scores[0], scores[1], same, a, b, far)
+    return found

@@ -14,7 +14,7 @@ from facescale.arrays import BoolArray, FloatArray
 from facescale.evaluate.attributes import Attribute, named
 from facescale.evaluate.scored import ScoredImages
 
-NORM = "length of the embedding"
+NORM = "embedding norm"
 UP_TO = 0.2  # discarded share over which the partial area is taken
 _STEPS = 400  # of the partial area
 _DRAWN = np.linspace(0, 0.95, 96)

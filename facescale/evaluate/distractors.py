@@ -14,6 +14,7 @@ from facescale.evaluate.blocks import products
 from facescale.evaluate.highest import Highest, RowHighest
 from facescale.evaluate.roc import MIN_FALSE_ACCEPTS, ROUND_UP
 
+MOST_COUNTED = 300_000  # false accepts of which the people are counted, for intervals
 PROBES, GALLERY = 1024, 4096  # compared at once
 NUM_RANKS = 100
 
@@ -31,6 +32,10 @@ class AmongDistractors:
         thresholds: by false-accept rate: a pair is accepted if its cosine is higher.
         unsupported: false-accept rates with fewer than ten false accepts.
         num_impostor: number of impostor pairs.
+        probe_P: int64, probe i of each pair.
+        genuine_P: similarity of each pair.
+        highest: the highest similarities of a probe and a distractor, descending, and which they are: the
+            number of the probe times the number of distractors, plus that of the distractor.
     """
 
     rank_P: IntArray
@@ -39,6 +44,9 @@ class AmongDistractors:
     thresholds: dict[float, float]
     unsupported: tuple[float, ...]
     num_impostor: int
+    probe_P: IntArray
+    genuine_P: FloatArray
+    highest: tuple[FloatArray, IntArray]
 
     def at_rank(self, k: int) -> float:
         """Share of the pairs whose second image is among the first ``k``.
@@ -77,9 +85,10 @@ def search_distractors(
     num_impostor = len(probe_QD) * len(distractor_GD)
     allowed = {far: int(far * num_impostor * ROUND_UP) for far in fars}
     supported = {far: number for far, number in allowed.items() if number >= MIN_FALSE_ACCEPTS}
-    highest = Highest(max(supported.values(), default=0) + 1)
+    counted = max((number for number in supported.values() if number <= MOST_COUNTED), default=0)
+    highest = Highest(max([2 * counted, *supported.values()], default=0) + 1)  # intervals look further down
     of_probe = RowHighest(len(probe_QD), num_ranks)
-    for rows, _, sim_qg in products(probe_QD, distractor_GD, PROBES, GALLERY):
+    for rows, columns, sim_qg in products(probe_QD, distractor_GD, PROBES, GALLERY):
         bar_q = np.minimum(of_probe.bound[rows], highest.bound) if supported else of_probe.bound[rows]
         candidate_q = np.flatnonzero(sim_qg.max(axis=1) > bar_q)
         place, column = np.nonzero(sim_qg[candidate_q] > bar_q[candidate_q, None])
@@ -87,9 +96,11 @@ def search_distractors(
         kept = score > of_probe.bound[rows][probe]
         of_probe.add(rows.start + probe[kept], score[kept])
         if supported:
-            highest.add(score[score > highest.bound])
-    rank_P, genuine_P = _mates(probe_QD, probe_ids, of_probe.table())
-    ranked = highest.ranked()
+            is_high = score > highest.bound
+            tags = (rows.start + probe[is_high]) * len(distractor_GD) + columns.start + column[is_high]
+            highest.add(score[is_high], tags)
+    rank_P, genuine_P, probe_P = _mates(probe_QD, probe_ids, of_probe.table())
+    ranked, tags = highest.ranked_with_tags()
     thresholds = {far: float(ranked[n]) if n < len(ranked) else -1.0 for far, n in supported.items()}
     return AmongDistractors(
         rank_P=rank_P,
@@ -98,17 +109,23 @@ def search_distractors(
         thresholds=thresholds,
         unsupported=tuple(far for far in fars if far not in supported),
         num_impostor=num_impostor,
+        probe_P=probe_P,
+        genuine_P=genuine_P,
+        highest=(ranked[: 4 * counted + 1], tags[: 4 * counted + 1]),
     )
 
 
-def _mates(probe_QD: FloatArray, probe_ids: IntArray, top_QK: FloatArray) -> tuple[IntArray, FloatArray]:
-    """Rank and similarity of every ordered pair of one person; top_QK are the highest distractors."""
-    ranks, genuine = [], []
+def _mates(
+    probe_QD: FloatArray, probe_ids: IntArray, top_QK: FloatArray
+) -> tuple[IntArray, FloatArray, IntArray]:
+    """Rank, similarity and first probe of every ordered pair of one person; top_QK: highest distractors."""
+    ranks, genuine, probes = [], [], []
     for start in range(0, len(probe_QD), PROBES):
         rows = np.arange(start, min(start + PROBES, len(probe_QD)))
         is_pair_qQ = (probe_ids[rows, None] == probe_ids) & (rows[:, None] != np.arange(len(probe_ids)))
         probe, mate = np.nonzero(is_pair_qQ)
         own = (probe_QD[rows] @ probe_QD.T)[probe, mate]
         genuine.append(own)
+        probes.append(rows[probe])
         ranks.append(1 + np.count_nonzero(top_QK[rows[probe]] >= own[:, None], axis=1))
-    return np.concatenate(ranks), np.concatenate(genuine)
+    return np.concatenate(ranks), np.concatenate(genuine), np.concatenate(probes)

@@ -133,7 +133,5 @@ def analysis_notes(analyses: Mapping[str, Any]) -> list[str]:
 
 
 def shown_value(key: str, value: float) -> str:
-    """A figure as people read it: thresholds are cosines, the mean norm is a length, all else is a share."""
-    if key == "mean_norm":
-        return f"{value:.4g}"
-    return f"{value:.3f}" if key.startswith("threshold") else f"{value:.2%}"
+    """A figure as people read it: thresholds are cosines, the norm is a length, all else is a share."""
+    return f"{value:.3f}" if key.startswith(("threshold", "mean_norm")) else f"{value:.2%}"

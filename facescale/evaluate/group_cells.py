@@ -16,9 +16,8 @@ class GroupCells:
     def __init__(self, scored: ScoredImages, group_N: IntArray, num_groups: int) -> None:
         self._pairs, self._num_groups = scored.impostor, num_groups
         first, second = group_N[self._pairs.first], group_N[self._pairs.second]
-        code = np.where(
-            (first < 0) | (second < 0), -1, np.minimum(first, second) * num_groups + np.maximum(first, second)
-        )
+        # Below 0 where an image has no group, which is -1.
+        code = np.minimum(first, second) * num_groups + np.maximum(first, second)
         self._order = np.argsort(code, kind="stable")
         self._starts = np.searchsorted(code[self._order], np.arange(num_groups**2 + 1))
         self._person_N, self._images_GP = scored.person_N, None

@@ -97,6 +97,8 @@ class GroupRates:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         accept, reject = self.words
+        ratios = {accept: max_over_geomean(self.within), reject: max_over_geomean(self.false_rejects)}
+        lacking = [f"no Max/GeoMean of {word}: {why}" for word, (_, why) in ratios.items() if why]
         return {
             "column": self.column,
             "source": self.source,
@@ -105,9 +107,8 @@ class GroupRates:
             "images": dict(zip(self.names, self.images, strict=True)),
             accept.lower(): [asdict(rate) for rate in self.false_accepts],
             reject.lower(): [asdict(rate) for rate in self.false_rejects],
-            f"max_over_geomean_{accept.lower()}": max_over_geomean(self.within)[0],
-            f"max_over_geomean_{reject.lower()}": max_over_geomean(self.false_rejects)[0],
-            "notes": list(self.notes),
+            **{f"max_over_geomean_{word.lower()}": value for word, (value, _) in ratios.items()},
+            "notes": [*self.notes, *lacking],
         }
 
 

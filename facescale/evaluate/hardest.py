@@ -37,11 +37,11 @@ def _pair(pairs: Pairs, scores: FloatArray, pair: int, pictures: bool) -> dict[s
         "keys": [pairs.images.key(index) for index in images],
     }
     if pictures:
-        shown["pictures"] = [_thumbnail(pairs.images[index]) for index in images]
+        shown["pictures"] = [thumbnail(pairs.images[index]) for index in images]
     return shown
 
 
-def _thumbnail(image: bytes | Pixels) -> dict[str, Any]:
+def thumbnail(image: bytes | Pixels) -> dict[str, Any]:
     """A small JPEG of an image, in its own shape."""
     pixels = decode(image)
     height, width = pixels.shape[:2]

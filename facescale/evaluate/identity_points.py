@@ -138,16 +138,23 @@ def search_intervals(
 def _threshold_interval(impostor: ScoredPairs, far: float) -> tuple[float, float]:
     """Lowest and highest threshold whose interval of the false-accept rate contains ``far``."""
     scores = impostor.scores
-    most = _last(len(scores), lambda count: impostor.highest(count).low <= far)
-    fewest = _last(len(scores), lambda count: impostor.highest(count).high < far) + 1
+    near = int(far * impostor.totals.num_pairs) + 1
+    most = _last(len(scores), near, lambda count: impostor.highest(count).low <= far)
+    fewest = _last(len(scores), near, lambda count: impostor.highest(count).high < far) + 1
     low = float(scores[most - 1]) if most > 0 else np.inf
     high = float(scores[fewest - 1]) if fewest else np.inf
     return low, high
 
 
-def _last(most: int, holds: Callable[[int], bool]) -> int:
-    """The largest count up to ``most`` for which a falling condition holds; -1 if it never does."""
-    low, high = -1, most
+def _last(most: int, near: int, holds: Callable[[int], bool]) -> int:
+    """The largest count up to ``most`` for which a falling condition holds; -1 if it never does.
+
+    ``near`` is about where it lies: counts far above it take long to try.
+    """
+    high = min(2 * near, most)
+    while high < most and holds(high):
+        high = min(4 * high, most)
+    low = -1
     while low < high:
         middle = (low + high + 1) // 2
         if holds(middle):

@@ -62,7 +62,7 @@ class PairTotals:
     @classmethod
     def of_pairs(cls, first: IntArray, second: IntArray, num_people: int) -> "PairTotals":
         """Of a list of pairs, each of the people ``first`` and ``second`` (N,), numbered from 0."""
-        codes, sizes = np.unique(_codes(first, second, num_people), return_counts=True)
+        codes, sizes = _counted(_codes(first, second, num_people), num_people**2)
         per_person = _touched(first, second, num_people)
         return cls(len(first), per_person, float(np.square(sizes.astype(float)).sum()), None, codes, sizes)
 
@@ -184,6 +184,15 @@ def _codes(first: IntArray, second: IntArray, people: int) -> IntArray:
     low, high = np.minimum(first, second)[differ], np.maximum(first, second)[differ]
     codes: IntArray = low.astype(np.int64) * people + high
     return codes
+
+
+def _counted(codes: IntArray, most: int) -> tuple[IntArray, IntArray]:
+    """Ascending different ``codes`` below ``most``, and how often each is there."""
+    if most > 4 * len(codes):
+        return np.unique(codes, return_counts=True)
+    counts = np.bincount(codes, minlength=1)  # of millions of pairs of few people, faster than a sort
+    found = np.flatnonzero(counts)
+    return found, counts[found]
 
 
 def _touched(first: IntArray, second: IntArray, people: int) -> FloatArray:

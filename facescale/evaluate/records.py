@@ -4,18 +4,20 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from facescale.evaluate.figures import Result
+from facescale.evaluate.figures import Result, analysis_notes
 from facescale.files import write_atomically
 from facescale.guard.limits import JSON_BYTES
 from facescale.guard.reading import read_text
 from facescale.model_card import Card
 
 FORMAT = 1
+ON_REQUEST = ("groups", "transfer")  # analyses that an evaluation has only where they are asked for
 # What makes two measurements of one checkpoint different ones.
 _SETTING = ("name", "kind", "source", "counts", "images", "genuine_pairs", "impostor_pairs", "flip", "rule")
 
@@ -103,8 +105,14 @@ class Record:
 
 
 def write_record(folder: Path, record: Record) -> Path:
-    """Write a record into ``folder`` atomically; only the same measurement of that checkpoint is replaced."""
+    """Write a record into ``folder`` atomically; only the same measurement of that checkpoint is replaced.
+
+    Errors by group and thresholds of other sets that were asked for before stay with it.
+    """
     path = folder / record.file_name()
+    if path.is_file():
+        with suppress(ValueError):  # a damaged one is replaced
+            record = _with_analyses_of(_read(path), record)
     write_atomically(path, json.dumps({"format": FORMAT, **asdict(record)}, default=str))
     return path
 
@@ -115,20 +123,33 @@ def read_records(folder: Path) -> list[Record]:
     Raises:
         ValueError: a file is damaged or of another version.
     """
-    records = []
-    for path in sorted(folder.glob("*.json")):
-        try:
-            tree = json.loads(read_text(path, "the result", JSON_BYTES))
-            if tree.pop("format") != FORMAT:
-                raise ValueError("it is of another version of facescale")
-            record = Record(**{**tree, "model": MeasuredModel(**tree["model"])})
-            record.file_name()
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise ValueError(
-                f"the result '{path}' cannot be read ({error}); delete it, and measure it again"
-            ) from None
-        records.append(record)
+    records = [_read(path) for path in sorted(folder.glob("*.json"))]
     return sorted(records, key=lambda one: (one.model.step or 0, one.time))
+
+
+def _read(path: Path) -> Record:
+    try:
+        tree = json.loads(read_text(path, "the result", JSON_BYTES))
+        if tree.pop("format") != FORMAT:
+            raise ValueError("it is of another version of facescale")
+        record = Record(**{**tree, "model": MeasuredModel(**tree["model"])})
+        record.file_name()
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(
+            f"the result '{path}' cannot be read ({error}); delete it, and measure it again"
+        ) from None
+    return record
+
+
+def _with_analyses_of(before: Record, record: Record) -> Record:
+    """``record`` with what was worked out of the same scores before, and was not asked for again."""
+    kept = {
+        key: before.result[key] for key in ON_REQUEST if key in before.result and key not in record.result
+    }
+    if before.model.fingerprint != record.model.fingerprint or not kept:
+        return record
+    notes = [f"{record.name}: {note}" for note in analysis_notes(kept)]
+    return replace(record, result={**record.result, **kept, "notes": [*record.result["notes"], *notes]})
 
 
 def newest_of_each(records: Sequence[Record], checkpoint: str | None = None) -> list[Record]:

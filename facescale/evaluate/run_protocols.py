@@ -1,6 +1,5 @@
 """The commands ``facescale evaluate`` and ``facescale report``."""
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -206,9 +205,7 @@ def _measured(model: Model, path: Path, weights: Path, run: RunDir | None) -> Me
 def _features(run: RunDir, model: Model) -> FeatureCache | None:
     if not isinstance(model.encoder, TorchEncoder):
         return None
-    network = json.dumps(model.card.backbone, sort_keys=True, default=str)  # its options may change the input
-    known_by = {"weights": model.weights_digest(), "computed": model.encoder.setting, "network": network}
-    return FeatureCache(run.features, known_by)
+    return FeatureCache(run.features, model.cache_key())
 
 
 def _check_names(names: Sequence[str]) -> None:

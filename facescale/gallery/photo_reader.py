@@ -11,9 +11,13 @@ from facescale.data.readers.base import BadRecordError, Reader
 from facescale.data.readers.folder import read_file
 from facescale.data.readers.loose import NO_ID
 from facescale.gallery.photos import FindFace, aligned_only, find_face
+from facescale.gallery.video_reader import FacesOfVideo, is_video
 from facescale.inference.embed_files import open_source
 from facescale.prepare.detect import available_detector, build_detector
 from facescale.prepare.photos import is_photo, open_photo
+from facescale.prepare.video import seconds_of
+
+_EVERY = "1s"  # from one frame of a video to the next
 
 
 class FacesOfPhotos:
@@ -72,8 +76,23 @@ def faces_of(source: str, size: int, detect: bool) -> FacesOfPhotos | None:
     return None
 
 
-def open_faces(size: int, source: str, detect: bool) -> Reader:
-    """The faces of photos, or a data set of aligned images; arguments as for `faces_of`."""
+def open_faces(size: int, source: str, detect: bool, every: str | None = None) -> Reader:
+    """The faces of photos or of a video, or a data set of aligned images.
+
+    Args:
+        size: side of the aligned faces, pixels.
+        source: a video, or as for `faces_of`.
+        detect: find the faces of photos, as is always done in a video.
+        every: time from one frame of a video to the next, such as "0.5s".
+
+    Raises:
+        ValueError: as `faces_of` and `facescale.prepare.video.Video`; a time for what is no video.
+    """
+    if is_video(source):
+        find = find_face(build_detector(available_detector()))
+        return FacesOfVideo(Path(source), seconds_of(every or _EVERY), find, size)
+    if every is not None:
+        raise ValueError(f"a time between frames ('{every}') is for a video, and '{source}' is none")
     return faces_of(source, size, detect) or open_source(source)
 
 

@@ -33,6 +33,9 @@ IMAGE_PIXELS = 64_000_000
 PHOTO_PIXELS = 100_000_000
 """Of one photo from a camera: phones take 50 megapixels."""
 
+VIDEO_FRAMES = 50_000_000
+"""Of one video: nine days at 60 a second. Their times take 400 MB."""
+
 JPEG_SCANS = 1000
 """Scans of one JPEG. Progressive encoders write about 10; each one visits every pixel again."""
 

@@ -105,10 +105,11 @@ class ClassHead(nn.Module):
             return self.margin.target(target)
         return self.source_margins.target(target, id_B)
 
-    def begin_step(self, strength: float, loss_scale: float) -> None:
+    def begin_step(self, progress: float, strength: float, loss_scale: float) -> None:
         """Prepare for the forward passes of one optimizer step.
 
         Args:
+            progress: share of the training done, from 0, below 1; read by heads that change over time.
             strength: share of the margin in force, 0 to 1.
             loss_scale: see the attribute.
         """

@@ -32,9 +32,14 @@ class NegativeSampler:
         seed: int,
         shard: int,
     ) -> None:
-        self.num_classes, self.num_wanted = num_classes, min(num_wanted, num_classes)
-        self.extra_positives = extra_positives
+        self.num_classes, self.extra_positives = num_classes, extra_positives
         self._key = (seed, shard)
+        self.want(num_wanted)
+
+    def want(self, num_wanted: int) -> None:
+        """From now on choose so many classes per step."""
+        self.num_wanted = min(num_wanted, self.num_classes)
+        # What was drawn ahead for another number is not what a resumed run would draw
         self._drawn: tuple[int, np.ndarray, np.ndarray] | None = None
 
     def select(self, positives: np.ndarray, step: int) -> np.ndarray:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from facescale.centres.options import StoreOptions, takes_store_options
 from facescale.distributed import Dist
+from facescale.heads.base import Bytes
 from facescale.heads.centre_head import CentreHead
 from facescale.heads.negative_sampler import NegativeSampler
 from facescale.margins import Margin
@@ -42,7 +43,8 @@ class PartialFCHead(CentreHead):
             labels: classes above that cosine leave the softmax (their cosine becomes 0 under the margin's
             ``compat``).
         dist: this process among its peers.
-        rate: share of the classes, 0 to 1.
+        rate: share of the classes, 0 to 1. Several take turns, each for an equal part of the training:
+            [0.1, 0.3, 1] ends with all classes (stages as in LVFace, arXiv 2501.13420).
         num_negatives: other classes per step over all processes, instead of ``rate``.
         decay: "sampled" or "dense"; "dense" is also the default under ``compat``.
         products: precision of matrix products: "auto", "float32" or "bfloat16".
@@ -62,7 +64,7 @@ class PartialFCHead(CentreHead):
         margin: Margin,
         dist: Dist,
         *,
-        rate: float | None = None,
+        rate: float | list[float] | None = None,
         num_negatives: int | None = None,
         decay: Literal["sampled", "dense"] | None = None,
         products: Literal["auto", "float32", "bfloat16"] = "auto",
@@ -75,10 +77,7 @@ class PartialFCHead(CentreHead):
             raise ValueError(
                 f"partial_fc got rate={rate} and num_negatives={num_negatives}; give one of them"
             )
-        if num_negatives is None:
-            rate = 0.1 if rate is None else rate
-        if rate is not None and not 0 <= rate <= 1:
-            raise ValueError(f"rate of partial_fc is {rate}; it is a share from 0 to 1 (0.1 is usual)")
+        rates = _rates(0.1 if rate is None and num_negatives is None else rate)
         if num_negatives is not None and num_negatives < 1:
             raise ValueError(
                 f"num_negatives of partial_fc is {num_negatives}; it must be positive (rate=0 compares with "
@@ -97,16 +96,32 @@ class PartialFCHead(CentreHead):
             compat=compat,
             seed=seed,
             store=StoreOptions(**store),
-            dense_decay=rate != 1 and decay == "dense",
+            dense_decay=any(one != 1 for one in rates or [0]) and decay == "dense",
         )
-        self.rate = rate
-        self.num_negatives = num_negatives
-        num_classes = self.store.stop_id - self.store.first_id
-        wanted = int(rate * num_classes) if rate is not None else _share(num_negatives or 0, dist)
+        self.rates, self.num_negatives = rates, num_negatives
         self.sampler = NegativeSampler(
-            num_classes, wanted, extra_positives=rate is None, seed=seed, shard=dist.rank
+            self.store.stop_id - self.store.first_id,
+            _share(num_negatives or 0, dist),
+            extra_positives=num_negatives is not None,
+            seed=seed,
+            shard=dist.rank,
         )
-        self.margin.set_num_negatives(max(1, min(num_ids - 1, wanted * dist.world_size)))
+        self._set_rate(rates[0] if rates else None)
+
+    def begin_step(self, progress: float, strength: float, loss_scale: float) -> None:
+        """See ``ClassHead.begin_step``; the rate follows ``progress``."""
+        super().begin_step(progress, strength, loss_scale)
+        if self.rates:
+            rate = self.rates[min(int(progress * len(self.rates)), len(self.rates) - 1)]
+            if rate != self.rate:
+                self._set_rate(rate)
+
+    def _set_rate(self, rate: float | None) -> None:
+        self.rate = rate
+        if rate is not None:
+            self.sampler.want(int(rate * self.sampler.num_classes))
+        wanted = self.sampler.num_wanted
+        self.margin.set_num_negatives(max(1, min(self.num_ids - 1, wanted * self.dist.world_size)))
 
     def select(self, local_G: Tensor) -> Tensor | None:
         """See ``CentreHead.select``."""
@@ -115,17 +130,39 @@ class PartialFCHead(CentreHead):
         positives = np.unique(local_G[local_G >= 0].numpy())
         return torch.from_numpy(self.sampler.select(positives, self.step))
 
+    def bytes_needed(self, batch_size: int) -> Bytes:
+        """See ``ClassHead.bytes_needed``: at the rate that takes most."""
+        if self.rates is None:
+            return super().bytes_needed(batch_size)
+        now, needed = self.rate, []
+        for rate in self.rates:
+            self._set_rate(rate)
+            needed.append(super().bytes_needed(batch_size))
+        self._set_rate(now)
+        return max(needed, key=lambda one: one.device + one.host + one.transient)
+
     def num_selected(self, batch: int) -> int | None:
         """See ``CentreHead.num_selected``."""
         if self.rate == 1:
             return None
-        num_classes = self.store.stop_id - self.store.first_id
         wanted = self.sampler.num_wanted
-        return min(num_classes, wanted + batch if self.num_negatives else max(wanted, batch))
+        return min(self.sampler.num_classes, wanted + batch if self.num_negatives else max(wanted, batch))
 
     def expected_classes(self, step: int) -> Tensor | None:
         """See ``CentreHead.expected_classes``."""
         return None if self.rate == 1 else torch.from_numpy(self.sampler.window(step))
+
+
+def _rates(rate: float | list[float] | None) -> list[float] | None:
+    """The rates of a training, in order."""
+    if rate is None:
+        return None
+    rates = rate if isinstance(rate, list) else [rate]
+    if not rates or not all(0 <= one <= 1 for one in rates):
+        raise ValueError(
+            f"rate of partial_fc is {rate}; it is a share from 0 to 1 (0.1 is usual), or a list of shares"
+        )
+    return rates
 
 
 def _share(total: int, dist: Dist) -> int:

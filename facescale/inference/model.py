@@ -1,6 +1,7 @@
 """A trained network for users: uint8 faces in, unit embeddings out, from any weights file."""
 
 import hashlib
+import json
 import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -143,6 +144,13 @@ class Model:
             ValueError: the model is an exported graph.
         """
         return weights_fingerprint(self.module.state_dict(), self.contract)
+
+    def cache_key(self) -> dict[str, str]:
+        """Everything about the network that an embedding depends on, as texts."""
+        if not isinstance(self.encoder, TorchEncoder):
+            return {"model": self.fingerprint}
+        network = json.dumps(self.card.backbone, sort_keys=True, default=str)  # options may change the input
+        return {"weights": self.weights_digest(), "computed": self.encoder.setting, "network": network}
 
     def embed(self, images_BHW3: npt.ArrayLike | Tensor, batch_size: int = 128) -> Embeddings:
         """Unit embeddings, float32 (B, d), of aligned faces, uint8 RGB (B, S, S, 3).

@@ -10,6 +10,8 @@ from facescale.arrays import IntArray
 
 REPEATED, CONFLICT, NEAR = "same file again", "same file under several identities", "near-duplicate"
 
+Embeddings = npt.NDArray[np.float32]
+
 # N images, P pairs, D embedding size
 
 
@@ -39,24 +41,67 @@ def exact_duplicates(digests: Mapping[str, str], identities: Mapping[str, str]) 
 
 
 def near_pairs(
-    embeddings_ND: npt.NDArray[np.float32], threshold: float, block: int = 2048
+    embeddings_ND: Embeddings, threshold: float, block: int = 2048, most: int | None = None
 ) -> tuple[IntArray, IntArray]:
     """Pairs (first < second) of unit embeddings with cosine >= ``threshold``, in rising order.
 
-    Memory is one block of cosines, time the square of N.
+    Memory is one block of cosines and the pairs, time the square of N.
+
+    Args:
+        embeddings_ND: unit rows.
+        threshold: cosine.
+        block: rows compared with as many at once.
+        most: keep no more than the nearest so many pairs.
     """
-    firsts, seconds = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    kept = _NearestPairs(threshold, most)
     for start in range(0, len(embeddings_ND), block):
         rows = embeddings_ND[start : start + block]
         for below in range(start, len(embeddings_ND), block):
-            row_P, column_P = np.nonzero(rows @ embeddings_ND[below : below + block].T >= threshold)
-            first_P, second_P = row_P + start, column_P + below
-            later = second_P > first_P
-            firsts.append(first_P[later])
-            seconds.append(second_P[later])
-    first, second = np.concatenate(firsts), np.concatenate(seconds)
-    order = np.lexsort((second, first))
-    return first[order], second[order]
+            cosine = rows @ embeddings_ND[below : below + block].T
+            if below == start:
+                cosine[np.tril_indices(len(cosine))] = -2.0
+            kept.add(cosine, start, below)
+    return kept.in_order()
+
+
+def pairs_between(
+    one_ND: Embeddings, other_MD: Embeddings, threshold: float, block: int = 2048, most: int | None = None
+) -> tuple[IntArray, IntArray]:
+    """As `near_pairs`, of one image of each of two sets."""
+    kept = _NearestPairs(threshold, most)
+    for start in range(0, len(one_ND), block):
+        for below in range(0, len(other_MD), block):
+            kept.add(one_ND[start : start + block] @ other_MD[below : below + block].T, start, below)
+    return kept.in_order()
+
+
+class _NearestPairs:
+    """Pairs above a threshold, which rises when there are more than can be kept."""
+
+    def __init__(self, threshold: float, most: int | None) -> None:
+        self._threshold, self._most = threshold, most
+        self._parts: list[tuple[IntArray, IntArray, Embeddings]] = []
+        self._count = 0
+
+    def add(self, cosine_RC: Embeddings, first_row: int, first_column: int) -> None:
+        row_P, column_P = np.nonzero(cosine_RC >= self._threshold)
+        self._parts.append((row_P + first_row, column_P + first_column, cosine_RC[row_P, column_P]))
+        self._count += len(row_P)
+        if self._most is not None and self._count > 2 * self._most:
+            self._parts = [self._nearest()]
+            self._count, self._threshold = self._most, float(self._parts[0][2].min(initial=2.0))
+
+    def _nearest(self) -> tuple[IntArray, IntArray, Embeddings]:
+        empty = np.empty(0, np.int64)
+        parts = [(empty, empty, np.empty(0, np.float32)), *self._parts]
+        first, second, cosine = (np.concatenate(column) for column in zip(*parts, strict=True))
+        order = np.lexsort((second, first, -cosine))[: self._most]
+        return first[order], second[order], cosine[order]
+
+    def in_order(self) -> tuple[IntArray, IntArray]:
+        first, second, _ = self._nearest()
+        order = np.lexsort((second, first))
+        return first[order], second[order]
 
 
 def thin_out(first_P: IntArray, second_P: IntArray, worth_N: Sequence[tuple[float, ...]]) -> dict[int, int]:

@@ -34,7 +34,7 @@ class Options:
         single_face: drop photos that show several faces.
         min_images: drop identities with fewer crops.
         model: run folder or weights file whose embeddings find near-duplicates; None looks for none.
-        near: cosine from which two crops of an identity are near-duplicates.
+        near: cosine from which crops are compared by their pixels; None: what copies of the crops reach.
         form: key of `facescale.data.writers.WRITERS`.
         workers: processes that examine photos; 1 examines them in this process.
         cluster: address of a Dask scheduler whose workers examine the photos instead; empty: none.
@@ -50,7 +50,7 @@ class Options:
     single_face: bool = False
     min_images: int = 1
     model: str | None = None
-    near: float = 0.95
+    near: float | None = None
     form: str = "recordio"
     workers: int = 1
     cluster: str = ""
@@ -60,7 +60,7 @@ class Options:
         if self.workers < 1 or self.min_images < 1:
             name, value = ("workers", self.workers) if self.workers < 1 else ("min_images", self.min_images)
             raise ValueError(f"{name} = {value} must be at least 1")
-        if not (math.isfinite(self.near) and 0 < self.near < 1):
+        if self.near is not None and not (math.isfinite(self.near) and 0 < self.near < 1):
             raise ValueError(f"near = {self.near} must lie between 0 and 1; it is a cosine")
 
 

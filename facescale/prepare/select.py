@@ -8,8 +8,9 @@ import numpy as np
 
 from facescale.data.images import ReaderImages
 from facescale.data.readers.base import Reader
-from facescale.prepare.duplicates import NEAR, exact_duplicates, near_pairs, thin_out
+from facescale.prepare.duplicates import NEAR, exact_duplicates, thin_out
 from facescale.prepare.examine import Finding
+from facescale.prepare.near_copies import copy_threshold, near_copies
 from facescale.prepare.quality import Limits
 from facescale.prepare.scan import Source
 
@@ -94,16 +95,19 @@ def select(
     return Selection(tuple(fates))
 
 
-def drop_near_duplicates(selection: Selection, reader: Reader, model: str, near: float) -> Selection:
-    """Drop crops that nearly equal a better one of their identity; name those of other identities.
+def drop_near_duplicates(
+    selection: Selection, reader: Reader, model: str, near: float | None = None
+) -> Selection:
+    """Drop crops that show the photo of a better one of their identity; name those of other identities.
 
-    Of crops with cosine >= ``near`` the one with most pixels of face, then the sharpest, stays.
+    Embeddings propose pairs, their pixels decide (`facescale.prepare.near_copies`). Of the copies of a
+    photo the one with most pixels of face, then the sharpest, stays.
 
     Args:
         selection: its kept photos are the images of ``reader``.
         reader: the crops.
         model: what `facescale.load` takes.
-        near: the cosine.
+        near: cosine from which pixels are compared; None: what copies of these crops reach.
 
     Raises:
         ValueError: no such model.
@@ -112,12 +116,13 @@ def drop_near_duplicates(selection: Selection, reader: Reader, model: str, near:
     from facescale.inference.load import load
 
     encoder = load(model)
+    images, size = ReaderImages(reader), encoder.contract.size
     # One thread reads: the crops come from one open file.
-    batches = iter_images(
-        ReaderImages(reader), batch_size=128, size=encoder.contract.size, workers=1, resize=True
-    )
-    embeddings_ND = np.concatenate([encoder.embed(images) for images, _ in batches])
-    first_P, second_P = near_pairs(embeddings_ND, near)
+    batches = iter_images(images, batch_size=128, size=size, workers=1, resize=True)
+    embeddings_ND = np.concatenate([encoder.embed(batch) for batch, _ in batches])
+    near = copy_threshold(encoder.embed, images, size, embeddings_ND) if near is None else near
+    copies = near_copies(images, embeddings_ND, near)
+    first_P, second_P = copies.first_P, copies.second_P
     same_P = reader.ids[first_P] == reader.ids[second_P]
     kept = [number for number, fate in enumerate(selection.fates) if not fate.reason]
     gone = thin_out(first_P[same_P], second_P[same_P], [_worth(selection.fates[n].finding) for n in kept])
@@ -125,11 +130,10 @@ def drop_near_duplicates(selection: Selection, reader: Reader, model: str, near:
     for image, better in gone.items():
         fates[kept[image]] = replace(fates[kept[image]], reason=NEAR, like=reader.key(better))
     across_P = ~same_P & ~np.isin(first_P, list(gone)) & ~np.isin(second_P, list(gone))
-    across = zip(first_P[across_P].tolist(), second_P[across_P].tolist(), strict=True)
-    lookalikes = tuple(
-        (reader.key(a), reader.key(b), round(float(embeddings_ND[a] @ embeddings_ND[b]), 4))
-        for a, b in across
+    across = zip(
+        first_P[across_P].tolist(), second_P[across_P].tolist(), copies.cosine_P[across_P], strict=True
     )
+    lookalikes = tuple((reader.key(a), reader.key(b), round(float(cosine), 4)) for a, b, cosine in across)
     return Selection(tuple(fates), lookalikes)
 
 

@@ -7,27 +7,26 @@ from facescale.backbones.low_rank import add_adapters
 from facescale.config import FinetuneConfig
 
 
-def adapt(backbone: nn.Module, config: FinetuneConfig) -> list[nn.Module]:
-    """Give a network the adapters of ``config``, if any, and keep all else of it as it is.
+def freeze(backbone: nn.Module, config: FinetuneConfig) -> list[nn.Module]:
+    """Keep parts of a network as they are, and give it adapters, as the config says.
 
     Returns:
-        The batch norms, whose statistics must stay, too: they are to be kept in evaluation mode.
+        Parts that must stay in evaluation mode: what does not change, and batch norms that keep their
+        statistics (with adapters, all of them).
 
     Raises:
-        ValueError: as ``add_adapters``.
+        ValueError: no part has such a name; as ``add_adapters``.
     """
-    if not config.adapters:
-        return []
-    add_adapters(backbone, config.adapters, config.adapted)
-    return [module for module in backbone.modules() if isinstance(module, _BatchNorm)]
+    if config.adapters:
+        add_adapters(backbone, config.adapters, config.adapted)
+    frozen = _frozen(backbone, config.freeze)
+    if config.adapters or config.statistics == "keep":
+        frozen += [module for module in backbone.modules() if isinstance(module, _BatchNorm)]
+    return frozen
 
 
-def freeze(backbone: nn.Module, prefixes: list[str]) -> list[nn.Module]:
-    """Keep parts of a network as they are; returns them, so that they stay in evaluation mode.
-
-    Raises:
-        ValueError: no part has such a name.
-    """
+def _frozen(backbone: nn.Module, prefixes: list[str]) -> list[nn.Module]:
+    """Parts whose names begin so, made untrainable."""
     frozen = []
     for prefix in prefixes:
         found = [one for name, one in backbone.named_modules() if name and name.startswith(prefix)]

@@ -144,11 +144,11 @@ class RecognitionTask(nn.Module):
         """Prepare for the forward passes of one optimizer step.
 
         Args:
-            progress: share of the training done, 0 to 1 (the twin's momentum may follow it).
+            progress: share of the training done, 0 to 1; the head and the twin's momentum may follow it.
             strength: share of the margin in force, 0 to 1.
             loss_scale: factor on the loss before backward (fp16), beside 1 / accumulation.
         """
-        self.head.begin_step(strength, loss_scale)
+        self.head.begin_step(progress, strength, loss_scale)
         if self.twin is not None:
             self.twin.update(self.backbone, progress)
         _copy(self._statistics_before, self._statistics)

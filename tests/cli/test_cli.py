@@ -46,9 +46,9 @@ def test_wrong_components_are_all_named(facescale) -> None:  # type: ignore[no-u
 
 @pytest.mark.parametrize("command", ["config", "train", "plan", "demo"])
 def test_a_wrong_value_of_an_option_is_one_sentence_before_anything_starts(facescale, command: str) -> None:  # type: ignore[no-untyped-def]
-    code, out, err = facescale(command, "--set", "head.name=partial_fc", "--set", "head.rate=abc")
+    code, out, err = facescale(command, "--set", "head.name=attfc", "--set", "head.share=abc")
     assert (code, out) == (2, "")
-    assert err == "facescale: --set head.rate=abc: head 'partial_fc' takes a finite number here\n"
+    assert err == "facescale: --set head.share=abc: head 'attfc' takes a finite number here\n"
 
 
 def test_config_explains_itself(facescale) -> None:  # type: ignore[no-untyped-def]
@@ -143,6 +143,8 @@ def test_inspect_counts_and_draws_a_sheet(facescale, folder: Path, tmp_path: Pat
     code, out, _ = facescale("inspect", str(folder), "--sheet", str(tmp_path / "sheet.png"), "--json")
     assert code == 0 and json.loads(out)["identities"] == 8
     assert (tmp_path / "sheet.png").stat().st_size > 1000
+    _, out, _ = facescale("inspect", str(folder), "--sheet", str(tmp_path / "sheet.png"))
+    assert out.endswith(f"contact sheet: {tmp_path / 'sheet.png'}\n")
 
 
 def test_data_is_converted_and_reads_the_same(facescale, folder: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

@@ -243,11 +243,13 @@ def test_accumulation_keeps_the_number_of_steps(tiny_config: Config, tmp_path: P
     [
         ["head.name=partial_fc", "head.rate=0.5"],
         ["head.name=partial_fc", "head.rate=0.5", "head.placement=disk", "train.accumulate=2"],
+        ["head.name=partial_fc", "head.rate=[0.3,0.6]", "head.placement=disk"],
+        ["head.name=partial_fc", "head.rate=[0.6,1.0]", "head.decay=dense"],
         ["head.name=attfc", "head.share=1.0", "twin.schedule=warmup"],
         ["head.name=f2c", "head.share=1.0", "train.accumulate=2"],
         ["optim.name=adamw", "optim.lr=0.001", "head.margin.name=adaface", "train.ema=0"],
     ],
-    ids=["partial_fc", "disk", "attfc", "f2c", "adamw"],
+    ids=["partial_fc", "disk", "growing", "growing to all", "attfc", "f2c", "adamw"],
 )
 def test_every_head_trains_and_resumes_bit_for_bit(
     thresholds: None, tmp_path: Path, settings: list[str]

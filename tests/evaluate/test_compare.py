@@ -37,10 +37,8 @@ def test_settings_figures_and_differences_are_compared(runs: tuple[Path, Path]) 
     assert list(found.names) == ["a/run", "b/run"]
     assert found.settings == {"head.margin.scale": ["16", "32"]}
     accuracy = next(row for row in found.figure_rows() if row["figure"] == "accuracy")
-    norm = next(row for row in found.figure_rows() if row["figure"] == "mean_norm")
-    assert norm["a/run"] == f"{found.records['a/run'][0].figures['mean_norm']:.4g}"
     assert accuracy["b/run"] == "100.00%" and accuracy["a/run"] != "100.00%"
-    difference = found.differences["unseen", "a/run", "b/run"]
+    difference = found.differences["unseen", "accuracy", "a/run", "b/run"]
     right = np.array(found.records["a/run"][0].curves["pairs"]["right"])
     assert difference.value == pytest.approx(1 - right.mean()) and difference.is_significant
 
@@ -60,13 +58,13 @@ def test_the_command_prints_tables_json_and_a_page(
     page = tmp_path / "compare.html"
     code, out, err = facescale("compare", *map(str, runs), "--out", str(page))
     assert code == 0, err
-    assert "head.margin.scale  16" in out and "b/run minus a/run" in out and f"report: {page}" in out
+    assert "head.margin.scale  16" in out and "b/run less a/run" in out and f"report: {page}" in out
     text = page.read_text()
     for word in (
         "Settings that differ",
         "ROC: unseen",
         "unseen/accuracy",
-        "b/run minus a/run",
+        "b/run less a/run",
         "bootstrap over people",
     ):
         assert word in text

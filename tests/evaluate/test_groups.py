@@ -105,6 +105,7 @@ def test_images_without_a_group_are_counted_and_named() -> None:
         "'p0/0.jpg', 'p0/1.jpg', 'p0/2.jpg', ...",
     )
     assert found.images == (84, 90) and found.false_rejects[0].count == 84
+    assert [rate.count for rate in found.false_accepts] == [84 * 81 // 2, 84 * 90, 90 * 87 // 2]
 
 
 def test_a_group_with_too_few_pairs_has_a_reason_in_place_of_a_figure() -> None:
@@ -117,6 +118,9 @@ def test_a_group_with_too_few_pairs_has_a_reason_in_place_of_a_figure() -> None:
         found.false_rejects[2].reason == "6 genuine pairs, 30 are needed" and not cells["few", "one"].reason
     )
     assert found.to_dict()["max_over_geomean_fnmr"] is not None
+    never = pair_rates(scored(False), halves(), 0.02, 2.0).to_dict()
+    assert never["max_over_geomean_fmr"] is None and never["max_over_geomean_fnmr"] == 1
+    assert never["notes"] == ["no Max/GeoMean of FMR: no error in group 'few'"]
 
 
 def test_max_over_geomean_says_why_there_is_none() -> None:

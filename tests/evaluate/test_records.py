@@ -41,6 +41,28 @@ def test_another_protocol_setting_or_checkpoint_replaces_nothing(tmp_path: Path)
     assert sorted(one.figures["rank1"] for one in read_records(tmp_path)) == [0.5, 0.5, 0.5, 0.5, 0.75]
 
 
+def test_groups_that_were_asked_for_stay_with_the_same_weights(tmp_path: Path) -> None:
+    def grouped(of: Record, by: str) -> Record:
+        return replace(of, result={**of.result, "groups": {"column": by, "notes": [f"one has no {by}"]}})
+
+    write_record(tmp_path, grouped(record("a"), "age"))
+    write_record(tmp_path, record("a", value=0.75))
+    (kept,) = read_records(tmp_path)
+    assert (kept.figures["rank1"], kept.result["groups"]["column"]) == (0.75, "age")
+    assert kept.result["notes"] == ["a: one has no age"]
+    write_record(tmp_path, grouped(record("a"), "sex"))
+    assert read_records(tmp_path)[0].result["groups"]["column"] == "sex"
+    write_record(tmp_path, record("a", replace(FIRST, fingerprint="c" * 32)))
+    assert "groups" not in read_records(tmp_path)[0].result
+
+
+def test_a_damaged_result_is_replaced(tmp_path: Path) -> None:
+    path = write_record(tmp_path, record("a"))
+    path.write_text("{")
+    write_record(tmp_path, record("a", value=0.75))
+    assert [one.figures["rank1"] for one in read_records(tmp_path)] == [0.75]
+
+
 def test_records_are_in_the_order_of_the_training(tmp_path: Path) -> None:
     for one in (record("a", SECOND), record("a")):
         write_record(tmp_path, one)

@@ -55,6 +55,7 @@ def gallery(made: Path, tmp_path: Path) -> Gallery:
 def short_lists(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(index, "_SHORTLIST", 100)
     monkeypatch.setattr(index, "_BLOCK", 70)
+    monkeypatch.setattr(index, "_QUERIES", 40)
 
 
 def same_as_exact(gallery: Gallery, search: GalleryIndex | PeopleSearch, query_QD: np.ndarray) -> bool:

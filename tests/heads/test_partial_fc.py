@@ -59,16 +59,18 @@ def test_rows_that_are_not_sampled_rest() -> None:
 
 
 @pytest.mark.parametrize("nesterov", [False, True])
-def test_dense_decay_equals_torch_sgd_over_the_whole_matrix(nesterov: bool) -> None:
-    head = make(rate=0.1, decay="dense", weight_decay=0.05, nesterov=nesterov)
+@pytest.mark.parametrize("rate", [0.1, [0.1, 1.0, 0.3]])
+def test_dense_decay_equals_torch_sgd_over_the_whole_matrix(nesterov: bool, rate: Any) -> None:
+    head = make(rate=rate, decay="dense", weight_decay=0.05, nesterov=nesterov)
     w_CD = torch.nn.Parameter(centres(head).double())
     torch_sgd = torch.optim.SGD([w_CD], lr=0.1, momentum=0.9, weight_decay=0.05, nesterov=nesterov)
     for step in range(12):
         lr = 0.02 / (1 + step)
         e_BD, id_B = batch(step)
+        head.begin_step(step / 12, 1.0, 1.0)
         run(head, e_BD, id_B)
         torch_sgd.zero_grad()
-        dense_loss(head.margin, e_BD.double(), w_CD, id_B, classes_of(head)).backward()
+        dense_loss(head.margin, e_BD.double(), w_CD, id_B, head._pending[0].classes).backward()
         torch_sgd.param_groups[0]["lr"] = lr
         torch_sgd.step()
         head.after_step(lr)
@@ -188,3 +190,28 @@ def test_identities_that_are_nobody_cost_the_floor_under_compat() -> None:
     loss, grad_BD = run(head, batch()[0], torch.full((B,), -1))
     assert_near(loss, torch.tensor(69.0776), 1e-5)
     assert grad_BD.abs().max() > 0  # they are still pushed away from all classes
+
+
+def test_several_rates_take_turns_in_equal_parts_of_the_training() -> None:
+    head = make(rate=[0.1, 0.3, 1.0])
+    numbers = []
+    for step in range(6):
+        head.begin_step(step / 6, 1.0, 1.0)
+        run(head, *batch(step))
+        classes = head._pending[0].classes
+        numbers.append(C if classes is None else len(classes))
+        head.after_step(0.1)
+    assert numbers == [int(0.1 * C)] * 2 + [int(0.3 * C)] * 2 + [C] * 2
+
+
+@pytest.mark.parametrize("rate", [1.5, -0.1, [0.1, 2.0], []])
+def test_a_rate_that_is_no_share_is_refused(rate: Any) -> None:
+    with pytest.raises(ValueError, match="it is a share from 0 to 1"):
+        make(rate=rate)
+
+
+def test_memory_is_planned_for_the_rate_that_takes_most() -> None:
+    needed = [
+        make(rate=rate, placement="host").bytes_needed(8).transient for rate in (0.1, 1.0, [0.1, 1.0, 0.1])
+    ]
+    assert max(needed[:2]) == needed[2] != min(needed[:2])

@@ -16,7 +16,7 @@ def loss_of(name: str, margin: str, by_source: list[dict] | None, seed: int = 0,
     head = heads.build(name, NUM_IDS, DIM, margins.build(margin, scale=8.0), **OPTIONS[name])
     if by_source is not None:
         head.source_margins = build_source_margins(margin, {"scale": 8.0}, by_source, SOURCES)
-    head.begin_step(strength, 1.0)
+    head.begin_step(0.0, strength, 1.0)
     q_VBD, ids, k_VBD = draw(seed, 2, 8)
     if name != "f2c":
         q_VBD, ids = q_VBD[:1], ids[0]

@@ -34,7 +34,8 @@ def test_all_mistakes_of_a_file_are_reported_at_once(tmp_path: Path) -> None:
         f"{path}: backbone 'r18' has no option 'dropuot' (did you mean 'dropout'?); "
         "it takes: dropout, input_size, checkpointing, crop",
         f"{path}: unknown margin 'cosfase' (did you mean 'cosface'?); choose one of: {', '.join(MARGINS)}",
-        f"{path}: head.rate = 'abc': head 'partial_fc' takes a finite number here",
+        f"{path}: head.rate = 'abc': head 'partial_fc' takes a finite number or a list of finite numbers "
+        "here",
         "--set head.chunk=1.5: head 'partial_fc' takes a whole number here",
         "--set head.placement=5: head 'partial_fc' takes one of device, host, disk here",
     ]
@@ -53,7 +54,10 @@ def test_ranges_are_checked_by_the_component_and_each_is_put_down_to_its_option(
         "--set head.rate=3",
         "--set head.chunk=-1",
     ]
-    assert lines[4] == "--set head.rate=3: rate of partial_fc is 3; it is a share from 0 to 1 (0.1 is usual)"
+    assert lines[4] == (
+        "--set head.rate=3: rate of partial_fc is 3; it is a share from 0 to 1 (0.1 is usual), "
+        "or a list of shares"
+    )
 
 
 def test_a_range_is_checked_beside_options_that_are_unknown_or_of_another_type() -> None:

@@ -1,6 +1,13 @@
 import numpy as np
 
-from facescale.prepare.duplicates import CONFLICT, REPEATED, exact_duplicates, near_pairs, thin_out
+from facescale.prepare.duplicates import (
+    CONFLICT,
+    REPEATED,
+    exact_duplicates,
+    near_pairs,
+    pairs_between,
+    thin_out,
+)
 
 
 def test_the_first_of_equal_files_stays_and_those_under_several_identities_go() -> None:
@@ -29,3 +36,18 @@ def test_the_best_of_a_neighbourhood_stays() -> None:
     first, second = np.array([0, 1, 3]), np.array([1, 2, 4])
     assert thin_out(first, second, [(1.0,), (5.0,), (2.0,), (3.0,), (3.0,)]) == {0: 1, 2: 1, 4: 3}
     assert thin_out(first, second, [(2.0,), (1.0,), (2.0,), (1.0,), (9.0,)]) == {1: 0, 3: 4}
+
+
+def test_of_too_many_pairs_the_nearest_stay() -> None:
+    vectors = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    cosine = vectors @ vectors.T
+    first, second = near_pairs(vectors, -1.0, block=8, most=15)
+    nearest = np.sort(cosine[np.triu_indices(40, 1)])[-15:]
+    assert np.allclose(np.sort(cosine[first, second]), nearest)
+
+
+def test_pairs_between_two_sets() -> None:
+    one, other = np.eye(3, dtype=np.float32), np.eye(3, dtype=np.float32)[[2, 0]]
+    first, second = pairs_between(one, other, 0.5, block=2)
+    assert list(zip(first.tolist(), second.tolist(), strict=True)) == [(0, 1), (2, 0)]

@@ -1,5 +1,6 @@
 """What [finetune] changes: whose centres there are, where they start, what moves, what a teacher says."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from facescale.config import Config, load_config
+from facescale.config import Config, FinetuneConfig, load_config
 from facescale.data import open_reader
+from facescale.data.readers.base import image_sources
 from facescale.distributed import Dist
 from facescale.heads.centre_head import CentreHead
 from facescale.inference.load import load
@@ -71,6 +73,15 @@ def test_the_head_has_the_people_that_its_option_says(
     assert reader[5][1] == reader.ids[5] and reader.key(5) == "eve/2.png"
 
 
+def test_joined_sources_keep_their_weights_beside_old_people(old: Path, tmp_path: Path) -> None:
+    sources = [str(draw(tmp_path / name, (name,))) for name in ("eve", "finn")]
+    more = [f"train.init={old}", "finetune.head=extend", "train.batch_size=4", "data.weights=[0.5, 0.5]"]
+    config = load_config(None, settings(Path("x"), f"data.train={json.dumps(sources)}", *more))
+    reader = people(config, open_reader(config.data.train))
+    assert image_sources(reader).tolist() == [0, 0, 0, 1, 1, 1]
+    assert make_plan(config, Dist(), reader).num_ids == 6
+
+
 def test_numbered_people_are_extended_by_number(tmp_path: Path) -> None:
     config = load_config(None, settings(Path("synthetic:ids=3,images=4,size=56")))
     run = train(config, tmp_path / "run").run.path
@@ -124,9 +135,21 @@ def test_a_frozen_part_keeps_weights_and_statistics(old: Path, tmp_path: Path) -
     assert not all(same.values())
 
 
+@pytest.mark.parametrize("rule", ["keep", "follow"])
+def test_statistics_stay_where_they_are_to_be_kept(old: Path, tmp_path: Path, rule: str) -> None:
+    data = draw(tmp_path / "faces", ("cara", "eve"))
+    more = [f"train.init={old}", f"finetune.statistics={rule}", "train.batch_size=6", "optim.lr=0.5"]
+    run = train(load_config(None, settings(data, *more)), tmp_path / "run").run
+    before, after = load(old, "cpu").module.state_dict(), load(run.path, "cpu").module.state_dict()
+    same = {name: torch.equal(before[name], after[name]) for name in before}
+    statistics = [kept for name, kept in same.items() if name.endswith(("running_mean", "running_var"))]
+    assert statistics and all(kept is (rule == "keep") for kept in statistics)
+    assert not all(kept for name, kept in same.items() if name.endswith(".weight")), "weights train"
+
+
 def test_a_part_that_is_not_there_cannot_be_frozen() -> None:
     with pytest.raises(ValueError, match="no part of the backbone begins with 'stem'; it has: a, b"):
-        freeze(nn.ModuleDict({"a": nn.Linear(1, 1), "b": nn.Linear(1, 1)}), ["stem"])
+        freeze(nn.ModuleDict({"a": nn.Linear(1, 1), "b": nn.Linear(1, 1)}), FinetuneConfig(freeze=["stem"]))
 
 
 def test_rates_fall_from_the_last_block_to_the_first() -> None:

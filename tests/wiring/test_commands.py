@@ -175,7 +175,8 @@ def test_plan_counts_the_bytes_of_networks_and_centres(facescale: Command) -> No
         total = values["heads"][0]["total"]
         rest = values["heads"][0]["bytes"]["device"] + values["heads"][0]["bytes"]["transient"]
         batch = heads.Needs().batch_bytes(values["plan"]["part_batch"], D)
-        counted = sum(planned.values()) - planned["largest"] - planned["own"]  # parts of the others
+        parts = ("weights", "average", "gradients", "optimizer", "activations", "working")
+        counted = sum(planned[part] for part in parts)
         assert total == rest + values["heads"][0]["bytes"]["host"] + counted + batch
 
 

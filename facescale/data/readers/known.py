@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from facescale.arrays import IntArray, Pixels
-from facescale.data.readers.base import People, Reader, passed_over, repeated_sources
+from facescale.data.readers.base import People, Reader, image_sources, passed_over, repeated_sources
 
 
 class WithKnownPeople:
@@ -30,6 +30,11 @@ class WithKnownPeople:
         self.ids: IntArray = np.where(is_new, num_old - 1 + np.cumsum(is_new), old_N)[reader.ids]
         if people.named:
             self.names = people.names
+
+    @property
+    def sources(self) -> IntArray:
+        """Number of the joined source that each image is from."""
+        return image_sources(self._reader)
 
     @property
     def passed_over(self) -> Counter[str]:

@@ -47,10 +47,21 @@ class IjbLists:
     used: IntArray
     num_listed: int
 
-    def limited(self, limit: int | None) -> "IjbLists":
-        """The templates of the first people, whole, with ``limit`` images at most; all without a limit.
+    def person_of(self, ids: IntArray) -> IntArray:
+        """Number of the person in each template (T,), ascending template numbers.
 
         Templates of a genuine pair or of one subject show one person.
+        """
+        subjects = np.concatenate([np.empty((0, 2), np.int64), *self.galleries, self.probes])
+        subjects = subjects[np.argsort(subjects[:, 1], kind="stable")]
+        same = subjects[1:, 1] == subjects[:-1, 1]
+        of_one = np.stack([subjects[:-1, 0][same], subjects[1:, 0][same]], axis=1)
+        edges = np.searchsorted(ids, np.concatenate([self.pairs[self.is_genuine], of_one]))
+        edges = edges.clip(max=len(ids) - 1)
+        return linked(len(ids), edges[:, 0], edges[:, 1])
+
+    def limited(self, limit: int | None) -> "IjbLists":
+        """The templates of the first people, whole, with ``limit`` images at most; all without a limit.
 
         Raises:
             ValueError: no genuine or no impostor pair is left.
@@ -58,13 +69,7 @@ class IjbLists:
         if limit is None or limit >= len(self.files):
             return self
         ids, row_N = np.unique(self.templates, return_inverse=True)
-        subjects = np.concatenate([np.empty((0, 2), np.int64), *self.galleries, self.probes])
-        subjects = subjects[np.argsort(subjects[:, 1], kind="stable")]
-        same = subjects[1:, 1] == subjects[:-1, 1]
-        of_one = np.stack([subjects[:-1, 0][same], subjects[1:, 0][same]], axis=1)
-        edges = np.searchsorted(ids, np.concatenate([self.pairs[self.is_genuine], of_one]))
-        edges = edges.clip(max=len(ids) - 1)
-        person_T = linked(len(ids), edges[:, 0], edges[:, 1])
+        person_T = self.person_of(ids)
         used = first_people(person_T[row_N], limit)
         kept = np.unique(self.templates[used])
         among = np.isin(self.pairs, kept).all(axis=1)

@@ -18,6 +18,12 @@ from facescale.evaluate.metrics import MIN_FALSE_ACCEPTS
 from facescale.evaluate.protocols.aligned import Align, AlignedImages
 from facescale.evaluate.protocols.feature_arrays import read_array
 from facescale.evaluate.protocols.ijb_lists import IjbLists
+from facescale.evaluate.template_intervals import (
+    Intervals,
+    mean_tpir_intervals,
+    rank_intervals,
+    tar_intervals,
+)
 
 if TYPE_CHECKING:
     from facescale.evaluate.embedding import Embed
@@ -128,12 +134,13 @@ class Ijb(ImageEvaluator):
         templates = ijb.build_templates(features, lists.templates, lists.medias, scores, setting.keep_norms)
         impostors = int((~lists.is_genuine).sum())
         remarks = [*lists.remarks, f"setting {setting}, rule {self.rule}: {RULES[self.rule]}"]
-        values = self._tar(templates)
+        values, intervals = self._tar(templates)
         for far in sorted(ijb.FARS, reverse=True):
             if far * impostors < MIN_FALSE_ACCEPTS:
                 remarks.append(f"FAR {far:g} is {far * impostors:.2g} of {impostors:,} impostor pairs")
         if lists.galleries:
-            values |= self._identified(templates, remarks)
+            found, ends = self._identified(templates, remarks)
+            values, intervals = values | found, intervals | ends
         counts = {
             "images": len(lists.files),
             "templates": len(templates.ids),
@@ -142,19 +149,29 @@ class Ijb(ImageEvaluator):
             "probes": len(np.unique(lists.probes, axis=0)),
         }
         rule = f"{setting}, {self.rule}, {self.one_to_n}"
-        return Figures(self.name, "ijb", str(lists.folder), values, counts, tuple(remarks), rule=rule)
+        source = str(lists.folder)
+        return Figures(
+            self.name, "ijb", source, values, counts, tuple(remarks), intervals=intervals, rule=rule
+        )
 
-    def _tar(self, templates: ijb.Templates) -> dict[str, float]:
+    def _tar(self, templates: ijb.Templates) -> tuple[dict[str, float], Intervals]:
         lists = self.lists
         fars = sorted(ijb.FARS, reverse=True)
         if self.rule == "ffc":
             curve = histogram_roc(ijb.scores_of(templates, lists.pairs), lists.is_genuine)
-            return {f"tar@far={far:g}": curve.tar_at(far)[0] for far in fars}
+            return {f"tar@far={far:g}": curve.tar_at(far)[0] for far in fars}, {}
         drop = self.rule == "insightface"
         verified = ijb.verify(templates, lists.pairs, lists.is_genuine, fars, drop_collinear=drop)
-        return {f"tar@far={far:g}": tar for far, tar in verified.tar.items()}
+        roc = verified.curve
+        thresholds = {
+            far: float(roc.thresholds[np.searchsorted(roc.tar, tar)]) for far, tar in verified.tar.items()
+        }
+        _, person_T = np.unique(lists.person_of(templates.ids), return_inverse=True)
+        person_2P = person_T[np.stack([templates.rows(side) for side in lists.pairs.T])]
+        intervals = tar_intervals(verified.scores, lists.is_genuine, person_2P, thresholds)
+        return {f"tar@far={far:g}": tar for far, tar in verified.tar.items()}, intervals
 
-    def _identified(self, templates: ijb.Templates, remarks: list[str]) -> dict[str, float]:
+    def _identified(self, templates: ijb.Templates, remarks: list[str]) -> tuple[dict[str, float], Intervals]:
         lists = self.lists
         remarks.append(f"1:N by {self.one_to_n}: {ONE_TO_N[self.one_to_n]}")
         if self.one_to_n == "ijb_1n":
@@ -163,12 +180,23 @@ class Ijb(ImageEvaluator):
             sides = [(templates.unit_TD[templates.rows(rows[:, 0])], rows[:, 1]) for rows in (both, probes)]
             joined = search(*sides[0], *sides[1])
             values = {f"rank{k}": joined.at_rank(k) for k in RANKS}
+            mated = probes[np.isin(probes[:, 1], both[:, 1]), 1]
+            intervals = rank_intervals(joined.rank_M, mated, RANKS)
             recall = {rate: pooled_recall(*sides[0], *sides[1], rate)[0] for rate in FPIRS}
-            return values | {f"recall@pooled_fpir={rate:g}": value for rate, value in recall.items()}
+            return values | {
+                f"recall@pooled_fpir={rate:g}": value for rate, value in recall.items()
+            }, intervals
         found = ijb.identify(templates, lists.galleries, lists.probes)
         values = {f"rank{k}": found.at_rank(k) for k in RANKS}
+        subjects = np.unique(lists.probes, axis=0)[:, 1]
+        people = [gallery[:, 1] for gallery in lists.galleries]
+        mated = np.concatenate([subjects[np.isin(subjects, known)] for known in people])
+        intervals = rank_intervals(np.concatenate([part.rank_M for part in found.parts]), mated, RANKS)
         strangers = min(len(part.other_U) for part in found.parts)
         if not strangers:
             remarks.append("no TPIR: each probe's subject is in each gallery")
-            return values
-        return values | {f"tpir@fpir={fpir:g}": found.tpir_at(fpir) for fpir in FPIRS}
+            return values, intervals
+        for fpir in FPIRS:
+            if strangers * fpir >= MIN_FALSE_ACCEPTS:
+                intervals |= mean_tpir_intervals(found.parts, people, subjects, fpir)
+        return values | {f"tpir@fpir={fpir:g}": found.tpir_at(fpir) for fpir in FPIRS}, intervals

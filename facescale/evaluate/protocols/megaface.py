@@ -27,6 +27,7 @@ from facescale.evaluate.protocols.file_images import FileImages
 from facescale.evaluate.protocols.subset import first_people, part_note
 from facescale.evaluate.rows import unit_rows
 from facescale.evaluate.shares import is_main
+from facescale.evaluate.template_intervals import distractor_intervals
 
 if TYPE_CHECKING:
     from facescale.evaluate.embedding import Embed
@@ -180,6 +181,8 @@ class MegaFace(ImageEvaluator):
         probe_QD, people = self._cleaned(probe_QD)
         ranks = search_distractors(probe_QD, people, distractor_GD, FARS if self.rule == "devkit" else ())
         values = {"rank1": ranks.at_rank(1)}
+        numbers = np.unique(people, return_inverse=True)[1]
+        intervals = distractor_intervals(ranks, numbers, (1,) if self.rule == "ffc" else (1, 10, 100))
         remarks = list(self.lists.remarks)
         if self.rule == "ffc":
             curve = search_histogram(
@@ -207,7 +210,9 @@ class MegaFace(ImageEvaluator):
             "impostor pairs": ranks.num_impostor,
         }
         source, rule = str(self.lists.folder), f"{self.rule}, noise {self.noise}"
-        return Figures(self.name, "megaface", source, values, counts, tuple(remarks), rule=rule)
+        return Figures(
+            self.name, "megaface", source, values, counts, tuple(remarks), intervals=intervals, rule=rule
+        )
 
     def _cleaned(self, probe_QD: FloatArray) -> tuple[FloatArray, IntArray]:
         """Probes and their people, with wrong labels dealt with as ``noise`` says."""

@@ -29,7 +29,7 @@ _OPTIONS = {"pairs": int, "seed": int, "folds": int, "nuisance": float}
 Opened = Verification | DataSet | Ijb | MegaFace | VideoVerification | TinyFace
 
 # Lists as they are released, which a folder is searched for.
-_LISTS = ("pairs.txt", "pairs_CALFW.txt", "pairs_CPLFW.txt", "pair_SLLFW.txt", "agedb_30.bin")
+LISTS = ("pairs.txt", "pairs_CALFW.txt", "pairs_CPLFW.txt", "pair_SLLFW.txt", "agedb_30.bin")
 
 
 def open_protocol(
@@ -78,7 +78,7 @@ def open_verification(path: str, how: Opening) -> Verification:
     if place.startswith(_DRAWN) and not os.path.exists(place):
         pairs, default_name = _open_synthetic(place, how.size), "synthetic"
     else:
-        pairs, default_name = _open_files(Path(place), options.get("root"), _LISTS), Path(place).stem
+        pairs, default_name = _open_files(Path(place), options.get("root"), LISTS), Path(place).stem
     return Verification(how.name or default_name, pairs.limited(how.limit), *how.images, rule=rule)
 
 

@@ -21,6 +21,7 @@ from facescale.evaluate.identification import search
 from facescale.evaluate.image_evaluator import ImageEvaluator
 from facescale.evaluate.protocols.file_images import FileImages
 from facescale.evaluate.protocols.subset import first_people, part_note
+from facescale.evaluate.template_intervals import rank_intervals
 
 if TYPE_CHECKING:
     from facescale.evaluate.embedding import Embed
@@ -152,4 +153,9 @@ class TinyFace(ImageEvaluator):
             "distractors": int((ids == _NOBODY).sum()),
         }
         values = {f"rank{k}": found.at_rank(k) for k in RANKS}
-        return Figures(self.name, "tinyface", str(self.images.folder), values, counts, self.images.remarks)
+        mated = ids[is_probe][np.isin(ids[is_probe], ids[~is_probe])]
+        intervals = rank_intervals(found.rank_M, mated, RANKS)
+        source = str(self.images.folder)
+        return Figures(
+            self.name, "tinyface", source, values, counts, self.images.remarks, intervals=intervals
+        )

@@ -4,13 +4,17 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from facescale.evaluate.analysis_text import rates_of
+from facescale.evaluate.analysis_text import chosen_for, rates_of, small
 from facescale.evaluate.report.markup import Element, el
 from facescale.evaluate.report.tables import Cell, caption, percent, table
 
+_OF_GROUP = {
+    "fmr": "Both images of a pair are of the group.",
+    "fpir": "The probe is of the group.",
+}
 _NONE = "\u2013"
 _FAINT, _STRONG = 6, 60  # percent of the colour in a cell of the heat map
-_DECADES = 2.0  # between the faintest and the strongest
+_FEWEST, _MOST = 0.5, 3.0  # decades between the faintest and the strongest
 
 
 def analysis_parts(result: Mapping[str, Any]) -> list[Element]:
@@ -35,12 +39,11 @@ def _groups(groups: Mapping[str, Any]) -> list[Element]:
         shown = [text for cell in cells for text in (_rate(cell), _between(cell["low"], cell["high"]))]
         rows.append([name, f"{images:,}", *shown])
     ratios = {key: groups[f"max_over_geomean_{key}"] for key, _ in keys}
-    rows.append(["Max/GeoMean", "", *[text for key, _ in keys for text in (_ratio(ratios[key]), "")]])
+    rows.append(["Max / GeoMean", "", *[text for key, _ in keys for text in (_ratio(ratios[key]), "")]])
     head = [groups["column"], "Images", accept_word, "Interval", reject_word, "Interval"]
-    column = f"By {groups['column']}"
     about = (
-        f"One threshold for all: {groups['threshold']:.3f}, which has FAR {groups['far']:g} over all. Both "
-        f"images of a pair are of the group. Max/GeoMean: the largest rate divided by the geometric mean of "
+        f"One threshold for all: {groups['threshold']:.3f} ({chosen_for(groups)}). {_OF_GROUP[accept]} "
+        "Max/GeoMean: the largest rate divided by the geometric mean of "
         "all (NIST FRVT part 8); 1 means no difference."
     )
     reasons = [
@@ -49,7 +52,7 @@ def _groups(groups: Mapping[str, Any]) -> list[Element]:
         for cell in groups[key]
         if cell["reason"] and cell["first"] == cell["second"]
     ]
-    parts = [el("h3", column), table(f"Errors by {groups['column']}", rows, head), caption(about)]
+    parts = [table(f"Errors by {groups['column']}", rows, head), caption(about)]
     if reasons:
         parts.append(el("ul", [el("li", reason) for reason in reasons], class_="caption"))
     if accept == "fmr":
@@ -61,28 +64,30 @@ def _heat_map(cells: Sequence[Mapping[str, Any]], names: Sequence[str], column: 
     """FMR of the pairs of every two groups; the colour follows its logarithm, the number is in the cell."""
     by_pair = {frozenset((cell["first"], cell["second"])): cell for cell in cells}
     known = [cell["rate"] for cell in cells if cell["rate"]]
-    highest = max(known, default=1.0)
+    highest, lowest = max(known, default=1.0), min(known, default=1.0)
+    decades = min(max(math.log10(highest / lowest), _FEWEST), _MOST)
     rows: list[list[Cell]] = [
-        [a, *[_heat_cell(by_pair[frozenset((a, b))], highest) for b in names]] for a in names
+        [a, *[_heat_cell(by_pair[frozenset((a, b))], highest, decades) for b in names]] for a in names
     ]
     label = f"FMR of every two groups by {column}"
     about = (
         "Heat map: impostor pairs of an image of one group and one of the other that are accepted. The "
-        f"colour is strongest at {highest:.3%} and faintest at a hundredth of it; {_NONE}: too few pairs."
+        f"colour is strongest at {small(highest)} and faintest at {small(highest / 10**decades)}; "
+        f"{_NONE}: too few pairs."
     )
     return [table(label, rows, ["", *names], class_="heat"), caption(about)]
 
 
-def _heat_cell(cell: Mapping[str, Any], highest: float) -> Element:
+def _heat_cell(cell: Mapping[str, Any], highest: float, decades: float) -> Element:
     if cell["rate"] is None:
         return el("td", _NONE, title=cell["reason"], class_="none")
     share = 0.0
     if cell["rate"]:
-        share = max(0.0, 1 + math.log10(cell["rate"] / highest) / _DECADES)
+        share = max(0.0, 1 + math.log10(cell["rate"] / highest) / decades)
     heat = round(_FAINT + share * (_STRONG - _FAINT)) if cell["rate"] else 0
     interval = _between(cell["low"], cell["high"])
     about = f"{cell['first']} and {cell['second']}: {cell['count']:,} pairs, {interval}"
-    return el("td", f"{cell['rate']:.3%}", title=about, style=f"--heat: {heat}")
+    return el("td", small(cell["rate"]), title=about, style=f"--heat: {heat}")
 
 
 def _discard(erc: Mapping[str, Any]) -> list[Element]:
@@ -113,9 +118,9 @@ def _transfer(rows: Sequence[Mapping[str, Any]]) -> list[Element]:
             row["chosen_on"],
             f"{row['far']:g}",
             f"{row['threshold']:.3f}",
-            percent(row["fmr"]),
+            _NONE if row["fmr"] is None else small(row["fmr"]),
             _between(row["fmr_low"], row["fmr_high"]),
-            percent(row["fnmr"]),
+            small(row["fnmr"]),
             _between(row["fnmr_low"], row["fnmr_high"]),
         ]
         for row in rows
@@ -130,7 +135,7 @@ def _of_group(cells: Sequence[Mapping[str, Any]], name: str) -> Mapping[str, Any
 
 
 def _rate(cell: Mapping[str, Any]) -> str:
-    return _NONE if cell["rate"] is None else f"{cell['rate']:.3%}"
+    return _NONE if cell["rate"] is None else small(cell["rate"])
 
 
 def _ratio(value: float | None) -> str:
@@ -138,4 +143,4 @@ def _ratio(value: float | None) -> str:
 
 
 def _between(low: float | None, high: float | None) -> str:
-    return _NONE if low is None or high is None else f"{low:.3%} to {high:.3%}"
+    return _NONE if low is None or high is None else f"{100 * low:.3g} to {small(high)}"

@@ -18,7 +18,7 @@ for (const drawing of document.querySelectorAll("svg[data-lines]")) {
   };
   drawing.addEventListener("pointermove", event => {
     const box = drawing.getBoundingClientRect();
-    show(Math.min(Math.max((event.clientX - box.left) / box.width * 480, 60), 466));
+    show(Math.min(Math.max((event.clientX - box.left) / box.width * 480, 68), 466));
   });
   drawing.addEventListener("pointerleave", () => { rule.remove(); output.replaceChildren(); });
   drawing.addEventListener("keydown", event => {

@@ -15,7 +15,7 @@ from facescale.evaluate.report.tables import table
 
 # All lengths are in units of the view box; a chart is shown about this wide on a screen, narrower on a phone.
 WIDTH, HEIGHT = 480, 300
-LEFT, RIGHT, TOP, BOTTOM = 60, 14, 14, 44
+LEFT, RIGHT, TOP, BOTTOM = 68, 14, 14, 44
 MAX_POINTS = 400  # of a line: more than there are pixels to show them
 MAX_READ = 120  # points of a line that can be read under the pointer
 MAX_ROWS = 12  # points of a line in the table of values
@@ -102,7 +102,7 @@ def log_axis(label: str, low: float, high: float) -> Axis:
 
 def _decade(value: float) -> str:
     """A power of ten, never wider than its axis has place for."""
-    return f"{value:g}" if value >= 1e-3 else f"1e{round(math.log10(value))}"
+    return f"{value:g}" if value >= 1e-2 else f"1e{round(math.log10(value))}"
 
 
 def short(value: float, step: float) -> str:
@@ -198,7 +198,7 @@ def _grid(x: Axis, y: Axis) -> list[Element]:
     for tick in x.ticks:
         at = f"{_px(x, tick):.1f}"
         parts.append(el("line", x1=at, x2=at, y1=bottom, y2=bottom + 4, class_="axis"))
-        parts.append(el("text", x.text(tick), x=at, y=bottom + 18, class_="tick middle"))
+        parts.append(el("text", x.text(tick), x=at, y=bottom + 20, class_="tick middle"))
     parts.append(el("line", x1=LEFT, x2=right, y1=bottom, y2=bottom, class_="axis"))
     parts.append(el("text", x.label, x=(LEFT + right) / 2, y=HEIGHT - 6, class_="label middle"))
     turned = f"rotate(-90 12 {(TOP + bottom) / 2})"

@@ -90,6 +90,8 @@ def test_the_command_line_gives_the_figures_of_the_released_scripts(
         np.testing.assert_allclose([figures(flags)[far] for far in fars], answer["tar"], atol=1e-12)
         kept = [figures(f"{flags}, all")[far] for far in fars]
         np.testing.assert_allclose(kept, answer["tar_if_all_roc_points_kept"], atol=1e-12)
+        for far, (low, high) in results[flags]["intervals"].items():
+            assert low <= figures(flags)[far] <= high
     per_gallery = expected["ijb_evals_1n"]["mean"]
     for k in (1, 5, 10):
         assert figures("N1D1F1")[f"rank{k}"] == pytest.approx(per_gallery[f"top{k}"], abs=1e-12)
@@ -114,6 +116,39 @@ def test_the_command_line_gives_the_figures_of_the_released_scripts(
     assert any(
         "setting N0D1F0, rule insightface: TAR at the nearest" in n for n in results["N0D1F0"]["notes"]
     )
+
+
+@pytest.mark.parametrize("one_to_n", ["ijb_evals", "ijb_1n"])
+def test_figures_have_intervals_of_subjects(tmp_path: Path, one_to_n: str) -> None:
+    """60 subjects with five templates each: all pairs are compared, the first template is enrolled."""
+    rng = np.random.default_rng(0)
+    templates, subjects = np.arange(300), np.repeat(np.arange(60), 5)
+    a, b = np.triu_indices(300, 1)
+    first = templates % 5 == 0
+    sides = {"gallery_G1": subjects < 30, "gallery_G2": subjects >= 30}
+    people = {
+        name: zip(templates[first & side], subjects[first & side], strict=True)
+        for name, side in sides.items()
+    }
+    people["probe_mixed"] = zip(templates[~first], subjects[~first], strict=True)
+    lists = {
+        "templates": templates,
+        "medias": templates,
+        "scores": np.ones(300),
+        "pairs": list(zip(a, b, strict=True)),
+        "same": subjects[a] == subjects[b],
+        "people": people,
+    }
+    folder = write_lists(tmp_path / "ijb", "ijbc", lists)
+    features = rng.normal(size=(60, 8))[subjects] + 0.8 * rng.normal(size=(300, 8))
+    np.save(tmp_path / "x.npy", features.astype(np.float32))
+    spec = f"ijb:{folder}?features={tmp_path}/x.npy&one_to_n={one_to_n}"
+    tree = open_protocol(spec).measure(lambda x: x).to_dict()
+    tpir = {"tpir@fpir=0.1"} if one_to_n == "ijb_evals" else set()
+    ranks = {"rank1", "rank5", "rank10"}
+    assert tree["intervals"].keys() == {"tar@far=0.1", "tar@far=0.01", "tar@far=0.001", *ranks, *tpir}
+    for name, (low, high) in tree["intervals"].items():
+        assert low <= tree["figures"][name] <= high and high - low < 0.6
 
 
 def test_images_are_aligned_by_their_landmarks(tmp_path: Path) -> None:

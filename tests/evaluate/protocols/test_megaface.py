@@ -70,6 +70,9 @@ def test_golden_figures_from_the_command_line(
         shown = expected["reference_table_percent"][f"far={far}"]
         assert 100 * ffc["figures"][f"tar@far={float(far):g}"] == pytest.approx(shown, abs=0.1)
     assert "rank10" in exact["figures"] and "tar@far=0.001" in exact["figures"]
+    for name in ("rank1", "rank10", "tar@far=0.001"):
+        low, high = exact["intervals"][name]
+        assert low <= exact["figures"][name] <= high
     assert "exact: FAR 1e-06: 750,000 impostor pairs are too few for it" in exact["notes"]
 
 

@@ -225,6 +225,8 @@ def test_tinyface_ranks_probes_among_distractors(tmp_path: Path) -> None:
         "gallery images": 8,
         "distractors": 5,
     }
+    assert all(low <= result.values[k] <= high for k, (low, high) in result.intervals.items())
+    assert result.intervals.keys() == {"rank1", "rank5", "rank20"}
     part = images.limited(6)
     assert part.ids.tolist() == [1, 1, 2, 2, 1, 2, -1, -1, -1, -1, -1]
     assert len(part.remarks) == 1 and "limited to 6 of 9 probe and match images" in part.remarks[0]

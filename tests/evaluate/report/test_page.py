@@ -265,7 +265,7 @@ def test_ticks_are_round_and_cover_the_values(values: list[float], ticks: list[s
 
 def test_logarithmic_axis_covers_whole_decades() -> None:
     axis = log_axis("FAR", 1 / 3000, 1)
-    assert [axis.text(tick) for tick in axis.ticks] == ["1e-4", "0.001", "0.01", "0.1", "1"]
+    assert [axis.text(tick) for tick in axis.ticks] == ["1e-4", "1e-3", "0.01", "0.1", "1"]
     assert axis.share(np.array([1e-4, 1e-2, 1])).tolist() == [0, 0.5, 1]
     assert len(log_axis("FAR", 1e-12, 1).ticks) <= 8
 
@@ -275,8 +275,8 @@ def test_lines_are_drawn_where_their_values_say() -> None:
     lines = [Line("one", np.array([0, 5, 10]), np.array([0, 10, 5]), "series-0", solid_from=5)]
     figure = chart("t", lines, axis, axis, [Mark(10, "end")])
     dashed, solid = figure.findall("./svg/polyline")
-    assert (dashed.get("class"), dashed.get("points")) == ("line series-0 faint", "60.0,256.0 263.0,14.0")
-    assert (solid.get("class"), solid.get("points")) == ("line series-0", "263.0,14.0 466.0,135.0")
+    assert (dashed.get("class"), dashed.get("points")) == ("line series-0 faint", "68.0,256.0 267.0,14.0")
+    assert (solid.get("class"), solid.get("points")) == ("line series-0", "267.0,14.0 466.0,135.0")
 
 
 def test_long_logs_are_thinned_to_means() -> None:

@@ -1,0 +1,3 @@
+"""Fixtures of the tests of ``facescale clean``."""
+
+from tests.clean.patterns import planted, with_coarse_model  # noqa: F401
