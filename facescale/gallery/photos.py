@@ -105,7 +105,7 @@ def face_finder() -> FindFace:
 
 def embed_photos(
     model: Model,
-    paths: Sequence[Path],
+    paths: Sequence[str | Path],
     find: FindFace = aligned_only,
     notes: dict[str, str] | None = None,
 ) -> tuple[list[Face], dict[str, str]]:
