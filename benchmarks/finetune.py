@@ -45,13 +45,18 @@ WAYS: dict[str, tuple[str, float, list[str]]] = {
     "extend, distil 10": ("extend", 10, []),
     "extend, distil 100": ("extend", 100, []),
     "extend, statistics kept": ("extend", 0, _KEPT),
+    "extend, statistics kept, distil 1": ("extend", 1, _KEPT),
     "extend, statistics kept, distil 10": ("extend", 10, _KEPT),
     "extend, statistics kept, distil 100": ("extend", 100, _KEPT),
+    "extend, statistics kept, 3 times the rate": ("extend", 0, [*_KEPT, "optim.lr=0.0006"]),
+    "extend, statistics kept, 3 times the rate, distil 10": ("extend", 10, [*_KEPT, "optim.lr=0.0006"]),
     "keep": ("keep", 0, []),
     "keep, distil 1": ("keep", 1, []),
     "replace": ("replace", 0, []),
     "replace, distil 1": ("replace", 1, []),
     "replace, statistics kept, distil 10": ("replace", 10, _KEPT),
+    "keep, statistics kept": ("keep", 0, _KEPT),
+    "replace, statistics kept": ("replace", 0, _KEPT),
     "extend, mix 0.3": ("extend", 0, ["finetune.mix=0.3"]),
     "extend, distil 10, mix 0.3": ("extend", 10, ["finetune.mix=0.3"]),
     "extend, statistics kept, mix 0.3": ("extend", 0, [*_KEPT, "finetune.mix=0.3"]),
@@ -136,7 +141,14 @@ def learn(arguments: argparse.Namespace, way: str, seed: int) -> Model:
     out = arguments.out
     head, distil, settings = WAYS[way]
     new = str(out / f"new{seed}")
-    settings = [*settings, f"train.seed={seed}", "eval.sets={}", "data.workers=1", *arguments.settings]
+    settings = [
+        "finetune.statistics=follow",
+        *settings,
+        f"train.seed={seed}",
+        "eval.sets={}",
+        "data.workers=1",
+        *arguments.settings,
+    ]
     if REPLAY in way:
         sources = [str(out / "old"), str(arguments.cfp), new]
         settings += [f"data.train={json.dumps(sources)}", "data.weights=[0.25, 0.25, 0.5]"]

@@ -4,7 +4,6 @@ python examples/search.py MODEL GALLERY PHOTO FAR
 """
 
 import sys
-from pathlib import Path
 
 import facescale
 from facescale.gallery.gallery import Gallery
@@ -12,7 +11,7 @@ from facescale.gallery.photos import embed_photos, face_finder
 from facescale.gallery.search import nearest_people
 
 model = facescale.load(sys.argv[1])
-(face,), _ = embed_photos(model, [Path(sys.argv[3])], face_finder())
+(face,), _ = embed_photos(model, [sys.argv[3]], face_finder())
 names, templates = Gallery(sys.argv[2]).templates()
 ((best,),) = nearest_people(face.embedding[None], names, templates, top=1)
 print(

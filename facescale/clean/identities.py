@@ -109,23 +109,21 @@ def _usual(value_CK: Floats) -> FloatArray:
 
 
 def _planted_splits(unit_ND: Floats, ids: IntArray, value_CK: Floats) -> FloatArray:
+    """Scores of the random halves of each identity that has enough images."""
     counts = np.bincount(ids)
-    order = np.lexsort((np.random.default_rng(0).random(len(ids)), ids))
-    rank_N = np.empty(len(ids), np.int64)
-    rank_N[order] = np.arange(len(ids)) - np.repeat(np.cumsum(counts) - counts, counts)
-    half_unit = robust_centres(unit_ND, 2 * ids + rank_N % 2).unit_CD if (counts > 1).all() else None
     enough = np.flatnonzero(counts >= 2 * MIN_HALF)
-    if half_unit is None:  # identities of one image have no second half: leave them out
-        rows = np.flatnonzero(counts[ids] >= 2 * MIN_HALF)
-        if not len(rows):
-            return np.empty(0)
-        halves = np.searchsorted(enough, ids[rows]) * 2 + rank_N[rows] % 2
-        half_unit = robust_centres(unit_ND[rows], halves).unit_CD
-        first, second = half_unit[0::2], half_unit[1::2]
-    else:
-        first, second = half_unit[2 * enough], half_unit[2 * enough + 1]
-    usual: FloatArray = (first * second).sum(axis=1) - _usual(value_CK[enough, :_COHORT])
-    return usual
+    rows = np.flatnonzero(counts[ids] >= 2 * MIN_HALF)
+    if not len(rows):
+        return np.empty(0)
+    identity = np.searchsorted(enough, ids[rows])
+    order = np.lexsort((np.random.default_rng(0).random(len(rows)), identity))
+    start = np.cumsum(counts[enough]) - counts[enough]
+    rank = np.empty(len(rows), np.int64)
+    rank[order] = np.arange(len(rows)) - np.repeat(start, counts[enough])
+    half_CD = robust_centres(unit_ND[rows], 2 * identity + rank % 2).unit_CD
+    cosine_C = (half_CD[0::2] * half_CD[1::2]).sum(axis=1)
+    planted: FloatArray = cosine_C - _usual(value_CK[enough, :_COHORT])
+    return planted
 
 
 def find_merges(

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from facescale.arrays import BoolArray, FloatArray, IntArray
+from facescale.clean.against import TestSet
 from facescale.clean.finding import (
     CONFLICT,
     COPY,
@@ -24,7 +25,6 @@ from facescale.clean.finding import (
 from facescale.clean.identities import Merges, Splits
 from facescale.clean.labels import Labels
 from facescale.clean.overlap import SharedPeople
-from facescale.clean.test_sets import TestSet
 from facescale.data.images import Images
 from facescale.prepare.duplicates import thin_out
 from facescale.prepare.near_copies import Copies

@@ -102,7 +102,8 @@ def finetune(
     """Train a model further on new people, and show what it gained and what it forgot.
 
     The config is that of the run, at a tenth of its learning rate, for 10 epochs. New class centres start
-    from the mean embedding of a person's images. More options: facescale config --explain (finetune.*).
+    from the mean embedding of a person's images, and batch norms keep their statistics, so that less is
+    forgotten. More options: facescale config --explain (finetune.*).
     """
     from facescale.cli.progress import Display
     from facescale.distributed.launch import start

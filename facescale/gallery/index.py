@@ -22,7 +22,7 @@ _SPARE = 8  # compared in float32 beyond those wanted: fp16 templates may swap n
 _QUERIES = 256  # compared with everybody at once
 _BLOCK = 1 << 15  # templates widened to float32 at once
 _ADVICE = "make it again with: facescale gallery index"
-_STALE = 1000  # changes that are searched exactly; a tenth of the gallery, if that is more
+_STALE = 1000  # changes that are searched exactly, in float32; a 400th of the gallery, if that is more
 
 
 class GalleryIndex:
@@ -87,7 +87,7 @@ class GalleryIndex:
         """
         with self._lock:
             since = self._gallery.changed_since(self._file.state)
-            if since is None or len(since[1]) > max(_STALE, len(self._person_P) // 10):
+            if since is None or len(since[1]) > max(_STALE, len(self._person_P) // 400):
                 return False
             if since[0] != self._seen:
                 self._new_numbers, _, self._new_templates = self._gallery.templates_of(sorted(since[1]))

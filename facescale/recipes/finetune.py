@@ -39,12 +39,12 @@ class Finetuned:
 
 
 def finetune_config(
-    model: Path,
+    model: str | Path,
     data: str,
-    head: str,
-    distil: float,
-    sets: Sequence[str],
-    settings: Sequence[str],
+    head: str = "extend",
+    distil: float = 1.0,
+    sets: Sequence[str] = (),
+    settings: Sequence[str] = (),
     adapters: int = 0,
 ) -> Config:
     """The config of a run that goes on from ``model`` with ``data``.
@@ -68,8 +68,9 @@ def finetune_config(
     rate = read_config(base, first).optim.lr * (1.0 if adapters else _RATE)
     told = [f"train.init={json.dumps(str(model))}", f"data.train={json.dumps(data)}"]
     told += [f"train.duration={json.dumps(_DURATION)}", f"optim.lr={rate!r}"]
-    told += [f"finetune.head={head}", "finetune.new_centres=mean", f"finetune.distil={float(distil)!r}"]
-    told += [f"finetune.adapters={adapters}"] if adapters else []
+    told += [f"finetune.head={head}", "finetune.new_centres=mean", "finetune.statistics=keep"]
+    told += [f"finetune.distil={float(distil)!r}", f"finetune.adapters={adapters}"]
+    told += ['finetune.teacher=""', "finetune.mix=0.0"]  # those of the old run, if it was fine-tuned, too
     for text in sets:
         name, path = split_name(text)
         told.append(f"eval.sets.{name or 'new'}={json.dumps(path)}")
@@ -85,12 +86,21 @@ def _backbone(card: Card) -> list[str]:
     return [*settings, f"data.resize={json.dumps(card.contract.resize == 'area')}"]
 
 
-def finetune(config: Config, run: str | Path, dist: Dist, on_log: OnLog | None) -> Finetuned:
+def finetune(
+    config: Config, run: str | Path, dist: Dist | None = None, on_log: OnLog | None = None
+) -> Finetuned:
     """Train, and measure the old and the new model on the config's evaluation sets.
+
+    Args:
+        config: see ``finetune_config``.
+        run: folder of the new run.
+        dist: this process among its peers; None: it is alone.
+        on_log: see ``facescale.train.train``.
 
     Raises:
         ValueError: config, data and run folder do not fit.
     """
+    dist = dist or Dist()
     before: dict[str, float] = {}
     if dist.is_main:
         before = _figures(load(config.train.init, str(dist.device)), config)

@@ -138,6 +138,11 @@ def test_the_command_trains_adapters_at_the_old_rate(old: Path) -> None:
     assert finetune_config(old, "more/", "extend", 1.0, [], []).finetune.adapters == 0
 
 
+def test_a_whole_network_may_follow_adapters(adapted: RunDir) -> None:
+    config = finetune_config(adapted.path, "more/")
+    assert (config.finetune.adapters, config.train.init) == (0, str(adapted.path))
+
+
 def test_the_command_refuses_adapters_for_a_convolutional_network(
     facescale, tiny_run: Path, tmp_path: Path
 ) -> None:

@@ -276,10 +276,12 @@ def test_the_command_s_config_goes_on_from_the_run(old: Path, tmp_path: Path) ->
     )
     assert config.train.init == str(old) and config.data.train == "more/"
     assert config.optim.lr == pytest.approx(0.1)
-    assert (config.finetune.head, config.finetune.distil, config.finetune.new_centres) == (
+    chosen = config.finetune
+    assert (chosen.head, chosen.distil, chosen.new_centres, chosen.statistics) == (
         "replace",
         0.5,
         "mean",
+        "keep",
     )
     assert config.train.duration == "3 steps" and config.eval.sets == {"a": "synthetic:pairs=20"}
     assert config.backbone.name == "mbf_s"
