@@ -66,6 +66,12 @@ TABLES: dict[str, dict[str, str]] = {
         "facescale": "{time:value}, {memory:value}",
         "of plain": "{time:ratio} of the time, {memory:ratio} of the memory",
     },
+    "opening_again": {
+        "40,000,000 images": "",
+        "opened again": "{time:value}, {memory:value}",
+        "of the first row's time": "{time:ratio}",
+        "of its memory": "{memory:ratio}",
+    },
     "synthetic": {"": "", "images/s": "{speed:number}"},
     "class_centres": {
         "1,000,000 identities": "",
@@ -108,6 +114,22 @@ TABLES: dict[str, dict[str, str]] = {
         "alternative": "{alternative:value}",
         "ratio": "{facescale:ratio}",
         "peak memory": "{peak:value}",
+    },
+    "gallery_index": {
+        "1,000,000 people, 512-d": "",
+        "exact": "{exact:value}",
+        "index": "{index:value}",
+        "exact / index": "{index:ratio} {index:note}",
+    },
+    "serve_load": {
+        "": "",
+        "requests": "{requests:number}",
+        "wrong answers": "{wrong:number}",
+        "p50": "{p50:value}",
+        "p95": "{p95:value}",
+        "p99": "{p99:value}",
+        "a second": "{rate:number}",
+        "highest memory": "{memory:value}",
     },
     "planned_memory": {
         "margin | head": "",

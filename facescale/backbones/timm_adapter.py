@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from facescale.backbones.layers import in_full_precision
+from facescale.guard.reading import reason
 
 
 class TimmBackbone(nn.Module):
@@ -14,13 +15,13 @@ class TimmBackbone(nn.Module):
     Args:
         model: its name in timm.
         embedding_size: width of the embedding.
-        pretrained: start from timm's weights (downloads them).
+        pretrained: start from timm's weights, which timm downloads if its cache does not hold them.
         input_size: side of the (square) image in pixels.
         checkpointing: recompute activations in the backward pass instead of keeping them. timm does this
             itself, so the running statistics of batch norms are updated twice per step.
 
     Raises:
-        ValueError: timm is not installed, or has no such model.
+        ValueError: timm is not installed, has no such model, or cannot get its weights.
     """
 
     def __init__(
@@ -57,6 +58,14 @@ def _create(model: str, embedding_size: int, input_size: int, pretrained: bool) 
     described = torch.get_default_device().type == "meta"  # nothing is downloaded to count parameters
     options: dict[str, Any] = {"pretrained": pretrained and not described, "num_classes": embedding_size}
     try:
-        return timm.create_model(model, img_size=input_size, **options)
-    except TypeError:  # a convolutional network, which takes any size and no such option
-        return timm.create_model(model, **options)
+        try:
+            return timm.create_model(model, img_size=input_size, **options)
+        except TypeError:  # a convolutional network, which takes any size and no such option
+            return timm.create_model(model, **options)
+    except (OSError, RuntimeError, ValueError) as error:
+        if not options["pretrained"]:
+            raise
+        raise ValueError(
+            f"the weights of 'timm:{model}' cannot be downloaded ({reason(error)}); get them where there "
+            "is a connection and copy timm's cache, or set backbone.pretrained = false"
+        ) from None

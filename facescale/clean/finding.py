@@ -38,8 +38,7 @@ class Finding:
         where: the test set.
         evidence: what tells it, where several things can.
         images: keys of the images that the action is for; empty: ``name`` itself.
-        shown: pictures for the report, those of ``name`` first, then those of ``other``.
-        num_own: how many of them are of ``name``.
+        shown: pictures for the report: (heading, pictures) of each column.
     """
 
     kind: str
@@ -51,13 +50,12 @@ class Finding:
     where: str = ""
     evidence: str = ""
     images: tuple[str, ...] = ()
-    shown: tuple[Picture, ...] = field(default=(), repr=False)
-    num_own: int = 1
+    shown: tuple[tuple[str, tuple[Picture, ...]], ...] = field(default=(), repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         values = asdict(self)
-        del values["shown"], values["num_own"]
+        del values["shown"]
         return values | {"score": round(self.score, 4), "images": list(self.images)}
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from facescale.arrays import FloatArray, IntArray
+from facescale.arrays import BoolArray, FloatArray, IntArray
 from facescale.clean.centres import Centres, Floats, robust_centres
 from facescale.clean.search import NOBODY, nearest
 from facescale.clean.threshold import Threshold, threshold_for
@@ -16,6 +16,7 @@ from facescale.evaluate.rows import unit_rows
 MIN_HALF = 3  # images of each part of an identity
 _COHORT = 10  # neighbours that tell how close other people usually are
 _LEAST_PART = 0.1  # of the images of an identity; less are single wrong labels
+_LEAST_LEFT = 0.7  # of the images of an identity, to be clustered without outliers
 _ROUNDS = 10  # of the clustering
 _MOST_PLANTED = 5000  # joined identities
 
@@ -108,23 +109,21 @@ def _usual(value_CK: Floats) -> FloatArray:
 
 
 def _planted_splits(unit_ND: Floats, ids: IntArray, value_CK: Floats) -> FloatArray:
+    """Scores of the random halves of each identity that has enough images."""
     counts = np.bincount(ids)
-    order = np.lexsort((np.random.default_rng(0).random(len(ids)), ids))
-    rank_N = np.empty(len(ids), np.int64)
-    rank_N[order] = np.arange(len(ids)) - np.repeat(np.cumsum(counts) - counts, counts)
-    half_unit = robust_centres(unit_ND, 2 * ids + rank_N % 2).unit_CD if (counts > 1).all() else None
     enough = np.flatnonzero(counts >= 2 * MIN_HALF)
-    if half_unit is None:  # identities of one image have no second half: leave them out
-        rows = np.flatnonzero(counts[ids] >= 2 * MIN_HALF)
-        if not len(rows):
-            return np.empty(0)
-        halves = np.searchsorted(enough, ids[rows]) * 2 + rank_N[rows] % 2
-        half_unit = robust_centres(unit_ND[rows], halves).unit_CD
-        first, second = half_unit[0::2], half_unit[1::2]
-    else:
-        first, second = half_unit[2 * enough], half_unit[2 * enough + 1]
-    usual: FloatArray = (first * second).sum(axis=1) - _usual(value_CK[enough, :_COHORT])
-    return usual
+    rows = np.flatnonzero(counts[ids] >= 2 * MIN_HALF)
+    if not len(rows):
+        return np.empty(0)
+    identity = np.searchsorted(enough, ids[rows])
+    order = np.lexsort((np.random.default_rng(0).random(len(rows)), identity))
+    start = np.cumsum(counts[enough]) - counts[enough]
+    rank = np.empty(len(rows), np.int64)
+    rank[order] = np.arange(len(rows)) - np.repeat(start, counts[enough])
+    half_CD = robust_centres(unit_ND[rows], 2 * identity + rank % 2).unit_CD
+    cosine_C = (half_CD[0::2] * half_CD[1::2]).sum(axis=1)
+    planted: FloatArray = cosine_C - _usual(value_CK[enough, :_COHORT])
+    return planted
 
 
 def find_merges(
@@ -182,29 +181,37 @@ def _planted_merges(unit_ND: Floats, rows_of: list[IntArray], centres: Centres) 
 
 
 def _smaller_part(unit_MD: Floats) -> tuple[IntArray, Floats, float]:
-    """The smaller of two clusters of the images of one identity: who, its centre, cosine to the larger one.
+    """The smaller of two clusters of an identity's images: who, its centre, cosine to the larger one.
 
-    Spherical 2-means from two images that are far apart. The cosine is nan where a part is too small.
+    Single images that are unlike all others would be clusters of their own: they are left out, and the rest
+    is clustered again. The cosine is nan where no two parts of enough images are found.
     """
-    nobody = np.empty(0, np.int64), np.zeros(unit_MD.shape[1], np.float32), np.nan
-    if len(unit_MD) < 2 * MIN_HALF:
-        return nobody
-    middle = unit_MD.mean(axis=0)
-    first = int(np.argmin(unit_MD @ middle))
+    left = np.arange(len(unit_MD))
+    least = max(MIN_HALF, _LEAST_PART * len(unit_MD))
+    while len(left) >= max(2 * MIN_HALF, _LEAST_LEFT * len(unit_MD)):
+        is_small, ends_2D = _two_clusters(unit_MD[left])
+        if not is_small.any():
+            break
+        if is_small.sum() >= least:
+            return left[is_small], ends_2D[0], float(ends_2D[0] @ ends_2D[1])
+        left = left[~is_small]
+    return np.empty(0, np.int64), np.zeros(unit_MD.shape[1], np.float32), np.nan
+
+
+def _two_clusters(unit_MD: Floats) -> tuple[BoolArray, Floats]:
+    """Spherical 2-means from two images that are far apart: who is in the smaller, both centres (2, D)."""
+    first = int(np.argmin(unit_MD @ unit_MD.mean(axis=0)))
     second = int(np.argmin(unit_MD @ unit_MD[first]))
-    ends_2D = unit_MD[[first, second]]
-    label = np.zeros(len(unit_MD), np.int64)
+    ends_2D, label = unit_MD[[first, second]], np.full(len(unit_MD), -1)
     for _ in range(_ROUNDS):
         new = np.argmax(unit_MD @ ends_2D.T, axis=1)
-        if (new == label).all() and _:
+        if (new == label).all() or new.min() == new.max():
             break
         label = new
-        if label.min() == label.max():
-            return nobody
-        ends_2D = np.stack([unit_MD[label == part].mean(axis=0) for part in (0, 1)])
-        ends_2D = unit_rows(ends_2D).astype(np.float32)
+        ends_2D = unit_rows(np.stack([unit_MD[label == part].mean(axis=0) for part in (0, 1)])).astype(
+            np.float32
+        )
+    if label.min() < 0:
+        return np.zeros(len(unit_MD), bool), ends_2D
     small = int(np.argmin(np.bincount(label, minlength=2)))
-    rows = np.flatnonzero(label == small)
-    if len(rows) < max(MIN_HALF, _LEAST_PART * len(unit_MD)):
-        return nobody
-    return rows, ends_2D[small], float(ends_2D[0] @ ends_2D[1])
+    return label == small, ends_2D[[small, 1 - small]]

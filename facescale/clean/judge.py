@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from facescale.arrays import BoolArray, FloatArray, IntArray
+from facescale.clean.against import TestSet
 from facescale.clean.finding import (
     CONFLICT,
     COPY,
@@ -24,7 +25,6 @@ from facescale.clean.finding import (
 from facescale.clean.identities import Merges, Splits
 from facescale.clean.labels import Labels
 from facescale.clean.overlap import SharedPeople
-from facescale.clean.test_sets import TestSet
 from facescale.data.images import Images
 from facescale.prepare.duplicates import thin_out
 from facescale.prepare.near_copies import Copies
@@ -77,8 +77,11 @@ def mislabelled(data: Judged, labels: Labels) -> Iterator[Finding]:
             float(labels.margin_N[row]),
             ("move_image" if moves else "drop_image") if is_found else None,
             data.names[other] if is_found and moves else "",
-            shown=((0, row), *data.pictures(own, row)[:2], *data.pictures(other)[:2]),
-            num_own=1,
+            shown=(
+                (data.images.key(row), ((0, row),)),
+                (data.names[own], data.pictures(own, row)[:2]),
+                (data.names[other], data.pictures(other)[:2]),
+            ),
         )
 
 
@@ -88,7 +91,6 @@ def split(data: Judged, splits: Splits) -> Iterator[Finding]:
     for place, is_found in _with_looks(splits.score_P, splits.threshold.score):
         pair = int(splits.first_P[place]), int(splits.second_P[place])
         small, large = sorted(pair, key=lambda one: (counts[one], -one))
-        shown = data.pictures(small)
         yield Finding(
             SPLIT,
             data.names[small],
@@ -96,8 +98,7 @@ def split(data: Judged, splits: Splits) -> Iterator[Finding]:
             float(splits.score_P[place]),
             "merge_identity" if is_found else None,
             data.names[large] if is_found else "",
-            shown=(*shown, *data.pictures(large)),
-            num_own=len(shown),
+            shown=tuple((data.names[one], data.pictures(one)) for one in (small, large)),
         )
 
 
@@ -114,8 +115,10 @@ def merged(data: Judged, merges: Merges) -> Iterator[Finding]:
             float(merges.score_C[identity]),
             "drop_image" if is_found else None,
             images=tuple(data.images.key(int(row)) for row in part),
-            shown=tuple((0, int(row)) for row in [*part[:_PICTURES], *rest[:_PICTURES]]),
-            num_own=min(len(part), _PICTURES),
+            shown=tuple(
+                (f"{data.names[identity]}: {heading}", tuple((0, int(row)) for row in rows[:_PICTURES]))
+                for heading, rows in (("smaller part", part), ("larger part", rest))
+            ),
         )
 
 
@@ -139,7 +142,7 @@ def duplicated(data: Judged, copies: Copies, worth_N: FloatArray) -> Iterator[Fi
         gone = thin_out(first[which_P], second[which_P], [(float(value),) for value in worth])
         for row, better in gone.items():
             pair = data.images.key(row), data.images.key(better)
-            shown: tuple[Picture, ...] = ((0, row), (0, better))
+            shown = (pair[0], ((0, row),)), (pair[1], ((0, better),))
             found.append(Finding(kind, *pair, score[frozenset((row, better))], "drop_image", shown=shown))
     yield from sorted(found, key=lambda one: -one.score)
 
@@ -163,8 +166,8 @@ def in_test_set(
     by_photo: dict[int, tuple[int, float]] = {}
     for place in np.argsort(-copies.agreement_P, kind="stable").tolist():
         row, theirs = int(copies.first_P[place]), int(copies.second_P[place])
-        score, shown = float(copies.agreement_P[place]), ((0, row), (number, theirs))
-        pair = data.images.key(row), test.images.key(theirs)
+        score, pair = float(copies.agreement_P[place]), (data.images.key(row), test.images.key(theirs))
+        shown = (pair[0], ((0, row),)), (pair[1], ((number, theirs),))
         yield Finding(TEST_IMAGE, *pair, score, "drop_image", where=test.name, shown=shown)
         if not wrong_N[row]:
             by_photo.setdefault(int(data.ids[row]), (int(test.person_N[theirs]), score))
@@ -205,15 +208,17 @@ def _of_test(
 ) -> Finding:
     identity, person = both
     rows = np.flatnonzero(test.person_N == person)[:_PICTURES]
-    shown = data.pictures(identity)
+    name = test.names[person] if test.names else test.images.key(int(rows[0]))
     return Finding(
         TEST_PERSON,
         data.names[identity],
-        test.names[person] if test.names else test.images.key(int(rows[0])),
+        name,
         score,
         "drop_identity" if is_found else None,
         where=test.name,
         evidence=evidence,
-        shown=(*shown, *((number, int(row)) for row in rows)),
-        num_own=len(shown),
+        shown=(
+            (data.names[identity], data.pictures(identity)),
+            (name, tuple((number, int(row)) for row in rows)),
+        ),
     )

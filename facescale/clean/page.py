@@ -116,10 +116,9 @@ def _of_kind(kind: str, found: Sequence[Finding], sources: Sequence[Images] | No
 
 
 def _card(one: Finding, sources: Sequence[Images] | None) -> Element:
-    sides = [(one.name, one.shown[: one.num_own]), (one.other, one.shown[one.num_own :])]
     columns = [
-        el("div", el("p", name), [_picture(picture, sources) for picture in shown] if sources else [])
-        for name, shown in sides
+        el("div", el("p", heading), [_picture(picture, sources) for picture in pictures] if sources else [])
+        for heading, pictures in one.shown or ((one.name, ()), (one.other, ()))
     ]
     action = f"{_WORDS[one.action]} {one.into}".strip() if one.action else "look"
     details = [text for text in (one.where, one.evidence) if text]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from facescale.arrays import BoolArray
+from facescale.clean.against import TestSet, open_test_set
 from facescale.clean.centres import Centres, robust_centres
 from facescale.clean.embedded import Embedded, Embedding, Progress, embed_readable
 from facescale.clean.finding import KINDS, Finding, edits_of, write_csv, write_json
@@ -19,7 +20,6 @@ from facescale.clean.labels import check_labels
 from facescale.clean.metric import Metric, within_class_metric
 from facescale.clean.overlap import shared_people
 from facescale.clean.page import write_page
-from facescale.clean.test_sets import TestSet, open_test_set
 from facescale.clean.threshold import Threshold
 from facescale.data.images import Images, ReaderImages
 from facescale.data.readers.base import Reader, identity_names

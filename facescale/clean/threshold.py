@@ -13,6 +13,8 @@ from facescale.arrays import FloatArray
 
 _LEAST_REACHED = 0.2  # of planted errors at or above a score, to estimate the number of real ones there
 _MOST_REACHED = 0.95  # below the score that so many planted errors reach, nothing is called an error
+_MOST_ERRORS = 0.2  # of all items: errors are rare
+_LEAST_ITEMS = 10  # fewer say nothing of a tail
 _TAILS = ((0.5, 0.2), (0.2, 0.05))  # fractions of right items between which their tail is measured
 
 
@@ -55,13 +57,14 @@ def threshold_for(
         below: FloatArray = np.searchsorted(planted_M, score, "left") / max(len(planted_M), 1)
         return 1 - below
 
-    if not len(high_N) or not len(planted_M):
-        return Threshold(np.inf if fixed is None else fixed, np.nan, np.nan)
     if fixed is not None:
-        return Threshold(fixed, np.nan, float(reached(np.array([fixed]))[0]))
+        return Threshold(fixed, np.nan, float(reached(np.array([fixed]))[0]) if len(planted_M) else np.nan)
+    if len(high_N) < _LEAST_ITEMS or not len(planted_M):
+        return Threshold(np.inf, np.nan, 0.0)
     num_N, reached_N = np.arange(1, len(high_N) + 1), reached(high_N)
     usable_N = reached_N >= _LEAST_REACHED
     errors = float((num_N[usable_N] / reached_N[usable_N]).min()) if usable_N.any() else 0.0
+    errors = min(errors, _MOST_ERRORS * len(high_N))
     errors_N = errors * reached_N
     false_N = np.maximum(num_N - errors_N - 2 * np.sqrt(errors_N) - 1, 0)
     false_N = np.maximum(false_N, _expected_in_tail(high_N, np.maximum(num_N - errors_N, 0), errors))

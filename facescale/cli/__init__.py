@@ -26,11 +26,12 @@ from facescale.cli import (  # noqa: F401  (they register their commands)
 from facescale.cli.app import app
 from facescale.cli.terminal import safe_terminal
 from facescale.files import NoSpaceError, is_full_disk, no_space
-from facescale.guard.failures import explained
+from facescale.guard.failures import NoticeWarning, explained
 from facescale.machine import Setting, tune
 
 # Of options and arguments; some versions of typer bring their own copy of click.
 _USAGE = typer.BadParameter.__mro__[2]
+_SENTENCES = (DamageWarning, NoticeWarning)
 _INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
 
@@ -41,7 +42,8 @@ def main() -> None:
     """
     chosen = tune()
     warnings.showwarning = _show_warning  # type: ignore[assignment]
-    warnings.simplefilter("always", DamageWarning)
+    for category in _SENTENCES:
+        warnings.simplefilter("always", category)
     with safe_terminal():
         status = _run(chosen)
     sys.exit(status)
@@ -73,7 +75,7 @@ def _told(error: Exception) -> int:
 
 def _show_warning(message: Warning | str, category: type[Warning], *rest: Any) -> None:
     """Print a sentence of ours as one; any other warning as Python does."""
-    if issubclass(category, DamageWarning):
+    if issubclass(category, _SENTENCES):
         print(f"facescale: {message}", file=sys.stderr)
     else:
         print(warnings.formatwarning(message, category, *rest[:2]), end="", file=sys.stderr)

@@ -1,6 +1,7 @@
 """Commands that measure on this machine: bench heads, train, loader, evaluate, published."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -68,6 +69,7 @@ def heads(
             print(f"{start}{speed}{amount(one.planned_bytes):>10}{peak:>10}", flush=True)
     if plot:
         plot_heads(measured, plot)
+        print(f"plot: {plot}", file=sys.stderr if as_json else sys.stdout)
 
 
 BackbonesOption = Annotated[str, typer.Option(help="Networks, comma-separated.")]

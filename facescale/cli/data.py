@@ -70,6 +70,7 @@ def inspect(
     if verify:
         problems += [f"{found.num_bad:,} images are unreadable"] if found.num_bad else []
         lines.append("verified: " + (f"{len(problems)} problems" if problems else "nothing is wrong"))
+    lines += [f"contact sheet: {sheet}"] if sheet else []
     values = found.to_dict() | ({"problems": problems} if verify else {})
     show(values, as_json, "\n".join(lines))
     if problems:

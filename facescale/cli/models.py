@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from facescale.cli.app import DeviceOption, JsonOption, app, show, table
+from facescale.cli.bar import progress_bar
 from facescale.cli.shards import ClusterOption, ShardOption, absolute_if_there, part_of, waiting_text
 
 OnOption = Annotated[
@@ -164,7 +165,7 @@ def embed(
         str,
         typer.Argument(help="A photo, a .txt list of photos, a video, a folder of images, or training data."),
     ],
-    out: Annotated[Path, typer.Option(help="File: .npz or .parquet.")] = Path("embeddings.npz"),
+    out: Annotated[Path, typer.Option(help="File: .npz, .parquet or .faiss.")] = Path("embeddings.npz"),
     detect: Annotated[
         bool, typer.Option(help="Find and align the largest face of each photo (extra 'detect').")
     ] = False,
@@ -189,13 +190,13 @@ def embed(
 ) -> None:
     """Compute the embeddings of face images and write them to a file.
 
+    The same command continues what was interrupted: large sets are kept in parts until all are done.
     With --shard, each of n jobs embeds its part of the images, and the one that ends last writes the file.
     """
     from dataclasses import asdict
 
     from facescale.gallery.photo_reader import open_faces
-    from facescale.inference.embed_files import embed_to_file
-    from facescale.inference.embed_parts import EmbedJob, embed_on_cluster, embed_part
+    from facescale.inference.embed_parts import EmbedJob, embed_in_steps, embed_on_cluster, embed_part
     from facescale.inference.load import contract_note, load
 
     part = part_of(shard, cluster)
@@ -215,13 +216,14 @@ def embed(
             return show(values, as_json, text)
         done = ended.joined
     elif cluster:
-        done = embed_on_cluster(loaded, job, out, cluster)
+        with progress_bar("parts", not as_json) as progress:
+            done = embed_on_cluster(loaded, job, out, cluster, progress)
     else:
-        reader = open_faces(loaded.contract.size, images, detect, every)
-        done = embed_to_file(loaded, reader, out, batch_size=batch_size, resize=resize)
+        with progress_bar("images", not as_json) as progress:
+            done = embed_in_steps(loaded, job, out, progress)
     assumed = contract_note(loaded)
     bad = "".join(f"\nskipped {key}: {reason}" for key, reason in done.bad.items())
-    text = f"{done.num_images} embeddings in {done.path}{bad}" + (f"\n{assumed}" if assumed else "")
+    text = f"{done.num_images:,} embeddings in {done.path}{bad}" + (f"\n{assumed}" if assumed else "")
     show({**asdict(done), "assumed": assumed}, as_json, text)
 
 

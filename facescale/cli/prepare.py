@@ -1,14 +1,12 @@
 """Commands about photos: prepare, align."""
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from facescale.cli.app import JsonOption, app, show
+from facescale.cli.bar import progress_bar
 from facescale.cli.shards import ClusterOption, ShardOption, part_of, waiting_text
 
 if TYPE_CHECKING:
@@ -64,7 +62,7 @@ def prepare(
     """
     from facescale.prepare.detect import available_detector
     from facescale.prepare.examine import Settings
-    from facescale.prepare.pipeline import Options, prepare_part
+    from facescale.prepare.pipeline import Options, Prepared, prepare_part
     from facescale.prepare.pipeline import prepare as run
     from facescale.prepare.quality import Limits
     from facescale.prepare.workers import default_workers
@@ -88,11 +86,16 @@ def prepare(
         cluster=cluster,
     )
     part = part_of(shard, cluster)
-    with _bar(not as_json) as progress:
-        if part is None:
-            _show_prepared(run(photos, dataset, options, progress), as_json)
-        else:
-            _show_part(prepare_part(photos, dataset, options, part, progress), as_json)
+    with progress_bar("photos", not as_json) as progress:
+        done = (
+            run(photos, dataset, options, progress)
+            if part is None
+            else prepare_part(photos, dataset, options, part, progress)
+        )
+    if isinstance(done, Prepared):
+        _show_prepared(done, as_json)
+    else:
+        _show_part(done, as_json)
 
 
 def _show_prepared(done: "Prepared", as_json: bool) -> None:
@@ -135,21 +138,3 @@ def align_command(
     write_crop(out, crop)
     others = f"; the photo shows {num_faces} faces, this is the {face} one" if num_faces > 1 else ""
     print(f"{out}: {size}x{size} pixels{others}")
-
-
-@contextmanager
-def _bar(enabled: bool) -> Iterator[Callable[[int, int], None] | None]:
-    """A progress bar in a terminal, else nothing."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from facescale.cli.terminal import for_progress
-
-    console = Console(file=for_progress(sys.stderr))
-    if not (enabled and console.is_terminal):
-        yield None
-        return
-    columns = (TextColumn("photos"), BarColumn(bar_width=30), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, refresh_per_second=4) as progress:
-        task = progress.add_task("photos")
-        yield lambda done, total: progress.update(task, completed=done, total=total)

@@ -15,6 +15,7 @@ from facescale.data.readers.lmdb_set import LmdbReader
 from facescale.data.readers.parquet import ParquetReader
 from facescale.data.readers.recordio import RecordReader
 from facescale.data.readers.shards import ShardReader
+from facescale.data.readers.stream import StreamReader
 from facescale.data.readers.webface import open_webface
 from facescale.data.spec import split_sources
 from facescale.guard.reading import reading
@@ -41,6 +42,7 @@ READERS: dict[str, Callable[[str], Reader]] = {
     "rec": RecordReader,
     "lmdb": LmdbReader,
     "shards": ShardReader,
+    "stream": StreamReader,
     "parquet": ParquetReader,
     "list": ListReader,
     "webface": open_webface,
@@ -81,7 +83,13 @@ def open_reader(
         raise ValueError("no training data given; name a folder, a .rec file or synthetic:...")
     readers = [_open_one(text) for text in texts]
     reader = readers[0] if len(readers) == 1 else ConcatReader(readers, texts)
-    return with_min_images(edited(reader, read_edits(edits)), min_images)
+    changed = with_min_images(edited(reader, read_edits(edits)), min_images)
+    if any(one is not changed and isinstance(one, StreamReader) for one in readers):
+        raise ValueError(
+            "a stream is read in its own order, so it cannot be joined, edited or thinned out; copy it to"
+            " shards first: facescale convert-data stream:... FOLDER --form shards"
+        )
+    return changed
 
 
 def _open_one(text: str) -> Reader:

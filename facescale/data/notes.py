@@ -4,6 +4,7 @@ import numpy as np
 
 from facescale.data.loading.decode import decode, resized
 from facescale.data.readers.base import BadRecordError, Reader, repeated_sources
+from facescale.data.readers.stream import StreamReader
 from facescale.data.sampling.counter_rng import ORDER, permuted
 
 SAMPLE = 96
@@ -39,7 +40,10 @@ def alignment_notes(reader: Reader, sample: int = SAMPLE) -> list[str]:
     """
     sizes: set[str] = set()
     small: list[np.ndarray] = []
-    for index in permuted(np.arange(min(sample, SAMPLE, len(reader))), len(reader), ORDER).tolist():
+    first_N = np.arange(min(sample, SAMPLE, len(reader)))
+    is_stream = isinstance(reader, StreamReader)  # any other image than the first would have to be waited for
+    chosen_N = first_N if is_stream else permuted(first_N, len(reader), ORDER)
+    for index in chosen_N.tolist():
         if reader.key(index).startswith("synthetic:"):
             continue
         try:

@@ -4,7 +4,7 @@ Shapes: B images of a batch, H W their size, D embedding width, N images in all.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ from facescale.data.images import Images
 from facescale.data.loading.iterate import iter_images
 from facescale.evaluate.feature_cache import CachedFeatures, FeatureCache, Features, digests_of, merged
 from facescale.evaluate.metrics import require_finite, unit_rows
-from facescale.evaluate.shares import Rows, computed_in_shares, is_main, rows_of_main
+from facescale.evaluate.shares import EvaluationStoppedError, Rows, computed_in_shares, is_main, rows_of_main
 
 if TYPE_CHECKING:  # torch takes seconds to import, and reading protocols does not need it
     from torch import Tensor
@@ -57,10 +57,12 @@ class Extraction:
     Attributes:
         cache: embeddings that were computed before.
         dist: the processes that share the work, each with the same network; None: this one alone.
+        stop_asked: called before each batch; True on one process ends the evaluation on all of them.
     """
 
     cache: FeatureCache | None = None
     dist: "Dist | None" = None
+    stop_asked: Callable[[], bool] = lambda: False
 
 
 def embed_set(
@@ -90,13 +92,16 @@ def embed_set(
 
     Raises:
         ValueError: no image, one that cannot be read, or what `embed_images` refuses.
+        EvaluationStoppedError: a process was asked to stop.
     """
     how = extraction or Extraction()
     cached = how.cache.under(size=size, flip=flip, scaling=SCALING) if how.cache else None
 
     def compute(part: Sequence[int]) -> Rows:
         found: dict[int, tuple[int, int]] = {}
-        embedded = embed_images(embed, decoded_batches(images, part, size, batch_size, sizes=found), flip)
+        batches = decoded_batches(images, part, size, batch_size, sizes=found)
+        with closing(batches):
+            embedded = embed_images(embed, _until_stopped(batches, how.stop_asked), flip)
         size_N2 = np.array([found[index] for index in part], np.int32)
         return embedded.unit_ND, embedded.norm_N, embedded.sum_norm_N, size_N2
 
@@ -117,6 +122,13 @@ def embed_set(
             sizes.update(f"{width}x{height}" for width, height in features.size_N2)
     assert rows is not None
     return rows
+
+
+def _until_stopped(batches: Iterable[Pixels], stop_asked: Callable[[], bool]) -> Iterator[Pixels]:
+    for batch in batches:
+        if stop_asked():
+            raise EvaluationStoppedError
+        yield batch
 
 
 def _known_or(
@@ -197,7 +209,7 @@ def decoded_batches(
     batch_size: int,
     workers: int = 2,
     sizes: dict[int, tuple[int, int]] | None = None,
-) -> Iterator[Pixels]:
+) -> Generator[Pixels, None, None]:
     """Yield uint8 (B, size, size, 3) batches of the images at ``indices``, decoded ahead by threads.
 
     Images of another size are resized; ``sizes`` receives index -> (width, height).

@@ -95,9 +95,13 @@ class CachedFeatures:
             try:
                 table = np.load(path, allow_pickle=False)
                 units = np.load(_units_of(path), mmap_mode="r", allow_pickle=False)
-            except (OSError, ValueError, EOFError):
-                continue  # removed meanwhile, or damaged: computed again
-            width = self._units[0].shape[1] if self._units else units.shape[-1]
+            except (
+                Exception
+            ):  # removed meanwhile, or damaged, which numpy has many errors for: computed again
+                continue
+            if table.ndim != 1 or units.ndim != 2:
+                continue
+            width = self._units[0].shape[1] if self._units else units.shape[1]
             if table.dtype == _INDEX and units.dtype == np.float32 and units.shape == (len(table), width):
                 self._units.append(units)
                 tables.append(table)

@@ -15,6 +15,12 @@ if TYPE_CHECKING:  # both import torch, which takes seconds
 
 Rows = Sequence[npt.NDArray[Any]]
 
+ROUND = 64  # batches of each process after which all hear of one that failed or was asked to stop
+
+
+class EvaluationStoppedError(Exception):
+    """Some process was asked to stop; raised on all of them, between two batches."""
+
 
 def is_main(dist: "Dist | None") -> bool:
     """Whether this process reads and writes for all."""
@@ -48,17 +54,42 @@ def computed_in_shares(
     Raises:
         ValueError: what ``compute`` raised on any process.
         RuntimeError: the same.
+        EvaluationStoppedError: the same.
     """
     if dist is None or dist.world_size == 1 or not len(indices):
         return compute(indices)
     place_N = np.arange(len(indices))
     owner_N = place_N // batch_size % dist.world_size
-    own = [indices[place] for place in place_N[owner_N == dist.rank]]
+    whole: list[npt.NDArray[Any]] = []
+    for start in range(0, len(indices), ROUND * batch_size * dist.world_size):
+        here_N = slice(start, start + ROUND * batch_size * dist.world_size)
+        own = [indices[place] for place in place_N[here_N][owner_N[here_N] == dist.rank]]
+        rows, kinds = _round(dist, own, compute)
+        whole = whole or [np.empty((len(indices), *shape), dtype) for dtype, shape in kinds]
+        for number, out in enumerate(whole):
+            mine = rows[number] if rows else np.empty((0, *out.shape[1:]), out.dtype)
+            for rank, part in enumerate(dist.gather_rows(mine)):
+                out[here_N][owner_N[here_N] == rank] = part
+    return whole
+
+
+def _round(
+    dist: "Dist", own: Sequence[int], compute: Callable[[Sequence[int]], Rows]
+) -> tuple[Rows, list[tuple[str, tuple[int, ...]]]]:
+    """Rows of this process's images, and type and shape of each array, for those without an image.
+
+    Raises:
+        ValueError: what ``compute`` raised on any process.
+        RuntimeError: the same.
+        EvaluationStoppedError: the same.
+    """
     rows, failure = list[npt.NDArray[Any]](), dict[str, str]()
     try:
         rows = list(compute(own)) if own else []
     except Exception as error:  # the others must not wait for rows that never come
-        failure = {"text": str(error), "kind": "input" if isinstance(error, ValueError) else "other"}
+        kinds = {ValueError: "input", EvaluationStoppedError: "stop"}
+        kind = next((name for one, name in kinds.items() if isinstance(error, one)), "other")
+        failure = {"text": str(error), "kind": kind}
     dist.barrier()  # patient, unlike what follows: shares may take unequally long
     said = [
         json.loads(text) for text in dist.gather_text(json.dumps({"failure": failure, "kinds": _kinds(rows)}))
@@ -66,13 +97,7 @@ def computed_in_shares(
     for rank, one in enumerate(said):
         if one["failure"]:
             _raise(rank, **one["failure"])
-    kinds = next(one["kinds"] for one in said if one["kinds"])
-    whole = [np.empty((len(indices), *shape), dtype) for dtype, shape in kinds]
-    for number, out in enumerate(whole):
-        mine = rows[number] if rows else np.empty((0, *out.shape[1:]), out.dtype)
-        for rank, part in enumerate(dist.gather_rows(mine)):
-            out[owner_N == rank] = part
-    return whole
+    return rows, next(one["kinds"] for one in said if one["kinds"])
 
 
 def _kinds(rows: Rows) -> list[tuple[str, tuple[int, ...]]]:
@@ -83,4 +108,6 @@ def _kinds(rows: Rows) -> list[tuple[str, tuple[int, ...]]]:
 def _raise(rank: int, text: str, kind: str) -> None:
     if kind == "input":
         raise ValueError(text)
+    if kind == "stop":
+        raise EvaluationStoppedError
     raise RuntimeError(f"rank {rank} failed in the evaluation: {text}")

@@ -17,11 +17,12 @@ from facescale.gallery.search import Match, top_places
 # Q queries, P people, d embedding size, S shortlisted, C candidates
 
 BATCH = 64  # queries from which all are compared with everybody
-_SHORTLIST = 1000  # whom the codes may confuse with the nearest: of 1 M faces all nearest are among 500
+_SHORTLIST = 1000  # whom the codes propose: of a million, all nearest are among them, 0.9993 among 500
 _SPARE = 8  # compared in float32 beyond those wanted: fp16 templates may swap neighbours
+_QUERIES = 256  # compared with everybody at once
 _BLOCK = 1 << 15  # templates widened to float32 at once
 _ADVICE = "make it again with: facescale gallery index"
-_STALE = 1000  # changes that are searched exactly; a tenth of the gallery, if that is more
+_STALE = 1000  # changes that are searched exactly, in float32; a 400th of the gallery, if that is more
 
 
 class GalleryIndex:
@@ -86,7 +87,7 @@ class GalleryIndex:
         """
         with self._lock:
             since = self._gallery.changed_since(self._file.state)
-            if since is None or len(since[1]) > max(_STALE, len(self._person_P) // 10):
+            if since is None or len(since[1]) > max(_STALE, len(self._person_P) // 400):
                 return False
             if since[0] != self._seen:
                 self._new_numbers, _, self._new_templates = self._gallery.templates_of(sorted(since[1]))
@@ -113,9 +114,12 @@ class GalleryIndex:
             some = slice(start, start + _BLOCK)
             return self._file.row_PD[some].astype(np.float32), hidden_P[some]
 
-        blocks = map(block, range(0, len(hidden_P), _BLOCK))
-        place_QK, _ = top_places(query_QD, blocks, top + _SPARE)
-        return [self._person_P[place_K[~hidden_P[place_K]]] for place_K in place_QK]
+        found: list[IntArray] = []
+        for start in range(0, len(query_QD), _QUERIES):
+            blocks = map(block, range(0, len(hidden_P), _BLOCK))
+            place_QK, _ = top_places(query_QD[start : start + _QUERIES], blocks, top + _SPARE)
+            found += [self._person_P[place_K[~hidden_P[place_K]]] for place_K in place_QK]
+        return found
 
     def _decided(self, query_D: Embeddings, candidates: IntArray, top: int) -> list[Match]:
         """The best of some people, by the templates of the gallery."""

@@ -14,8 +14,9 @@ from facescale.data.readers.folder import read_file
 from facescale.gallery.gallery import Face
 from facescale.inference.model import Model
 from facescale.prepare.align import align
-from facescale.prepare.detect import Detector, available_detector, build_detector, choose_face, find_faces
+from facescale.prepare.detect import Detector, available_detector, build_detector, choose_face
 from facescale.prepare.photos import is_photo, open_photo
+from facescale.prepare.search import find_faces
 
 ALIGNED = 112  # pixels of the template that data sets are aligned to
 _BATCH = 32

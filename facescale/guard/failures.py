@@ -21,6 +21,10 @@ _TRACEBACK = "set FACESCALE_TRACEBACK=1 to see where"
 _USERS = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError)
 
 
+class NoticeWarning(UserWarning):
+    """A sentence that the user should read before what it is about happens; commands print it as it is."""
+
+
 def explained(error: BaseException) -> tuple[str, int]:
     """A sentence about an error, and the exit status: 2 where the user's input is wrong, else 1."""
     if is_sentence(error):

@@ -2,8 +2,9 @@
 
 import importlib.util
 import json
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from facescale.data.loading.iterate import iter_images
 from facescale.data.readers.base import Reader, identity_names
 from facescale.data.readers.loose import NO_ID, LooseImages
 from facescale.data.readers.pictures import is_picture, is_system_folder
-from facescale.files import replacing
+from facescale.files import replacing, write_atomically
 from facescale.inference.model import Embeddings, Model
 
 # N images, d embedding size
@@ -56,7 +57,9 @@ def embed_to_file(
     A ``.npz`` file (read with ``numpy.load``) holds ``embeddings`` float32 (N, d), ``keys`` (N,), ``ids``
     int64 (N,), ``names`` (N,), and the scalars ``fingerprint`` and ``contract`` (JSON). A ``.parquet`` file
     has the columns ``key``, ``id``, ``name`` and ``embedding``, and the scalars in its schema's metadata;
-    bytes of a file's name that are not UTF-8 are escaped there, as by ``backslashreplace``.
+    bytes of a file's name that are not UTF-8 are escaped there, as by ``backslashreplace``. A ``.faiss`` file
+    is a flat index of inner products (read with ``faiss.read_index``); the rest stands beside it, as lists of
+    the same order in ``OUT.json``.
     Images that cannot be read are left out and named in the report.
 
     Args:
@@ -69,7 +72,8 @@ def embed_to_file(
             contract says.
 
     Raises:
-        ValueError: another suffix, pyarrow missing, no readable image, embeddings that are not finite.
+        ValueError: another suffix, pyarrow or faiss missing, no readable image, embeddings that are not
+            finite.
     """
     start = time.perf_counter()
     out = Path(out)
@@ -154,7 +158,9 @@ def write_embeddings(model: Model, reader: Reader, found: Embedded, out: Path, s
         {"fingerprint": model.fingerprint, "contract": json.dumps(model.contract.to_dict())},
     )
     with replacing(out) as temporary:
-        (_write_parquet if out.suffix == ".parquet" else _write_npz)(temporary, table)
+        _FORMS[out.suffix].write(temporary, table)
+        if out.suffix == ".faiss":  # before the index gets its name: where that is, the names are, too
+            write_atomically(out.with_name(f"{out.name}.json"), table.names_as_json())
     return EmbedReport(str(out), len(indices), reasons, model.fingerprint, time.perf_counter() - start)
 
 
@@ -165,6 +171,11 @@ class _Table:
     ids: IntArray
     names: Sequence[str]
     origin: dict[str, str]
+
+    def names_as_json(self) -> str:
+        """All but the embeddings; the contract is a JSON text, as in the other forms."""
+        columns = {"key": list(self.keys), "id": self.ids.tolist(), "name": list(self.names)}
+        return json.dumps(self.origin | columns)
 
 
 def _write_npz(path: Path, table: _Table) -> None:
@@ -186,6 +197,28 @@ def _write_parquet(path: Path, table: _Table) -> None:
     parquet.write_table(pyarrow.table(columns).replace_schema_metadata(table.origin), path)
 
 
+def _write_faiss(path: Path, table: _Table) -> None:
+    import faiss
+
+    index = faiss.IndexFlatIP(table.embeddings_ND.shape[1])
+    index.add(table.embeddings_ND)
+    faiss.write_index(index, os.fsdecode(path))
+
+
+@dataclass(frozen=True)
+class _Form:
+    write: Callable[[Path, _Table], None]
+    library: str = ""
+    extra: str = ""
+
+
+_FORMS = {
+    ".npz": _Form(_write_npz),
+    ".parquet": _Form(_write_parquet, "pyarrow", "parquet"),
+    ".faiss": _Form(_write_faiss, "faiss", "index"),
+}
+
+
 def _utf8(name: str) -> str:
     """A file's name as Parquet can hold it: each byte that is not UTF-8 becomes an escape."""
     return name.encode("utf-8", "backslashreplace").decode()
@@ -195,13 +228,15 @@ def check_suffix(out: Path) -> None:
     """Make sure that embeddings can be written to ``out``.
 
     Raises:
-        ValueError: another suffix than .npz or .parquet, or pyarrow missing.
+        ValueError: another suffix than .npz, .parquet or .faiss, or the library of the form missing.
     """
-    if out.suffix not in (".npz", ".parquet"):
-        raise ValueError(f"cannot write embeddings to '{out}'; the name must end in .npz or .parquet")
-    if out.suffix == ".parquet" and importlib.util.find_spec("pyarrow") is None:
+    form = _FORMS.get(out.suffix)
+    if form is None:
+        raise ValueError(f"cannot write embeddings to '{out}'; the name must end in {', '.join(_FORMS)}")
+    if form.library and importlib.util.find_spec(form.library) is None:
         raise ValueError(
-            "a .parquet file needs pyarrow; install it with: pip install 'facescale[parquet]', or write .npz"
+            f"a {out.suffix} file needs {form.library}; install it with: pip install"
+            f" 'facescale[{form.extra}]', or write .npz"
         )
 
 

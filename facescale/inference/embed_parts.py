@@ -110,6 +110,49 @@ def embed_part(model: Model, job: EmbedJob, out: str | Path, part: Part) -> Embe
     return EmbeddedPart(part, len(span), waiting if folder.exists() else [], joined)
 
 
+def embed_in_steps(
+    model: Model,
+    job: EmbedJob,
+    out: str | Path,
+    progress: Callable[[int, int], None] | None = None,
+) -> EmbedReport:
+    """Embed on this machine; what was interrupted continues, and gives the same bytes.
+
+    A large set is embedded in parts of 64 batches, each a file until all are done; a small one at once.
+
+    Args:
+        model: that of the job, loaded.
+        job: what is embedded.
+        out: the file.
+        progress: called with (images done, images in all).
+
+    Raises:
+        ValueError: as `facescale.inference.embed_files.embed_to_file`, or another process embeds the same.
+    """
+    start, out = time.perf_counter(), Path(out)
+    check_suffix(out)
+    reader = job.open_reader(model)
+    total, batches = len(reader), -(-len(reader) // job.batch_size)
+    told = progress or (lambda done, total: None)
+    if batches <= _BATCHES:
+        told(0, total)
+        found = embed_images(model, reader, range(total), job.batch_size, 2, job.resize)
+        told(total, total)
+        return write_embeddings(model, reader, found, out, start)
+    head, folder = job.head(model, reader), _folder(out)
+    parts = Part(1, min(-(-batches // _BATCHES), _MOST)).all()
+    for part in parts:
+        span = job.span(part, total)
+        told(span.start, total)
+        if not _is_done(folder, part, head):
+            _write_part(folder, part, head, embed_images(model, reader, span, job.batch_size, 2, job.resize))
+    told(total, total)
+    report = _joined(model, reader, out, parts, head, start)
+    if report is None:
+        raise ValueError(f"another process joins the parts in '{folder}'; wait for it to end")
+    return report
+
+
 def embed_on_cluster(
     model: Model,
     job: EmbedJob,

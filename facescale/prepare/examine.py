@@ -23,11 +23,11 @@ from facescale.prepare.detect import (
     Face,
     build_detector,
     choose_face,
-    find_faces,
-    read_landmarks,
 )
+from facescale.prepare.landmarks import read_landmarks
 from facescale.prepare.photos import PhotoError, open_photo
 from facescale.prepare.quality import DISTORTED, Quality, measure
+from facescale.prepare.search import find_faces
 from facescale.registry import lookup
 
 UNREADABLE, NO_FACE, NO_LANDMARKS = "unreadable file", "no face found", "not in the landmark file"

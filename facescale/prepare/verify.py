@@ -93,7 +93,7 @@ def _shards(reader: ShardReader) -> Iterator[str]:
     same = all(np.array_equal(a, b) for a, b in zip(kept[:4], built[:4], strict=True))
     if not same:
         name = reader.files.names[0]
-        yield f"the index kept for '{name}' is not that of the shards; remove .facescale-*.npz"
+        yield f"the index kept for '{name}' is not that of the shards; remove .facescale-*.index"
 
 
 def _listed(places: IntArray) -> str:

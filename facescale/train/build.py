@@ -10,7 +10,6 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from facescale import backbones
 from facescale.config import Config
 from facescale.data.loading.augment import Augment, stronger
 from facescale.data.readers.base import Reader, image_sources
@@ -21,6 +20,7 @@ from facescale.model_card import Card, Contract
 from facescale.plan import Plan
 from facescale.plan.components import build_head
 from facescale.train.freezing import freeze
+from facescale.train.pretrained import build_backbone
 from facescale.train.task import RecognitionTask
 from facescale.train.teacher import make_teacher
 from facescale.train.twin import Twin
@@ -32,7 +32,9 @@ _OWN_STATISTICS: dict[str, Any] = {
 }
 
 
-def build_task(config: Config, plan: Plan, dist: Dist, centres: Path) -> RecognitionTask:
+def build_task(
+    config: Config, plan: Plan, dist: Dist, centres: Path, replaced: bool = False
+) -> RecognitionTask:
     """Backbone, head and what follows them, with the same first weights on every process.
 
     Args:
@@ -40,6 +42,7 @@ def build_task(config: Config, plan: Plan, dist: Dist, centres: Path) -> Recogni
         plan: what follows from it.
         dist: this process among its peers.
         centres: folder for class centres that are placed on disk.
+        replaced: the weights of the backbone are replaced afterwards.
 
     Raises:
         ValueError: a component refuses its options.
@@ -52,7 +55,7 @@ def build_task(config: Config, plan: Plan, dist: Dist, centres: Path) -> Recogni
         "embedding_size": config.backbone.embedding_size,
         "options": config.backbone.options,
     }
-    backbone: nn.Module = backbones.build(spec["name"], spec["embedding_size"], **spec["options"])
+    backbone = build_backbone(config, dist, replaced)
     divide = config.distributed.shard_backbone and dist.world_size > 1
     if not divide:  # else block by block, and as rows of contiguous memory
         backbone = backbone.to(dist.device, memory_format=layout)  # type: ignore[call-overload]

@@ -112,8 +112,8 @@ def _train(session: Session) -> _End:
     with closing(session), stop_signals() as stop_asked, closing(batches):
         if owes_evaluation(session):
             with meter.paused():
-                evaluate(session)
-        for batch, waited in batches:
+                stopping = not evaluate(session, stop_asked)
+        for batch, waited in () if stopping else batches:
             # ---- Rate and ramps ---------------------------------------------------------------------------
             lr = session.schedule(state.step) * state.rate_factor
             for group in optimizer.param_groups:
@@ -180,7 +180,7 @@ def _train(session: Session) -> _End:
                 with meter.paused():
                     sound = save(session)
                     if evaluating and sound:
-                        evaluate(session)
+                        stopping = not evaluate(session, stop_asked)
                 if not sound and config.train.roll_back_after:
                     session.saver.finish()
                     return _End.DIVERGED

@@ -1,6 +1,6 @@
 """Evaluation and checkpoint: when they are due, and what they leave in the run folder."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from facescale.backbones.low_rank import own_state
@@ -8,6 +8,7 @@ from facescale.distributed.agreement import compare_ranks, weights_checksum
 from facescale.distributed.sharding import is_sharded, whole
 from facescale.evaluate.embedding import Extraction
 from facescale.evaluate.records import MeasuredModel, Record, write_record
+from facescale.evaluate.shares import EvaluationStoppedError
 from facescale.evaluate.verification_result import VerificationResult
 from facescale.plan import Plan
 from facescale.run import RunDir
@@ -36,15 +37,26 @@ def owes_evaluation(session: Session) -> bool:
     return not session.dist.any(done)
 
 
-def evaluate(session: Session) -> None:
+def evaluate(session: Session, stop_asked: Callable[[], bool]) -> bool:
     """Measure the protocols on all processes, and add the result to the checkpoint of this step.
 
     The checkpoint is there already: whoever is stopped in a long evaluation loses nothing, and the next
     sitting makes up for it. Thresholds go into its weights, figures to ``results/`` and the log.
+
+    Args:
+        session: the training.
+        stop_asked: whether to end between two batches; one process that is asked stops all.
+
+    Returns:
+        Whether it was finished; the same on all processes.
     """
     task, dist, step = session.task, session.dist, session.state.step
-    with task.ready_for_evaluation():
-        results = [one.measure(task.embed, Extraction(dist=dist)) for one in session.protocols]
+    how = Extraction(dist=dist, stop_asked=stop_asked)
+    try:
+        with task.ready_for_evaluation():
+            results = [one.measure(task.embed, how) for one in session.protocols]
+    except EvaluationStoppedError:
+        return False
     task.keep_thresholds(results)
     fingerprint = task.fingerprint()
     if dist.is_main:
@@ -56,6 +68,7 @@ def evaluate(session: Session) -> None:
     for warning in warnings:
         session.log("health", message=warning)
     save(session, figures, dead=bool(warnings))
+    return True
 
 
 def save(session: Session, figures: Mapping[str, float] | None = None, dead: bool = False) -> bool:

@@ -18,6 +18,7 @@ from facescale.data.loading.batch import Batch
 from facescale.data.loading.train_loader import TrainLoader
 from facescale.data.notes import data_notes
 from facescale.data.readers.base import Reader, image_sources, passed_over
+from facescale.data.readers.stream import StreamReader
 from facescale.data.sampling.draws import make_draws
 from facescale.data.sampling.multiview import make_sampler
 from facescale.distributed import Dist, compare_ranks
@@ -37,6 +38,7 @@ from facescale.train.meter import Meter
 from facescale.train.open_run import changed_length, check_folder, keep_digest, open_run
 from facescale.train.optim import Schedule, make_optimizer, make_schedule
 from facescale.train.owner import Owner
+from facescale.train.pretrained import check_network
 from facescale.train.run_log import OnLog, RunLog
 from facescale.train.saver import Saver
 from facescale.train.task import RecognitionTask
@@ -127,6 +129,7 @@ def open_session(
     _same_program(config, dist)
     reader = people(config, open_training_data(config.data))
     plan = make_plan(config, dist, reader)
+    check_network(config)
     check_folder(RunDir(run_path))
     digest = digest_of(reader)
     counts = {"the number of identities": reader.num_ids, "the number of images": len(reader)}
@@ -135,7 +138,8 @@ def open_session(
         owner = undo.enter_context(closing(Owner(RunDir(run_path), dist)))
         lengthened = changed_length(RunDir(run_path), config, plan)
         run = open_run(config, plan, reader, digest, run_path, dist, resume)
-        task = build_task(config, plan, dist, run.centres)
+        replaced = bool(run.steps() or config.train.init)
+        task = build_task(config, plan, dist, run.centres, replaced)
         if config.head.margin.by_source:
             task.head.source_margins = source_margins_of(config, reader).to(dist.device)
         optimizer = make_optimizer(
@@ -253,6 +257,7 @@ def make_loader(
             group=config.data.images_per_identity,
             source_N=image_sources(reader),
             weights=config.data.weights,
+            stream=(reader.first_S, reader.window) if isinstance(reader, StreamReader) else None,
         ),
     )
     return TrainLoader(

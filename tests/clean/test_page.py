@@ -24,10 +24,8 @@ def report(findings: list[Finding]) -> Report:
 @pytest.fixture
 def page(tmp_path: Path) -> Path:
     images = IndexedImages([picture(n, 112) for n in range(4)] + [b"broken"], [EVIL, LONG, "c", "d", "e"])
-    shown = tuple((0, row) for row in range(5))
-    findings = [
-        Finding(kind, EVIL, LONG, 0.5, "drop_image", where=LONG, shown=shown, num_own=2) for kind in KINDS
-    ]
+    shown = (EVIL, ((0, 0), (0, 1))), (LONG, ((0, 2), (0, 3), (0, 4)))
+    findings = [Finding(kind, EVIL, LONG, 0.5, "drop_image", where=LONG, shown=shown) for kind in KINDS]
     write_page(tmp_path / "clean.html", report(findings), [images])
     return tmp_path / "clean.html"
 

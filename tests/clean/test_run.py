@@ -19,6 +19,7 @@ from facescale.clean.finding import (
 )
 from facescale.clean.run import Options, Report, clean
 from facescale.data import open_reader
+from facescale.prepare.convert_data import convert_data
 from tests.clean.patterns import FLIPPED, IMAGES
 from tests.clean.patterns import MERGED as TWO_PEOPLE
 from tests.clean.patterns import SPLIT as HALVES
@@ -141,3 +142,15 @@ def test_two_test_sets_of_one_name_are_refused(planted: tuple[Path, Path], tmp_p
 def test_options_that_make_no_sense_are_refused(changed: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Options(**changed)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("form", ["recordio", "list", "lmdb", "shards", "parquet"])
+def test_every_format_is_read_and_its_edit_list_fits(
+    planted: tuple[Path, Path], tmp_path: Path, form: str
+) -> None:
+    packed = tmp_path / form
+    convert_data(open_reader(planted[0]), packed, form=form)
+    report = clean(open_reader(packed), "any", tmp_path / "out", options=SURE)
+    assert (report.proposed[MISLABELLED], report.proposed[COPY], report.proposed[CONFLICT]) == (4, 2, 1)
+    edited = open_reader(packed, edits=[tmp_path / "out" / "edits.csv"])
+    assert report.images - len(edited) == 3 + 5

@@ -38,6 +38,17 @@ def test_right_items_alone_give_no_threshold() -> None:
     assert threshold_for(np.empty(0), planted, 0.75).score == np.inf
 
 
+def test_a_few_items_give_no_threshold() -> None:
+    planted = np.random.default_rng(0).normal(9, 1, 1000)
+    assert threshold_for(np.array([9.0, 9.1, 9.2, 0.1, 0.0]), planted, 0.75).score == np.inf
+
+
+def test_scores_that_all_look_like_errors_are_no_errors() -> None:
+    scores = np.random.default_rng(1).normal(5, 1, 100)  # all are far from the others' mean, so none is
+    found = threshold_for(scores, np.random.default_rng(0).normal(5, 1, 1000), 0.75)
+    assert np.mean(scores >= found.score) < 0.05
+
+
 def test_a_threshold_by_hand_says_what_it_reaches() -> None:
     scores, _, planted = mixture(100, 5, 4.0)
     found = threshold_for(scores, planted, 0.75, fixed=4.0)

@@ -143,6 +143,8 @@ def test_inspect_counts_and_draws_a_sheet(facescale, folder: Path, tmp_path: Pat
     code, out, _ = facescale("inspect", str(folder), "--sheet", str(tmp_path / "sheet.png"), "--json")
     assert code == 0 and json.loads(out)["identities"] == 8
     assert (tmp_path / "sheet.png").stat().st_size > 1000
+    _, out, _ = facescale("inspect", str(folder), "--sheet", str(tmp_path / "sheet.png"))
+    assert out.endswith(f"contact sheet: {tmp_path / 'sheet.png'}\n")
 
 
 def test_data_is_converted_and_reads_the_same(facescale, folder: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

@@ -38,6 +38,7 @@ def example(scheme: str, folder: Path) -> str:
         "rec": ("recordio", "/train.rec"),
         "lmdb": ("lmdb", ""),
         "shards": ("shards", "/train-{000000..000000}.tar"),
+        "stream": ("shards", "/train-{000000..000000}.tar?window=4"),
         "parquet": ("parquet", "/train-00000.parquet"),
         "list": ("list", "/train.lst"),
         "webface": ("webface", "?roots=0-2"),

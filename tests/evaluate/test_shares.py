@@ -13,11 +13,11 @@ from facescale import backbones
 from facescale.data.images import IndexedImages
 from facescale.data.loading.decode import encode_jpeg
 from facescale.distributed import Dist
-from facescale.evaluate import EVALS
+from facescale.evaluate import EVALS, shares
 from facescale.evaluate.embedding import Extraction, embed_set
 from facescale.evaluate.feature_cache import FeatureCache
 from facescale.evaluate.protocols.open import open_protocol
-from facescale.evaluate.shares import computed_in_shares
+from facescale.evaluate.shares import EvaluationStoppedError, computed_in_shares
 from tests.dist.spawn import run_processes
 from tests.evaluate.protocols.test_ijb_lists import small, write_lists
 from tests.evaluate.protocols.test_megaface import write_images, write_release
@@ -172,3 +172,27 @@ def check_cache(dist: Dist, folder: str) -> None:
 
 def test_the_cache_of_the_main_process_serves_all(tmp_path: Path) -> None:
     run_processes(2, check_cache, str(tmp_path))
+
+
+def _stopped(dist: Dist) -> None:
+    images = IndexedImages([encode_jpeg(picture(i)) for i in range(40)], [str(i) for i in range(40)])
+    batches: list[int] = []
+
+    def embed(pixels: torch.Tensor) -> torch.Tensor:
+        batches.append(len(pixels))
+        return pixels.float().mean(dim=(1, 2))
+
+    asked = dist.world_size == 1 or dist.rank == 1
+    how = Extraction(dist=dist, stop_asked=lambda: asked and len(batches) >= 2)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(EvaluationStoppedError):
+        patch.setattr(shares, "ROUND", 2)
+        embed_set(embed, images, range(40), size=SIZE, flip=False, batch_size=2, extraction=how)
+    assert len(batches) == (2 if asked else 4), "of twenty, or of ten each; another process ends its round"
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_one_process_that_is_asked_to_stop_stops_all(world_size: int) -> None:
+    if world_size == 1:
+        _stopped(Dist())
+    else:
+        run_processes(world_size, _stopped)

@@ -39,13 +39,14 @@ from facescale.inference.load import load
 from facescale.inference.weights import save_model
 from facescale.model_card import Contract
 from facescale.plan.check import read_config
-from facescale.prepare.detect import read_landmarks
+from facescale.prepare.landmarks import read_landmarks
 from facescale.prepare.photos import open_photo
 from facescale.prepare.scan import scan
 from facescale.recipes.foreign_config import read_settings
 from facescale.run import RunDir
 from facescale.train import checkpoint
 from facescale.train.tensors import save_tensors
+from tests.fuzz.packed import packed
 
 SIZE = 24
 
@@ -89,6 +90,7 @@ def all_targets(root: Path) -> list[Target]:
         _pairs,
         _lists,
         _records,
+        _packed,
         _configs,
         _galleries,
         _runs,
@@ -292,6 +294,10 @@ def _records(root: Path) -> Iterator[Target]:
     write_records(_Memory(), folder, layout="im2rec")  # type: ignore[arg-type]
     (folder / "labels.json").write_text(json.dumps({"0": "Ann", "1": "Bob", "2": "Cyd"}), "utf-8")
     yield Target("labels.json", folder, "labels.json", open_named, "text")
+
+
+def _packed(root: Path) -> Iterator[Target]:
+    yield from packed(root, _Memory(), Target, _folder)
 
 
 def _configs(root: Path) -> Iterator[Target]:

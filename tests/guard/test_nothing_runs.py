@@ -17,7 +17,11 @@ from torch import nn
 
 import facescale
 from facescale import backbones, load
+from facescale.config import load_config
+from facescale.guard.failures import NoticeWarning
 from facescale.model_card import KEY, Card, Contract
+from facescale.train import train
+from tests.tiny import TINY, train_steps
 
 ROOT = Path(facescale.__file__).parent
 
@@ -144,6 +148,42 @@ def test_a_card_downloads_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     save_file(state, tmp_path / "x.safetensors", {KEY: other.to_json()})
     with pytest.raises(ValueError, match="timm has no model 'hf-hub:a/b'"):
         load(tmp_path / "x.safetensors", device="cpu")
+
+
+def test_a_training_downloads_once_and_says_so_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timm = Timm("timm")
+    timm.asked = []
+    monkeypatch.setitem(sys.modules, "timm", timm)
+    words = [*TINY, "eval.sets={}", "train.ema=0", "train.precision=fp32", "backbone.input_size=32"]
+    words = [word for word in words if word != "backbone.input_size=56"]
+    words = [word.replace("size=56", "size=32") for word in words]
+    given = [*words, "backbone.name=timm:net", "backbone.pretrained=true"]
+    wrong = load_config(None, [word.replace("timm:net", "timm:other") for word in given])
+    with pytest.raises(ValueError, match="timm has no model 'other'"):
+        train(wrong, tmp_path / "wrong")
+    assert not (tmp_path / "wrong").exists() and timm.asked == []
+    config = load_config(None, given)
+    with pytest.warns(
+        NoticeWarning, match=r"backbone.pretrained: timm downloads the weights of 'timm:net', unless"
+    ):
+        train_steps(config, tmp_path / "run", 2)
+    assert timm.asked.count(True) == 1
+    assert train(config, tmp_path / "run").finished  # from its checkpoint
+    other = load_config(None, [*given, f"train.init={tmp_path / 'run'}"])
+    assert train(other, tmp_path / "other").finished
+    assert timm.asked.count(True) == 1
+
+    def refused(*_: Any, **options: Any) -> nn.Module:
+        raise OSError("no connection")
+
+    monkeypatch.setattr(timm, "create_model", refused)
+    sentence = r"of 'timm:net' cannot be downloaded \(no connection\); get .* backbone.pretrained = false"
+    with pytest.raises(ValueError, match=sentence):
+        backbones.build("timm:net", 16, pretrained=True)
+    with pytest.raises(OSError, match="no connection"):
+        backbones.build("timm:net", 16)
 
 
 def test_describing_a_pretrained_network_downloads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

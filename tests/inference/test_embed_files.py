@@ -93,8 +93,31 @@ def test_parquet_without_pyarrow_names_the_extra_before_any_work(model, tmp_path
         embed_to_file(model, "absent", tmp_path / "e.parquet")
 
 
+def test_a_faiss_file_is_a_flat_index_with_the_names_beside_it(model, folder, tmp_path):
+    faiss = pytest.importorskip("faiss")
+    for name in ("e.npz", "e.faiss"):
+        assert embed_to_file(model, folder, tmp_path / name).num_images == 6
+    index = faiss.read_index(str(tmp_path / "e.faiss"))
+    beside = json.loads((tmp_path / "e.faiss.json").read_text())
+    with np.load(tmp_path / "e.npz") as file:
+        rows = file["embeddings"]
+        assert np.array_equal(index.reconstruct_n(0, 6), rows)
+        for column in ("key", "id", "name"):
+            assert beside[column] == file[f"{column}s"].tolist()
+        assert beside["fingerprint"] == str(file["fingerprint"])
+        assert beside["contract"] == str(file["contract"])
+    cosine, place = index.search(rows[3:4], 1)
+    assert (place[0, 0], cosine[0, 0]) == (3, pytest.approx(1)), "an inner product is the cosine"
+
+
+def test_faiss_that_is_missing_is_told_before_any_work(model, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(ValueError, match=r"a \.faiss file needs faiss; .*facescale\[index\]"):
+        embed_to_file(model, "absent", tmp_path / "e.faiss")
+
+
 def test_another_suffix_is_refused(model, folder, tmp_path):
-    with pytest.raises(ValueError, match=r"'.*e\.csv'; the name must end in \.npz or \.parquet"):
+    with pytest.raises(ValueError, match=r"'.*e\.csv'; the name must end in \.npz, \.parquet, \.faiss"):
         embed_to_file(model, folder, tmp_path / "e.csv")
 
 

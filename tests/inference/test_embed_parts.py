@@ -10,8 +10,9 @@ import torch
 from facescale import backbones
 from facescale.data import open_reader
 from facescale.data.loading.decode import encode_jpeg
+from facescale.inference import embed_parts
 from facescale.inference.embed_files import embed_to_file
-from facescale.inference.embed_parts import EmbedJob, embed_into, embed_on_cluster, embed_part
+from facescale.inference.embed_parts import EmbedJob, embed_in_steps, embed_into, embed_on_cluster, embed_part
 from facescale.inference.load import load
 from facescale.inference.weights import save_model
 from facescale.jobs import Part
@@ -109,7 +110,7 @@ def test_one_job_joins_while_others_end(job, model, whole, tmp_path):
 
 
 def test_another_suffix_is_refused_before_any_work(job, model, tmp_path):
-    with pytest.raises(ValueError, match=r"the name must end in \.npz or \.parquet"):
+    with pytest.raises(ValueError, match=r"the name must end in \.npz, \.parquet, \.faiss"):
         embed_part(model, job, tmp_path / "e.csv", Part(1, 2))
 
 
@@ -141,3 +142,40 @@ def test_the_command_embeds_a_part(facescale, job, whole, tmp_path):
     status, out, _ = facescale(*words, "1/2")
     assert status == 0 and "17 embeddings in" in out
     assert (tmp_path / "e.npz").read_bytes() == whole
+
+
+class TestOnOneMachine:
+    def test_a_small_set_is_embedded_at_once(self, job, model, whole, tmp_path):
+        told = []
+        done = embed_in_steps(model, job, tmp_path / "e.npz", lambda *images: told.append(images))
+        assert done.num_images == 17 and told == [(0, 18), (18, 18)]
+        assert (tmp_path / "e.npz").read_bytes() == whole
+
+    def test_what_was_interrupted_continues_and_gives_the_same_bytes(
+        self, job, model, whole, tmp_path, monkeypatch
+    ):
+        monkeypatch.setattr(embed_parts, "_BATCHES", 2)
+        told, embed, left = [], type(model).embed, [4]
+
+        def interrupted(self, images, size):
+            if not left[0]:
+                raise KeyboardInterrupt
+            left[0] -= 1
+            return embed(self, images, size)
+
+        monkeypatch.setattr(type(model), "embed", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            embed_in_steps(model, job, tmp_path / "e.npz")
+        assert not (tmp_path / "e.npz").exists()
+        left[0] = 2  # the batches of the last part
+        embed_in_steps(model, job, tmp_path / "e.npz", lambda *images: told.append(images))
+        assert told == [(0, 18), (4, 18), (12, 18), (18, 18)]
+        assert (tmp_path / "e.npz").read_bytes() == whole
+        assert not (tmp_path / ".e.npz.parts").exists()
+
+    def test_while_another_process_joins_the_parts_it_is_told(self, job, model, tmp_path, monkeypatch):
+        monkeypatch.setattr(embed_parts, "_BATCHES", 2)
+        folder = tmp_path / ".e.npz.parts"
+        folder.mkdir()
+        with lock_folder(folder), pytest.raises(ValueError, match=r"another process joins the parts in"):
+            embed_in_steps(model, job, tmp_path / "e.npz")

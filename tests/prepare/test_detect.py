@@ -16,68 +16,14 @@ from facescale.prepare.detect import (
     available_detector,
     build_detector,
     choose_face,
-    find_faces,
-    read_landmarks,
 )
+from facescale.prepare.landmarks import read_landmarks
 from facescale.prepare.photos import open_photo
+from facescale.prepare.search import find_faces
 
 
 def face(left: float, top: float, side: float, score: float = 0.9) -> Face:
     return Face((left, top, left + side, top + side), np.full((5, 2), left + side / 2), score)
-
-
-class Marker:
-    """Finds the white square of a view, if its side is within limits, as a detector finds a face."""
-
-    def __init__(self, least: float, most: float, needs_margin: bool = False) -> None:
-        self.least, self.most, self.needs_margin = least, most, needs_margin
-        self.sides: list[int] = []
-
-    def __call__(self, photo_HW3: np.ndarray) -> list[Face]:
-        self.sides.append(max(photo_HW3.shape[:2]))
-        y, x = np.nonzero(photo_HW3[..., 0] > 127)
-        if not (len(x) and self.least <= np.ptp(x) + 1 <= self.most):
-            return []
-        if self.needs_margin and x.min() == 0:
-            return []
-        box = (float(x.min()), float(y.min()), float(x.max() + 1), float(y.max() + 1))
-        return [Face(box, np.full((5, 2), [(x.min() + x.max()) / 2, (y.min() + y.max()) / 2]), 0.9)]
-
-
-def photo(height: int, width: int, left: int, top: int, side: int) -> np.ndarray:
-    pixels = np.zeros((height, width, 3), np.uint8)
-    pixels[top : top + side, left : left + side] = 255
-    return pixels
-
-
-@pytest.mark.parametrize(
-    ("pixels", "detector", "views"),
-    [
-        (photo(400, 500, 100, 50, 200), Marker(20, 300), 1),
-        (photo(1500, 2000, 900, 600, 70), Marker(30, 300), 2),  # 22 pixels wide at 640, 34 at 960
-        (photo(112, 112, 0, 0, 112), Marker(20, 300, needs_margin=True), 2),  # a tight crop
-        (photo(1200, 1600, 100, 100, 1000), Marker(40, 60), 4),  # a face that fills a large photo
-    ],
-)
-def test_faces_are_looked_for_at_several_sizes_and_come_back_in_pixels_of_the_photo(
-    pixels: np.ndarray, detector: Marker, views: int
-) -> None:
-    (found,) = find_faces(detector, pixels)
-    y, x = np.nonzero(pixels[..., 0])
-    assert len(detector.sides) == views
-    step = max(pixels.shape) / 80  # a pixel of the smallest view
-    assert np.allclose(found.box, (x.min(), y.min(), x.max() + 1, y.max() + 1), atol=1.5 * step)
-    assert np.allclose(found.landmarks_52, [(x.min() + x.max()) / 2, (y.min() + y.max()) / 2], atol=step)
-
-
-def test_a_photo_without_a_face_has_none() -> None:
-    assert find_faces(Marker(1, 1000), np.zeros((50, 60, 3), np.uint8)) == []
-
-
-def test_no_detector_is_shown_more_than_it_is_made_for() -> None:
-    detector = Marker(10**6, 10**7)
-    find_faces(detector, np.zeros((3000, 200, 3), np.uint8))
-    assert max(detector.sides) == 960
 
 
 def test_the_largest_or_the_most_central_face_is_chosen() -> None:

@@ -192,7 +192,10 @@ def test_what_is_dropped_can_be_chosen(photos: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
-def test_near_duplicates_are_found_by_a_model(photos: Path, tmp_path: Path, monkeypatch) -> None:
+@pytest.mark.parametrize("near", [0.99, None])
+def test_near_duplicates_are_found_by_a_model(
+    photos: Path, tmp_path: Path, monkeypatch, near: float | None
+) -> None:
     class Pixels:
         """Embeds a picture as its pixels."""
 
@@ -211,7 +214,7 @@ def test_near_duplicates_are_found_by_a_model(photos: Path, tmp_path: Path, monk
         points += line.replace("a/0.jpg", name) + "\n"
     (tmp_path / "points.txt").write_text(points)
     monkeypatch.setattr("facescale.inference.load.load", lambda path: Pixels())
-    report = prepare(photos, tmp_path / "out", options(tmp_path, model="some.onnx", near=0.99)).report
+    report = prepare(photos, tmp_path / "out", options(tmp_path, model="some.onnx", near=near)).report
     assert report.dropped["near-duplicate"] == 1
     (pair,) = report.lookalikes
     assert pair[0] in ("a/0.jpg", "a/resaved.jpg") and pair[1] == "c/resaved.jpg" and pair[2] > 0.99

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from facescale.data import open_reader
+from facescale.data.readers.saved_index import load_index, save_index
+from facescale.data.readers.shard_index import state_of_files
 from facescale.data.writers import FILES, WRITERS
 from facescale.prepare.convert_data import convert_data
 from facescale.prepare.verify import verify_data
@@ -69,14 +70,13 @@ def test_keys_that_the_list_of_a_database_leaves_out_are_counted(packed):
 
 def test_a_kept_index_of_other_shards_is_found(packed):
     folder = packed("shards")
-    open_reader(folder)
-    (kept,) = folder.glob(".facescale-*.npz")
-    with np.load(kept) as file:
-        columns = dict(file)
-    columns["label"] = columns["label"][::-1]
-    np.savez(kept, **columns)
+    files = open_reader(folder).files
+    (kept,) = folder.glob(".facescale-*.index")
+    state = state_of_files(files)
+    columns = dict(load_index([kept], state, {}))
+    save_index([kept], state, {**columns, "id": columns["id"][::-1]})
     (problem,) = verify_data(str(folder))
-    assert "is not that of the shards; remove .facescale-*.npz" in problem
+    assert "is not that of the shards; remove .facescale-*.index" in problem
 
 
 def test_every_source_is_verified(packed):

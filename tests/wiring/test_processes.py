@@ -13,9 +13,12 @@ from torch.nn.parallel import DistributedDataParallel
 from facescale import backbones, heads
 from facescale.config import load_config
 from facescale.distributed import Dist
+from facescale.evaluate import shares
 from facescale.run import RunDir
 from facescale.train import train
+from facescale.train.task import RecognitionTask
 from tests.dist.spawn import run_processes
+from tests.same_run import differences
 from tests.wiring.plain import Case, plain_training
 from tests.wiring.toy import IDS, SETTINGS, D, Toy, saved_state, weights
 
@@ -99,3 +102,35 @@ def test_gradients_are_exchanged_once_a_step_and_are_those_of_one_process(tmp_pa
         for name, expected in weights(alone, 6).items():
             if "running" not in name and "tracked" not in name:
                 torch.testing.assert_close(weights(run, 6)[name], expected, rtol=2e-4, atol=1e-5)
+
+
+def _stop_in_evaluation(dist: Dist, folder: Path) -> None:
+    backbones.BACKBONES["toy"] = Toy
+    settings = ["eval.every=3 steps", "eval.batch_size=4", "checkpoint.every=3 steps", "train.ema=0.5"]
+    config = load_config(None, [*SETTINGS, *settings])
+    train(config, folder / "whole", dist)
+    calls: list[int] = []
+    embed = RecognitionTask.embed
+
+    def killed(self: RecognitionTask, images: Any) -> Any:
+        calls.append(1)
+        if dist.rank == 1 and len(calls) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)  # as torchrun or a scheduler does, to one process only
+        return embed(self, images)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RecognitionTask, "embed", killed)
+        patch.setattr(shares, "ROUND", 1)
+        result = train(config, folder / "cut", dist)
+    assert not result.finished and result.step == 3
+    assert len(calls) <= 6, "of five batches, two views of each, and a check in each round"
+    if dist.is_main:
+        run = RunDir(folder / "cut")
+        assert run.steps() == [3] and run.read_metrics("eval") == []
+    dist.barrier()
+    assert train(config, folder / "cut", dist).finished
+
+
+def test_sigterm_acts_within_an_evaluation_on_all_processes(tmp_path: Path) -> None:
+    run_processes(2, _stop_in_evaluation, tmp_path)
+    assert differences(tmp_path / "whole", tmp_path / "cut") == []

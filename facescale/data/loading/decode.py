@@ -129,7 +129,7 @@ def _check_wanted(height: int, width: int, out: Pixels) -> None:
     if (height, width) != out.shape[:2]:
         raise BadRecordError(
             f"image is {width}x{height} pixels where {out.shape[1]}x{out.shape[0]} is wanted; align the"
-            " photos (facescale prepare), or resize them (data.resize = true)"
+            " photos (facescale prepare), or resize them (data.resize = true in a config, embed --resize)"
         )
 
 

@@ -16,7 +16,7 @@ from facescale.data.loading.batch import Batch
 from facescale.data.loading.decode import decode_into
 from facescale.data.loading.prefetch import BATCHES_AHEAD, Buffers, chunks, in_order
 from facescale.data.readers.base import BadRecordError, Reader
-from facescale.data.sampling.base import ImageSampler, Sampler, turns_of
+from facescale.data.sampling.base import ImageSampler, Sampler, replacement, turns_of
 from facescale.data.sampling.counter_rng import AUGMENT, REPLACE, hash64, uniform
 from facescale.data.sampling.draws import turn_epoch
 
@@ -169,7 +169,7 @@ class TrainLoader:
                 if attempt > _MAX_REPLACEMENTS:
                     return _Filled(done, bad)
                 bits = hash64(REPLACE, self._seed, job.epoch, int(job.position_B[item]), attempt)
-                position = (bits % np.uint64(len(self.sampler))).astype(np.int64)
+                position = replacement(self.sampler, job.position_B[item : item + 1], bits)
                 job.index_VB[:, item] = self.sampler.indices(job.epoch, position)[:, 0]
         return _Filled(len(items), bad)
 

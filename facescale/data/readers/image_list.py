@@ -5,7 +5,7 @@ from pathlib import Path
 
 from facescale.data.readers.folder import read_file
 from facescale.data.readers.key_lists import check_inside, read_list
-from facescale.data.readers.labelled import Labelled
+from facescale.data.readers.labelled import Labelled, numbered
 from facescale.data.spec import split_options
 
 
@@ -26,7 +26,7 @@ class ListReader(Labelled):
             raise ValueError(f"'{self.root}' is not a folder; name the one where the paths of '{path}' start")
         self._files, labels = read_list(Path(path))
         check_inside(self._files, Path(path))
-        super().__init__(Path(path).parent, labels)
+        super().__init__(Path(path).parent, *numbered(labels))
 
     def __getitem__(self, index: int) -> tuple[bytes, int]:
         """Encoded image and identity of ``index``.

@@ -1,6 +1,7 @@
 """Text lists of images and labels, one a line, in the ways that other projects write them."""
 
 import os
+from array import array
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -27,7 +28,7 @@ def read_list(path: Path) -> tuple[Texts, IntArray]:
         ValueError: the file cannot be read, or a line is none of these.
     """
     check_file(path, "the list")
-    images, labels = Texts(), []
+    images, labels = Texts(), array("q")
     for number, line in enumerate(_lines(path), 1):
         where = f"line {number} of '{path}'"
         if len(line) > _LONGEST:

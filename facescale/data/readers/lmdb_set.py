@@ -2,11 +2,22 @@
 
 from pathlib import Path
 
+from facescale.arrays import IntArray
 from facescale.data.readers.datum import read_datum
 from facescale.data.readers.key_lists import read_list
-from facescale.data.readers.labelled import Labelled
+from facescale.data.readers.labelled import Labelled, numbered
 from facescale.data.readers.lmdb_file import LmdbFile
+from facescale.data.readers.saved_index import (
+    WORTH_SAVING,
+    compact,
+    index_places,
+    load_index,
+    save_index,
+    state_of,
+)
+from facescale.data.readers.texts import Texts
 from facescale.data.spec import split_options
+from facescale.guard.reading import check_file
 
 
 class LmdbReader(Labelled):
@@ -27,9 +38,9 @@ class LmdbReader(Labelled):
             raise ValueError(f"'{path}' does not exist; give the folder of an LMDB database")
         folder = path if path.is_dir() else path.parent
         keys_file = Path(options["keys"]) if "keys" in options else _only_list(folder)
-        self._keys, labels = read_list(keys_file)
+        self._keys, labels, ids = _listed(keys_file)
         self._file = LmdbFile(path)
-        super().__init__(folder, labels)
+        super().__init__(folder, labels, ids)
 
     def __getitem__(self, index: int) -> tuple[bytes, int]:
         """Encoded image and identity of ``index``.
@@ -51,6 +62,21 @@ class LmdbReader(Labelled):
     def image_size(self, index: int) -> int:
         """0: asking for a size would read the image, so a digest compares contents of a few alone."""
         return 0
+
+
+def _listed(path: Path) -> tuple[Texts, IntArray, IntArray]:
+    """Keys, labels and numbers of the labels of a list; a long one is read once, then kept as an index."""
+    check_file(path, "the list")
+    places, state = index_places([str(path)]), state_of(path)
+    found = load_index(places, state, {"ends": 1 << 63, "id": 1 << 63, "label": 1 << 63})
+    if found and found["id"].max() < len(found["label"]) and len(found["ends"]) == len(found["id"]) + 1:
+        return Texts.of_block(found["keys"], found["ends"]), found["label"], found["id"]
+    keys, label_N = read_list(path)
+    labels, ids = numbered(label_N)
+    if len(keys) >= WORTH_SAVING:
+        block, ends = keys.block
+        save_index(places, state, {"keys": block, "ends": compact(ends), "id": ids, "label": labels})
+    return keys, labels, ids
 
 
 def _only_list(folder: Path) -> Path:

@@ -84,7 +84,8 @@ class ParquetReader:
             BadRecordError: the row group cannot be read, or the row has no image.
         """
         group = int(np.searchsorted(self._starts, index, side="right")) - 1
-        image = self._images(group)[index - int(self._starts[group])].as_py()
+        images, row = self._images(group), index - int(self._starts[group])
+        image = images[row].as_py() if row < len(images) else None  # fewer than stated in a damaged file
         if not image:
             raise BadRecordError("row has no image")
         return image, int(self.ids[index])

@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from facescale.arrays import IntArray
 from facescale.data.readers.base import BadRecordError
 from facescale.data.readers.info_file import read_info
+from facescale.data.readers.labelled import numbered
 from facescale.data.readers.labels_file import original_names
 from facescale.data.readers.recordio_format import (
     FRAME,
@@ -27,9 +29,19 @@ from facescale.data.readers.recordio_index import (
     rebuild_index,
     record_end,
 )
-from facescale.data.readers.recordio_labels import insightface_labels, numbered, record_labels
+from facescale.data.readers.recordio_labels import insightface_labels, record_labels
 from facescale.data.readers.recordio_words import Gaps, Keys, MappedWords
+from facescale.data.readers.saved_index import (
+    WORTH_SAVING,
+    index_places,
+    load_index,
+    save_index,
+    state_of,
+)
 from facescale.data.sampling.counter_rng import Uints, hash64_each
+
+Index = tuple[Keys, IntArray, IntArray, IntArray]
+"""Key and byte offset of each record, the labels, and the number of each record's label."""
 
 _START = struct.Struct("<III")  # magic, word, and the flag of the header
 _READ_AHEAD = 8192  # more than an aligned face takes, so that most records are one read
@@ -55,27 +67,7 @@ class RecordReader:
         size = os.fstat(self._fd).st_size
         if size < FRAME.size + HEADER.size or size % 4:
             raise ValueError(f"'{path}' is {size:,} bytes long, which no RecordIO file is; copy it again")
-        words = MappedWords(self.path)
-        index = self.path.with_suffix(".idx")
-        keys, offsets = read_index(index, size) if index.is_file() else rebuild_index(self.path, words)
-        end = record_end(words.values, int(offsets.max()))
-        if end > size:
-            raise ValueError(f"'{path}' ends within its last record; it is truncated, copy it again")
-        if end < size or offsets.min() > 0:
-            raise ValueError(
-                f"'{index}' names {len(keys):,} records from byte {offsets.min():,} to {end:,} of a record"
-                f" file of {size:,} bytes; it is incomplete or of another file: copy it again, or remove it"
-                " to have it rebuilt"
-            )
-        gaps = Gaps(offsets, size)
-        if is_set_header(words.values, int(keys[0]), int(offsets[0]), int(gaps.of(slice(0, 1))[0])):
-            keys, offsets, labels = insightface_labels(self.path, words, keys, offsets, gaps)
-        else:
-            labels = record_labels(self.path, words, keys, offsets)
-            check_gapless(index, words, offsets, gaps)
-        self._keys: Keys = keys
-        self._offsets = offsets
-        self._labels, self.ids = numbered(labels)
+        self._keys, self._offsets, self._labels, self.ids = _indexed(self.path, size)
 
     @property
     def num_ids(self) -> int:
@@ -166,6 +158,48 @@ class RecordReader:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._fd = _open(self, self.path)
+
+
+def _indexed(path: Path, size: int) -> Index:
+    """The index of a record file of ``size`` bytes; of a large one it is made once, then kept in a file."""
+    places, state = index_places([str(path)]), state_of(path, path.with_suffix(".idx"))
+    limits = {"offset": size, "id": 1 << 63, "label": 1 << 63, "key": 1 << 63}
+    found = load_index(places, state, limits)
+    if found and found["id"].max() < len(found["label"]) and len(found["offset"]) == len(found["id"]):
+        key = found["key"]
+        keys: Keys = (
+            key if len(key) == len(found["id"]) else range(int(key[0]), int(key[0]) + len(found["id"]))
+        )
+        return keys, found["offset"], found["label"], found["id"]
+    keys, offsets, labels, ids = _read(path, size)
+    if len(keys) >= WORTH_SAVING:
+        first = np.array(keys[:1], np.int64)  # a range takes no memory
+        key = first if isinstance(keys, range) else keys
+        save_index(places, state, {"offset": offsets, "key": key, "label": labels, "id": ids})
+    return keys, offsets, labels, ids
+
+
+def _read(path: Path, size: int) -> Index:
+    """The index from the .idx file, or else the records."""
+    words = MappedWords(path)
+    index = path.with_suffix(".idx")
+    keys, offsets = read_index(index, size) if index.is_file() else rebuild_index(path, words)
+    end = record_end(words.values, int(offsets.max()))
+    if end > size:
+        raise ValueError(f"'{path}' ends within its last record; it is truncated, copy it again")
+    if end < size or offsets.min() > 0:
+        raise ValueError(
+            f"'{index}' names {len(keys):,} records from byte {offsets.min():,} to {end:,} of a record"
+            f" file of {size:,} bytes; it is incomplete or of another file: copy it again, or remove it"
+            " to have it rebuilt"
+        )
+    gaps = Gaps(offsets, size)
+    if is_set_header(words.values, int(keys[0]), int(offsets[0]), int(gaps.of(slice(0, 1))[0])):
+        keys, offsets, labels = insightface_labels(path, words, keys, offsets, gaps)
+    else:
+        labels = record_labels(path, words, keys, offsets)
+        check_gapless(index, words, offsets, gaps)
+    return keys, offsets, *numbered(labels)
 
 
 def _open(owner: object, path: Path) -> int:

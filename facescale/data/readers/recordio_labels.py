@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from facescale.arrays import BoolArray, IntArray
 from facescale.data.readers.recordio_format import EXACT_FLOAT32, LABELS_ONLY, MAGIC, Words
-from facescale.data.readers.recordio_words import BLOCK, Gaps, Keys, MappedWords
+from facescale.data.readers.recordio_words import Gaps, Keys, MappedWords
 
 
 def record_labels(path: Path, words: MappedWords, keys: Keys, offsets: IntArray) -> IntArray:
@@ -43,21 +43,6 @@ def _labels_of(path: Path, words: Words, keys: Keys, offsets: IntArray) -> npt.N
             f" number from 0 to {EXACT_FLOAT32 - 1:,} (float32 merges identities beyond), so repack the set"
         )
     return labels
-
-
-def numbered(labels: IntArray) -> tuple[IntArray, IntArray]:
-    """The labels that occur, ascending, and the number of each label among them; ``labels`` is written over.
-
-    Without sorting: ten million labels take a tenth of the time and of the memory.
-    """
-    occurs = np.zeros(int(labels.max()) + 1, bool)
-    occurs[labels] = True
-    known = np.flatnonzero(occurs)
-    if len(known) < len(occurs):
-        rank = (np.cumsum(occurs, dtype=np.int32) - 1).astype(np.int32)
-        for start in range(0, len(labels), BLOCK):
-            labels[start : start + BLOCK] = rank[labels[start : start + BLOCK]]
-    return known, labels
 
 
 def insightface_labels(

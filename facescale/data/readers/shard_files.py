@@ -3,6 +3,7 @@
 import os
 import re
 import weakref
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -39,13 +40,27 @@ def open_shards(text: str) -> ShardFiles:
     Raises:
         ValueError: a file is missing, or the package fsspec, for a URL.
     """
+    names = names_of(text)
+    return RemoteFiles(names) if "://" in text else LocalFiles(names)
+
+
+def names_of(text: str, patterns: Sequence[str] = ("*.tar",)) -> list[str]:
+    """Path or URL of each file.
+
+    Args:
+        text: see `open_shards`.
+        patterns: of the files of a folder.
+
+    Raises:
+        ValueError: a folder without one, or a range that is none.
+    """
     if os.path.isdir(text):
-        found = sorted(str(path) for path in Path(text).glob("*.tar") if not path.name.startswith("."))
+        some = (path for pattern in patterns for path in Path(text).glob(pattern))
+        found = sorted(str(path) for path in some if not path.name.startswith("."))
         if not found:
             raise ValueError(f"'{text}' holds no .tar file; give the folder of the shards")
-        return LocalFiles(found)
-    names = [text] if os.path.exists(text) else _expanded(text)
-    return RemoteFiles(names) if "://" in text else LocalFiles(names)
+        return found
+    return [text] if os.path.exists(text) else _expanded(text)
 
 
 def _expanded(text: str) -> list[str]:
@@ -136,7 +151,8 @@ class RemoteFiles:
             size = info.get("size")
             if size is None:
                 raise ValueError(
-                    f"'{name}' does not tell its size, so it cannot be read at any place; copy it to a disk"
+                    f"'{name}' does not tell its size, so it cannot be read at any place; copy it to a disk,"
+                    " or read it forward with stream:"
                 )
             sizes.append(int(size))
             stamps.append(

@@ -1,19 +1,16 @@
 """Where every image of a set of tar shards lies: found once from the headers, then kept in a file."""
 
 import json
-import os
-import tempfile
 from array import array
-from collections.abc import Iterator
-from hashlib import blake2b
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
-from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
 import numpy as np
 
 from facescale.arrays import IntArray
-from facescale.data.readers.labelled import whole_label
+from facescale.data.readers.labelled import numbered, whole_label
+from facescale.data.readers.saved_index import compact, index_places, load_index, save_index
 from facescale.data.readers.shard_files import ShardFiles
 from facescale.data.readers.tar_headers import Member, tar_members
 from facescale.data.readers.texts import Texts
@@ -27,20 +24,24 @@ _UNKNOWN = -1
 
 
 class ShardIndex(NamedTuple):
-    """Place of every image.
+    """Place and identity of every image.
 
     Attributes:
-        shard_N: int64, number of the file.
-        offset_N: int64, first byte.
-        size_N: int64, bytes.
-        label_N: int64; -1 where the archives have no labels, but a folder for each identity.
+        shard_N: number of the file.
+        offset_N: first byte.
+        size_N: bytes.
+        id_N: int64, identity.
+        labels: int64, label of each identity; none where the archives have a folder for each instead.
+        folders: those.
         keys: name of each sample, without the suffix.
     """
 
     shard_N: IntArray
     offset_N: IntArray
     size_N: IntArray
-    label_N: IntArray
+    id_N: IntArray
+    labels: IntArray
+    folders: Texts
     keys: Texts
 
 
@@ -52,82 +53,49 @@ def shard_index(files: ShardFiles) -> ShardIndex:
     Raises:
         ValueError: a shard is damaged, or an image has no label.
     """
-    state = json.dumps([files.names, files.sizes, files.stamps])
-    places = list(_places(files))
-    for place in places:
-        if (found := _loaded(place, state, files)) is not None:
-            return found
+    state = state_of_files(files)
+    places = index_places(files.names)
+    if (found := _loaded(places, state, files)) is not None:
+        return found
     built = build_index(files)
-    for place in places:
-        if _saved(place, state, built):
-            break
+    keys, ends = built.keys.block
+    folders, folder_ends = built.folders.block
+    columns = {
+        "shard": compact(built.shard_N),
+        "offset": built.offset_N,
+        "size": compact(built.size_N),
+        "id": built.id_N,
+        "label": built.labels,
+        "keys": keys,
+        "ends": compact(ends),
+        "folders": folders,
+        "folder_ends": compact(folder_ends),
+    }
+    save_index(places, state, columns)
     return built
 
 
-def _places(files: ShardFiles) -> Iterator[Path]:
-    """Files that may hold the index, the preferred one first."""
-    name = f".facescale-{blake2b(json.dumps(files.names).encode(), digest_size=8).hexdigest()}.npz"
-    if "://" not in files.names[0]:
-        yield Path(files.names[0]).parent / name
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    yield Path(cache) / "facescale" / name
+def state_of_files(files: ShardFiles) -> str:
+    """What changes when a shard does."""
+    return json.dumps([files.names, files.sizes, files.stamps])
 
 
-def _loaded(place: Path, state: str, files: ShardFiles) -> ShardIndex | None:
+def _loaded(places: Sequence[Path], state: str, files: ShardFiles) -> ShardIndex | None:
     """The index of a file; None if there is none, it is of other shards or damaged."""
-    try:
-        with ZipFile(place) as parts:  # ours are not compressed; others could unpack to any size
-            if any(part.compress_type != ZIP_STORED for part in parts.infolist()):
-                return None
-        with np.load(place, allow_pickle=False) as file:
-            if str(file["state"]) != state:
-                return None
-            columns = [file[name].astype(np.int64) for name in ("shard", "offset", "size", "label")]
-            block, ends = file["keys"].tobytes(), file["ends"].astype(np.int64)
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+    largest, any_number = max(files.sizes) + 1, 1 << 63
+    limits = {"shard": len(files.sizes), "offset": largest, "size": largest}
+    limits |= dict.fromkeys(("id", "label", "ends", "folder_ends"), any_number)
+    column = load_index(places, state, limits)
+    if column is None:
         return None
-    if not len(ends) or ends[-1] != len(block) or (np.diff(ends, prepend=0) < 0).any():
+    keys = Texts.of_block(column["keys"], column["ends"])
+    folders = Texts.of_block(column["folders"], column["folder_ends"])
+    shard_N, offset_N, size_N, id_N = (column[name] for name in ("shard", "offset", "size", "id"))
+    counts = {len(one) for one in (shard_N, offset_N, size_N, id_N)}
+    num_ids = max(len(column["label"]), len(folders))
+    if counts != {len(keys)} or not len(keys) or id_N.max() >= num_ids:
         return None
-    index = ShardIndex(columns[0], columns[1], columns[2], columns[3], Texts.of_block(block, ends))
-    return index if _fits(index, files) else None
-
-
-def _fits(index: ShardIndex, files: ShardFiles) -> bool:
-    """Whether every image lies within its file."""
-    if len({len(column) for column in index}) > 1 or not len(index.keys):
-        return False
-    if index.shard_N.min() < 0 or index.shard_N.max() >= len(files.sizes) or index.offset_N.min() < 0:
-        return False
-    return bool(
-        (index.size_N >= 0).all()
-        and (index.offset_N + index.size_N <= np.array(files.sizes)[index.shard_N]).all()
-    )
-
-
-def _saved(place: Path, state: str, index: ShardIndex) -> bool:
-    block, ends = index.keys.block
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=place.parent, prefix=".facescale-", suffix=".npz")
-    except OSError:
-        return False
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(
-                file,
-                state=np.array(state),
-                shard=index.shard_N,
-                offset=index.offset_N,
-                size=index.size_N,
-                label=index.label_N,
-                keys=np.frombuffer(block, np.uint8),
-                ends=ends,
-            )
-        os.replace(temporary, place)
-    except OSError:
-        Path(temporary).unlink(missing_ok=True)
-        return False
-    return True
+    return ShardIndex(shard_N, offset_N, size_N, id_N, column["label"], folders, keys)
 
 
 def build_index(files: ShardFiles) -> ShardIndex:
@@ -144,7 +112,30 @@ def build_index(files: ShardFiles) -> ShardIndex:
     if not rows:
         raise ValueError(f"'{files.names[0]}' holds no image ({', '.join(IMAGES)}); give shards of images")
     shard_N, offset_N, size_N, label_N = np.array(rows, np.int64).reshape(-1, 4).T.copy()
-    return ShardIndex(shard_N, offset_N, size_N, label_N, keys)
+    labels, id_N, folders = _identities(files, keys, label_N)
+    return ShardIndex(shard_N, offset_N, size_N, id_N, labels, folders, keys)
+
+
+def _identities(files: ShardFiles, keys: Texts, label_N: IntArray) -> tuple[IntArray, IntArray, Texts]:
+    """Labels, identities, and folders where those name the identities."""
+    unlabelled = int((label_N < 0).sum())
+    if not unlabelled:
+        return *numbered(label_N), Texts()
+    if unlabelled < len(label_N):
+        raise ValueError(
+            f"{unlabelled:,} of {len(label_N):,} images of '{files.names[0]}' and its like have no label,"
+            f" such as '{keys[int(np.argmin(label_N))]}'; add a file NAME.cls with a number for each"
+        )
+    folders = [keys[i].rpartition("/")[0] for i in range(len(keys))]
+    if not all(folders):
+        raise ValueError(
+            f"the images of '{files.names[0]}' have neither labels nor folders, such as"
+            f" '{keys[folders.index('')]}'; add a file NAME.cls with a number for each"
+        )
+    names = sorted(set(folders))
+    numbers = {name: number for number, name in enumerate(names)}
+    id_N = np.fromiter((numbers[folder] for folder in folders), np.int64, len(folders))
+    return np.empty(0, np.int64), id_N, Texts(names)
 
 
 def _samples(files: ShardFiles, number: int, name: str, total: int) -> Iterator[tuple[str, Member, int]]:

@@ -3,10 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from facescale.data.readers.labelled import Labelled
-from facescale.data.readers.shard_files import open_shards
+from facescale.data.readers.shard_files import ShardFiles, open_shards
 from facescale.data.readers.shard_index import shard_index
 from facescale.data.sampling.counter_rng import Uints, hash64_each
 
@@ -25,38 +23,21 @@ class ShardReader(Labelled):
         ValueError: a file is missing, no tar archive, compressed or truncated; some images have no label.
     """
 
-    def __init__(self, spec: str | Path) -> None:
-        self.files = open_shards(str(spec))
+    def __init__(self, spec: str | Path, files: ShardFiles | None = None) -> None:
+        self.files = open_shards(str(spec)) if files is None else files
         self._index = shard_index(self.files)
-        folder = Path(self.files.names[0]).parent
-        label_N = self._index.label_N
-        unlabelled = int((label_N < 0).sum())
-        self._folders: Sequence[str] | None = None
-        if unlabelled == len(label_N):
-            self._folders, label_N = self._by_folder()
-        elif unlabelled:
-            key = self._index.keys[int(np.argmin(label_N))]
-            raise ValueError(
-                f"{unlabelled:,} of {len(label_N):,} images of '{spec}' have no label, such as '{key}';"
-                " add a file NAME.cls with a number for each"
-            )
-        super().__init__(folder, label_N)
+        super().__init__(Path(self.files.names[0]).parent, self._index.labels, self._index.id_N)
 
-    def _by_folder(self) -> tuple[Sequence[str], np.ndarray]:
-        keys = self._index.keys
-        folders = [keys[i].rpartition("/")[0] for i in range(len(keys))]
-        if not all(folders):
-            raise ValueError(
-                f"the images of '{self.files.names[0]}' have neither labels nor folders, such as"
-                f" '{keys[folders.index('')]}'; add a file NAME.cls with a number for each"
-            )
-        names, label_N = np.unique(folders, return_inverse=True)
-        return names.tolist(), label_N
+    @property
+    def num_ids(self) -> int:
+        """Number of identities that have images."""
+        return len(self._index.folders) or super().num_ids
 
     @property
     def names(self) -> Sequence[str]:
         """Label of each identity, or its folder within the archives."""
-        return self._folders if self._folders is not None else super().names
+        folders = self._index.folders
+        return [folders[i] for i in range(len(folders))] or super().names
 
     @property
     def num_shards(self) -> int:
@@ -83,6 +64,6 @@ class ShardReader(Labelled):
         """A hash of the place of each image, uint64 (N,)."""
         return hash64_each(self._index.shard_N, self._index.offset_N, self._index.size_N)
 
-    def image_size(self, index: int) -> int:
+    def image_size(self, index: int) -> int | None:
         """0: the size is part of ``image_hashes``."""
         return 0

@@ -69,7 +69,7 @@ def _check(head: bytes, place: int, path: str) -> None:
     if place == 0 and head[:2] in (b"\x1f\x8b", b"BZ", b"\x28\xb5", b"\xfd7"):
         raise ValueError(
             f"'{path}' is compressed, so no image is found without unpacking all before it; unpack it to a"
-            " plain .tar"
+            " plain .tar, or read it forward with stream:"
         )
     what = "is not a tar archive" if place == 0 else f"is damaged at byte {place:,}"
     raise ValueError(f"'{path}' {what}; copy it again, or name the shards")

@@ -5,8 +5,10 @@ import zlib
 from array import array
 from collections.abc import Iterable
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from facescale.arrays import IntArray
 from facescale.data.sampling.counter_rng import Uints
@@ -16,23 +18,24 @@ class Texts:
     """Many short strings in one block of bytes: tens of millions of ``str`` objects would fill the memory."""
 
     def __init__(self, texts: Iterable[str] = ()) -> None:
-        self._bytes = bytearray()
-        self._ends = array("q", [0])
+        self._bytes: Any = bytearray()
+        self._ends: Any = array("q", [0])
         self.add(texts)
 
     @classmethod
-    def of_block(cls, block: bytes, ends: IntArray) -> "Texts":
-        """Strings whose bytes follow one another in ``block``; string i ends at byte ``ends[i]``."""
+    def of_block(cls, block: npt.NDArray[np.uint8], ends: IntArray) -> "Texts":
+        """Strings whose bytes follow one another in ``block``; string i ends at byte ``ends[i + 1]``.
+
+        Nothing is copied, and nothing can be added.
+        """
         texts = cls()
-        texts._bytes = bytearray(block)
-        texts._ends = array("q", [0])
-        texts._ends.frombytes(ends.astype(np.int64).tobytes())
+        texts._bytes, texts._ends = block, ends
         return texts
 
     @property
-    def block(self) -> tuple[bytes, IntArray]:
+    def block(self) -> tuple[npt.NDArray[np.uint8], IntArray]:
         """What `of_block` takes."""
-        return bytes(self._bytes), np.array(self._ends, np.int64)[1:]
+        return np.frombuffer(self._bytes, np.uint8), np.array(self._ends, np.int64)
 
     def add(self, texts: Iterable[str]) -> None:
         """Append strings; bytes of a file's name that are not UTF-8 stay what they are."""

@@ -6,7 +6,8 @@ from typing import Protocol
 import numpy as np
 
 from facescale.arrays import IntArray
-from facescale.data.sampling.draws import Draws, EveryImage
+from facescale.data.sampling.counter_rng import Uints
+from facescale.data.sampling.draws import Draws, EveryImage, InWindows
 
 
 class Sampler(Protocol):
@@ -39,6 +40,12 @@ class Sampler(Protocol):
         ...
 
 
+def replacement(sampler: Sampler, position_B: IntArray, bits_B: Uints) -> IntArray:
+    """Positions of the items that replace unreadable ones: any, or near ones of a source read forward."""
+    near: Callable[[IntArray, Uints], IntArray] | None = getattr(sampler, "near", None)
+    return (bits_B % np.uint64(len(sampler))).astype(np.int64) if near is None else near(position_B, bits_B)
+
+
 def turns_of(sampler: Sampler, epoch: int, position_B: IntArray) -> IntArray:
     """How often the first images of items were drawn before in an epoch, int64 (B,).
 
@@ -67,6 +74,12 @@ class ImageSampler:
     def turns(self, epoch: int, position_B: IntArray) -> IntArray:
         """See ``turns_of``."""
         return self._draws.at(epoch, position_B).turn_B
+
+    def near(self, position_B: IntArray, bits_B: Uints) -> IntArray:
+        """See ``replacement``."""
+        if isinstance(self._draws, InWindows):
+            return self._draws.near(position_B, bits_B)
+        return (bits_B % np.uint64(len(self))).astype(np.int64)
 
 
 def num_items(num_images: int, identity_pairs: bool) -> int:

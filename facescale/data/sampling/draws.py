@@ -7,9 +7,14 @@ import numpy as np
 
 from facescale.arrays import IntArray
 from facescale.data.sampling.by_identity import ByIdentity
-from facescale.data.sampling.counter_rng import BALANCED, ORDER, WEIGHTED, permuted, permuted_each
+from facescale.data.sampling.counter_rng import BALANCED, ORDER, WEIGHTED, Uints, permuted, permuted_each
 
 Sampling = Literal["images", "balanced", "pxk"]
+
+NOT_FORWARD = (
+    "which a stream does not give; copy it to shards first: facescale convert-data stream:... FOLDER --form"
+    " shards"
+)
 
 # N images, S sources, B places
 
@@ -50,6 +55,45 @@ class EveryImage:
     def at(self, epoch: int, place: IntArray) -> Drawn:
         """See ``Draws.at``."""
         return Drawn(permuted(place, self._num_images, ORDER, self._seed, epoch), np.zeros_like(place))
+
+
+class InWindows:
+    """Every image once, for a source that is read forward.
+
+    Shards come in another order each epoch, and successive images of a window in any order.
+
+    Args:
+        num_images: N.
+        first_S: first image of each shard, ascending from 0.
+        window: images shuffled among each other.
+        seed: of both orders.
+    """
+
+    def __init__(self, num_images: int, first_S: IntArray, window: int, seed: int) -> None:
+        self._num_images, self._first_S, self._window, self._seed = num_images, first_S, window, seed
+        self._counts_S = np.diff(first_S, append=num_images)
+
+    def __len__(self) -> int:
+        return self._num_images
+
+    def at(self, epoch: int, place: IntArray) -> Drawn:
+        """See ``Draws.at``."""
+        order_S = permuted(np.arange(len(self._first_S)), len(self._first_S), ORDER, self._seed, epoch)
+        ends_S = np.cumsum(self._counts_S[order_S])
+        number, inside = np.divmod(place, self._window)
+        start = number * self._window
+        sizes = np.minimum(self._window, self._num_images - start)
+        moved = start + permuted_each(inside, sizes, ORDER, self._seed, epoch, number)
+        turn = np.searchsorted(ends_S, moved, side="right")
+        shard = order_S[turn]
+        back = ends_S[turn] - moved  # images to the end of the shard
+        return Drawn(self._first_S[shard] + self._counts_S[shard] - back, np.zeros_like(place))
+
+    def near(self, place: IntArray, bits: Uints) -> IntArray:
+        """Places of the same window, drawn by ``bits``: what replaces an image is at hand there."""
+        start = place // self._window * self._window
+        sizes = np.minimum(self._window, self._num_images - start)
+        return start + (bits % sizes.astype(np.uint64)).astype(np.int64)
 
 
 class WeightedSources:
@@ -136,6 +180,7 @@ def make_draws(
     group: int = 1,
     source_N: IntArray | None = None,
     weights: Sequence[float] = (),
+    stream: tuple[IntArray, int] | None = None,
 ) -> Draws:
     """The order that a config asks for.
 
@@ -146,9 +191,11 @@ def make_draws(
         group: images of an identity at successive places, for "pxk".
         source_N: source of every image, for weights.
         weights: of the sources; none: each image once.
+        stream: first image of each shard and window (`InWindows`), for a source that is read forward.
 
     Raises:
-        ValueError: weights that do not fit the sources, or together with identities in turn.
+        ValueError: weights that do not fit the sources, or together with identities in turn; either with a
+            stream.
     """
     if sampling not in get_args(Sampling):
         raise ValueError(f"sampling '{sampling}' must be one of: {', '.join(get_args(Sampling))}")
@@ -157,6 +204,10 @@ def make_draws(
             f"data.weights go with data.sampling = 'images', not with '{sampling}', which takes identities in"
             " turn; remove one of them"
         )
+    if stream is not None and (sampling != "images" or weights):
+        raise ValueError(f"data.sampling and data.weights draw any image, {NOT_FORWARD}")
+    if stream is not None:
+        return InWindows(len(ids), *stream, seed)
     if sampling != "images":
         return IdentitiesInTurn(ids, group if sampling == "pxk" else 1, seed)
     if weights:

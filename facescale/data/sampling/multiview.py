@@ -3,7 +3,7 @@
 from facescale.arrays import IntArray
 from facescale.data.sampling.attention import AttentionSampler, ReleasedAttentionSampler
 from facescale.data.sampling.base import ImageSampler, Sampler
-from facescale.data.sampling.draws import Draws, EveryImage
+from facescale.data.sampling.draws import NOT_FORWARD, Draws, EveryImage, InWindows
 from facescale.data.sampling.pairs import PairSampler
 
 # V views, B items, N images, P identities
@@ -29,8 +29,10 @@ def make_sampler(
         draws: the order of an epoch; every image once, if absent.
 
     Raises:
-        ValueError: an order together with that of AttFC's release.
+        ValueError: an order together with that of AttFC's release; several views of a stream.
     """
+    if isinstance(draws, InWindows) and (keys or identity_pairs):
+        raise ValueError(f"this head takes several images of an identity together, {NOT_FORWARD}")
     if identity_pairs:
         return PairSampler(ids, seed, draws)
     if not keys:

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import random
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from facescale.data import open_reader
 from facescale.data.readers.base import BadRecordError
 from facescale.data.readers.datum import read_datum, write_datum
+from facescale.data.readers.lmdb_file import LmdbFile
 from facescale.data.readers.lmdb_set import LmdbReader
 from facescale.prepare.convert_data import convert_data
 
@@ -130,11 +132,76 @@ def test_what_is_no_database_is_refused(packed, tmp_path):
         open_reader(f"lmdb:{packed}?kyes=x")
 
 
-def test_a_missing_package_is_named(packed, make_folder, tmp_path, monkeypatch):
+def test_writing_alone_needs_the_package(packed, make_folder, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "lmdb", None)
     moved = packed.rename(packed.with_name("moved"))
-    with pytest.raises(ValueError, match=r"needs the package lmdb; .* pip install 'facescale\[lmdb\]'"):
-        open_reader(moved)
-    with pytest.raises(ValueError, match="writing LMDB needs the package lmdb"):
+    assert _read_all(open_reader(moved)) == _read_all(open_reader(make_folder()))
+    with pytest.raises(ValueError, match=r"writing LMDB needs the package lmdb; .* 'facescale\[lmdb\]'"):
         convert_data(open_reader(make_folder()), tmp_path / "new", form="lmdb")
     assert sorted(os.listdir(tmp_path)) == ["faces", "moved"]
+
+
+def test_values_are_those_that_the_library_finds(tmp_path):
+    rng = random.Random(0)
+    values = {
+        b"%d" % rng.randrange(10**9): rng.randbytes(rng.choice((0, 5, 900, 5000, 40_000)))
+        for _ in range(3000)
+    }
+    with lmdb.open(str(tmp_path / "db"), map_size=1 << 28) as database:
+        for part in (0, 1):  # several transactions, and pages that were freed and used again
+            with database.begin(write=True) as transaction:
+                for number, (key, value) in enumerate(values.items()):
+                    if number % 2 == part:
+                        transaction.put(key, value)
+        with database.begin(write=True) as transaction:
+            for key in list(values)[::7]:
+                transaction.delete(key)
+                del values[key]
+    found = LmdbFile(tmp_path / "db")
+    assert len(found) == len(values)
+    assert all(found[key] == value for key, value in values.items())
+    for key in (b"", b"x", b"\xff" * 400):
+        with pytest.raises(BadRecordError, match="has no key"):
+            found[key]
+    with lmdb.open(str(tmp_path / "empty")):
+        pass
+    empty = LmdbFile(tmp_path / "empty")
+    assert len(empty) == 0
+    with pytest.raises(BadRecordError, match="has no key 'x'"):
+        empty[b"x"]
+
+
+def test_other_kinds_of_databases_are_refused(tmp_path):
+    with lmdb.open(str(tmp_path / "db")):
+        path, data = tmp_path / "db" / "data.mdb", (tmp_path / "db" / "data.mdb").read_bytes()
+    at = 16 + 24 + 48 + 4  # the flags of the main tree, in both pages of meta data
+    for start in (at, 4096 + at):
+        data = data[:start] + b"\x04\x00" + data[start + 2 :]
+    path.write_bytes(data)
+    with pytest.raises(
+        ValueError, match=r"orders its keys in a way of its own \(flags 4\), or has several values"
+    ):
+        LmdbFile(path)
+
+
+def test_page_numbers_that_lead_nowhere_are_bad_records(packed):
+    path = packed / "data.mdb"
+    whole = path.read_bytes()
+    reader = open_reader(packed)
+    key = reader.key(0).encode()
+    tree = LmdbFile(path)._tree
+    for root in (2**40, 0):  # beyond the end; a page of meta data
+        damaged = LmdbFile(path)
+        damaged._tree = tree._replace(root=root)
+        with pytest.raises(
+            BadRecordError, match=r"cannot read .*: page \d+ (lies beyond its end|is damaged)"
+        ):
+            damaged[key]
+    page = tree.root * 4096
+    for place, value, sentence in (
+        (page + 10, b"\x08", "is damaged"),  # neither branch nor leaf
+        (page, b"\x63", "is damaged"),  # another page
+    ):
+        path.write_bytes(whole[:place] + value + whole[place + 1 :])
+        with pytest.raises(BadRecordError, match=sentence):
+            LmdbFile(path)[key]

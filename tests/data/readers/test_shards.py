@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 from facescale.data import open_reader
+from facescale.data.readers import saved_index
 from facescale.data.readers import shard_index as indexing
 from facescale.data.readers.base import BadRecordError
+from facescale.data.readers.saved_index import load_index, save_index
 from facescale.data.readers.tar_headers import tar_members
 from facescale.data.writers import shards as writing
 from facescale.prepare.convert_data import convert_data
@@ -96,38 +98,42 @@ def test_the_index_is_built_once_and_again_when_a_shard_changes(packed, monkeypa
 
 
 def test_an_index_that_points_elsewhere_is_not_believed(packed):
-    expected = [open_reader(packed)[i] for i in range(10)]
-    (kept,) = packed.glob(".facescale-*.npz")
-    with np.load(kept) as file:
-        columns = dict(file)
-    for name, wrong in (("offset", -1), ("size", 1 << 40), ("shard", 3), ("ends", 0), ("label", None)):
-        column = columns[name].copy()
-        changed = column[:3] if wrong is None else np.where(np.arange(10) == 4, wrong, column)
-        np.savez(kept, **{**columns, name: changed})
-        assert [open_reader(packed)[i] for i in range(10)] == expected
     files = open_reader(packed).files
-    assert indexing._loaded(kept, str(columns["state"]), files) is not None
-    np.savez_compressed(kept, **columns)  # could unpack to any size
-    assert indexing._loaded(kept, str(columns["state"]), files) is None
-    kept.write_bytes(b"PK damaged")
-    assert [open_reader(packed)[i] for i in range(10)] == expected
+    expected = [open_reader(packed)[i] for i in range(10)]
+    (kept,) = packed.glob(".facescale-*.index")
+    state = indexing.state_of_files(files)
+    columns = {name: np.array(column) for name, column in load_index([kept], state, {}).items()}
+    for name, wrong in (
+        ("offset", -1),
+        ("size", 1 << 30),
+        ("shard", 3),
+        ("ends", -1),
+        ("id", 3),
+        ("id", None),
+    ):
+        column = columns[name]
+        changed = column[:2] if wrong is None else np.where(np.arange(len(column)) == 4, wrong, column)
+        save_index([kept], state, {**columns, name: changed.astype(column.dtype)})
+        assert indexing._loaded([kept], state, files) is None
+        assert [open_reader(packed)[i] for i in range(10)] == expected
+    assert indexing._loaded([kept], state, files) is not None
 
 
 def test_the_index_goes_to_the_cache_where_the_set_cannot_be_written(packed, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    for old in packed.glob(".facescale-*.npz"):
+    for old in packed.glob(".facescale-*.index"):
         old.unlink()
     monkeypatch.setattr(
-        indexing.tempfile,
+        saved_index.tempfile,
         "mkstemp",
         lambda dir, **rest: (_ for _ in ()).throw(OSError()) if dir == packed else mkstemp(dir=dir, **rest),
     )
     open_reader(packed)
     assert len(list((tmp_path / "cache" / "facescale").iterdir())) == 1
-    assert not list(packed.glob(".facescale-*.npz"))
+    assert not list(packed.glob(".facescale-*.index"))
 
 
-mkstemp = indexing.tempfile.mkstemp
+mkstemp = saved_index.tempfile.mkstemp
 
 
 def test_a_url_is_read_like_a_disk(packed, make_reader, tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""facescale.clean.test_sets: any protocol or data set as images and people."""
+"""facescale.clean.against: any protocol or data set as images and people."""
 
 from collections import Counter
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from facescale.clean.test_sets import open_test_set
+from facescale.clean.against import open_test_set
 from facescale.evaluate.protocols.write import write_protocol
 
 
