@@ -127,6 +127,8 @@ def _hub(
         f"\n{name} {value:.2%}" for name, value in done.figures.items() if name.endswith("/accuracy")
     )
     text = f"{done.folder}: model.safetensors, config.json, README.md; licence {done.licence}{figures}"
+    if done.to_fill_in:
+        text += f"\nto fill in by hand in README.md: {', '.join(done.to_fill_in)}"
     show(asdict(done), as_json, text)
 
 

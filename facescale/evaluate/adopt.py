@@ -35,7 +35,13 @@ def adoptable_thresholds(result: Result, fars: Sequence[float] = ()) -> dict[flo
         if name.startswith(_KEY):
             low, high = intervals.get(name, (value, value))
             found[float(name.removeprefix(_KEY))] = Threshold(value, low, high, result.name)
-    if not found and not (fars and _impostor_pairs(tree)):
+    pairs = _impostor_pairs(tree)
+    if not found and not fars and pairs:
+        raise ValueError(
+            f"'{result.name}' has no threshold to adopt: its {pairs:,} impostor pairs are too few, or of too "
+            "few people, for the false-accept rates that it measures; use more people or images"
+        )
+    if not found and not pairs:
         raise ValueError(
             f"'{result.name}' has no threshold at a false-accept rate; adopt from another protocol"
         )

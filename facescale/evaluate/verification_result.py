@@ -110,8 +110,8 @@ class VerificationResult:
         if self.rule != DEFAULT_RULE:
             notes.append(f"{self.name}: accuracy by rule {self.rule}: {PAIR_RULES[self.rule].meaning}")
         notes += [
-            f"{self.name}: {count:,} images are {size} and were scaled to {self.size}x{self.size}; the "
-            "network wants faces aligned to that size"
+            f"{self.name}: {count:,} images are {size} and were scaled to {self.size}x{self.size}; unless "
+            "the training scaled its images too (data.resize), the network wants faces aligned to that size"
             for size, count in self.scaled.items()
         ]
         if one_sided := one_sided_folds(self.pairs.is_same, self.pairs.fold):

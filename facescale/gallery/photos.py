@@ -163,8 +163,12 @@ def people_of(root: Path) -> dict[str, list[Path]]:
     """Photos by person of a folder that has a folder for each person.
 
     Raises:
-        ValueError: no folder with photos below ``root``.
+        ValueError: ``root`` does not exist, or no folder with photos below it.
     """
+    if not root.exists():
+        raise ValueError(
+            f"'{root}' does not exist; give the folder that has a folder of photos for each person"
+        )
     folders: Iterable[Path] = sorted(one for one in root.iterdir() if one.is_dir()) if root.is_dir() else ()
     people = {
         folder.name: photos
@@ -172,7 +176,11 @@ def people_of(root: Path) -> dict[str, list[Path]]:
         if (photos := sorted(one for one in folder.iterdir() if _is_shown(one)))
     }
     if not people:
-        raise ValueError(f"'{root}' has no folder with photos: make one for each person, or use --name")
+        packed = any(root.glob("*.rec")) if root.is_dir() else root.suffix == ".rec"
+        what = "is a packed data set and has" if packed else "has"
+        raise ValueError(
+            f"'{root}' {what} no folder with photos: give raw photos, a folder for each person, or use --name"
+        )
     return people
 
 

@@ -94,7 +94,7 @@ class Model:
         have = f"it has thresholds at {known_rates}" if known_rates else "it has no thresholds"
         raise ValueError(
             f"this model has no threshold at a false-accept rate of {far:g}: {have}; measure one on enough "
-            "pairs (facescale evaluate MODEL --on PATH --adopt), or name another rate"
+            "pairs (facescale evaluate MODEL --on PATH --adopt), or name another rate (--far)"
         )
 
     def compare(self, first_HW3: npt.ArrayLike, second_HW3: npt.ArrayLike) -> float:

@@ -20,5 +20,7 @@ def multiplies_bf16(device: torch.device) -> bool:
     limit = next((os.environ[name].upper() for name in _LIMITS if os.environ.get(name)), "")
     if device.type != "cpu" or limit in _WITHOUT_BF16:
         return False
+    if not hasattr(torch.cpu, "get_capabilities"):  # torch 2.8, the oldest that is supported
+        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
     able = torch.cpu.get_capabilities()
     return any(able.get(unit) for unit in _CPU_UNITS)

@@ -147,15 +147,26 @@ def test_people_who_are_too_alike_are_listed(facescale, gallery: Path) -> None: 
     [
         (("enrol", "new.gallery", "PHOTOS"), "does not exist yet; say which --model it is for"),
         (("enrol", "new.gallery", "PHOTOS/person 0", "--model", "MODEL"), "has no folder with photos"),
+        (
+            ("enrol", "new.gallery", "nowhere", "--model", "MODEL"),
+            "'nowhere' does not exist; give the folder that",
+        ),
+        (
+            ("enrol", "new.gallery", "PACKED", "--model", "MODEL"),
+            "is a packed data set and has no folder with",
+        ),
         (("search", "no.gallery", "PHOTOS/person 0"), "'no.gallery' does not exist"),
         (("search", "GALLERY", "nowhere"), "'nowhere' does not exist; give a photo or a folder of photos"),
         (("search", "GALLERY", "PHOTOS"), "holds no photo"),
     ],
 )
 def test_mistakes_are_sentences(  # type: ignore[no-untyped-def]
-    facescale, gallery: Path, photos: Path, model: Path, words: tuple[str, ...], message: str
+    facescale, gallery: Path, photos: Path, model: Path, tmp_path: Path, words: tuple[str, ...], message: str
 ) -> None:
-    places = {"GALLERY": str(gallery), "PHOTOS": str(photos), "MODEL": str(model)}
+    packed = tmp_path / "packed"
+    packed.mkdir()
+    (packed / "train.rec").write_bytes(b"")
+    places = {"GALLERY": str(gallery), "PHOTOS": str(photos), "MODEL": str(model), "PACKED": str(packed)}
     for name, path in places.items():
         words = tuple(word.replace(name, path) for word in words)
     code, out, err = facescale(*words)

@@ -76,6 +76,14 @@ def test_a_rate_that_is_not_supported_is_refused_with_the_nearest(far: float, me
         adoptable_thresholds(few, [0.01])
 
 
+def test_a_protocol_that_is_too_small_for_every_rate_is_refused() -> None:
+    small = Figures("all", "all_pairs", "x", {}, {"impostor pairs": 960})
+    with pytest.raises(
+        ValueError, match=r"'all' has no threshold to adopt: its 960 impostor pairs are too few"
+    ):
+        adoptable_thresholds(small)
+
+
 def test_a_protocol_without_thresholds_is_refused() -> None:
     with pytest.raises(
         ValueError, match=r"'who' has no threshold at a false-accept rate; adopt from another"

@@ -239,7 +239,8 @@ def test_pictures_that_were_scaled_are_said() -> None:
     result = Verification("x", pairs, SIZE).measure(lambda x: pixels_as_embedding(x) + 0.1)
     assert result.scaled == {"20x16": 3, "20x20": 1}
     assert result.notes()[0] == (
-        "x: 3 images are 20x16 and were scaled to 16x16; the network wants faces aligned to that size"
+        "x: 3 images are 20x16 and were scaled to 16x16; unless the training scaled its images too "
+        "(data.resize), the network wants faces aligned to that size"
     )
     assert result.to_dict()["notes"] == result.notes()
 

@@ -1,6 +1,7 @@
 """Folders for others: the Hugging Face hub and the MFR benchmark."""
 
 import json
+import re
 import zipfile
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import torch
 import facescale
 from facescale import backbones
 from facescale.export.graph import ExportGraph, same_faces
+from facescale.export.hub_card import BY_HAND, MARK
 from facescale.export.huggingface import write_hub
 from facescale.export.mfr import check_submission, write_submission
 from facescale.export.onnx_writer import OnnxFile
@@ -57,6 +59,35 @@ def test_what_nobody_stated_is_said_to_be_not_stated(model: Model, tmp_path: Pat
     assert done.licence == "not stated"
     assert "Not stated by whoever exported the model." in text
     assert "Not measured for this export." in text and "None was measured." in text
+
+
+def test_a_card_marks_what_a_person_has_to_fill_in(model: Model, tmp_path: Path) -> None:
+    done = write_hub(model, tmp_path / "m", check=())
+    text = (tmp_path / "m" / "README.md").read_text()
+    assert done.to_fill_in == tuple(BY_HAND)
+    for heading, what in BY_HAND.items():
+        assert f"## {heading}\n\n{MARK} {what}\n" in text
+
+
+def test_what_a_person_filled_in_stays_when_the_card_is_written_again(model: Model, tmp_path: Path) -> None:
+    page = tmp_path / "m" / "README.md"
+    write_hub(model, tmp_path / "m", check=())
+    mark = f"{MARK} {BY_HAND['Intended use']}"
+    page.write_text(page.read_text().replace(mark, "Research.\n\n### Not for\n\nDoors.").replace("BGR", "?"))
+    done = write_hub(model, tmp_path / "m", check=())
+    text = page.read_text()
+    assert "## Intended use\n\nResearch.\n\n### Not for\n\nDoors.\n" in text and "| colour | BGR |" in text
+    assert done.to_fill_in == tuple(BY_HAND)[1:] and text.count(MARK) == len(BY_HAND) - 1
+
+
+def test_the_page_on_model_cards_names_the_sections_of_a_card(tiny_run: Path, tmp_path: Path) -> None:
+    write_hub(tiny_run, tmp_path / "m")
+    written = re.findall(r"^## (.+)$", (tmp_path / "m" / "README.md").read_text(), re.M)
+    page = (Path(__file__).parents[2] / "docs" / "model_card.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([A-Z][^|]*) \| (export|you) \|", page, re.M)
+    assert [name for name, _ in rows] == written
+    assert [name for name, who in rows if who == "you"] == list(BY_HAND)
+    assert all(what in page for what in BY_HAND.values())
 
 
 def test_the_card_of_a_run_shows_its_config_without_paths(tiny_run: Path, tmp_path: Path) -> None:

@@ -12,7 +12,12 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(autouse=True)
 def _able(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True, "amx_bf16": False})
+    monkeypatch.setattr(
+        torch.cpu,
+        "get_capabilities",
+        lambda: {"avx512_bf16": True, "amx_bf16": False},
+        raising=False,
+    )
     for name in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"):
         monkeypatch.delenv(name, raising=False)
 
@@ -24,7 +29,7 @@ def test_auto_is_bf16_where_the_cpu_has_units_for_it() -> None:
 
 
 def test_auto_is_float32_on_a_cpu_without_units(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True})
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True}, raising=False)
     assert product_dtype("auto", CPU) is torch.float32
     assert pick_precision("auto", CPU) == "fp32"
 
@@ -47,3 +52,11 @@ def test_the_newer_name_of_the_limit_wins(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_another_device_has_no_such_units() -> None:
     assert not multiplies_bf16(torch.device("meta"))
+
+
+@pytest.mark.parametrize(("avx512", "amx"), [(False, False), (True, False), (False, True)])
+def test_torch_2_8_is_asked_in_its_own_way(monkeypatch: pytest.MonkeyPatch, avx512: bool, amx: bool) -> None:
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    assert multiplies_bf16(CPU) == (avx512 or amx)
