@@ -21,7 +21,7 @@ def test_the_python_of_the_readme_runs(
     assert len(blocks) == 6 and all(block.count("\n") <= 9 for block in blocks)
     shutil.copytree(tiny_run, tmp_path / "runs" / "mine")
     reader = SyntheticFaces(4, 4, size=56)
-    places = [f"{folder}/{name}/{number}.png" for folder in ("faces_test", "faces_known", "more_faces")
+    places = [f"{folder}/{name}/{number}.png" for folder in ("photos_known", "more_faces")
               for name in ("ann", "ben") for number in range(1, 5)]  # fmt: skip
     for index, place in enumerate([*places, "a.jpg", "b.jpg", "photo.jpg"]):
         (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
