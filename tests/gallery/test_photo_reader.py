@@ -1,5 +1,6 @@
 """Photos as a data source, and the command that embeds them."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -64,8 +65,15 @@ def test_the_command_embeds_photos_with_detection_or_without(
     words = ["embed", str(tiny_run), "--device", "cpu", "--out", str(tmp_path / "e.npz")]
     code, out, _ = facescale(*words, str(photos), "--detect")
     assert code == 0 and "1 embeddings in" in out and "a.png: no face was found" in out
+    assert "unaligned" not in out
+    (tmp_path / "people" / "ann").mkdir(parents=True)
+    for photo in ("a.png", "inner/b.jpg"):
+        shutil.copy(photos / photo, tmp_path / "people" / "ann")
+    code, out, _ = facescale(*words, str(tmp_path / "people"), "--resize")
+    assert code == 0 and out.startswith("2 embeddings in")
+    assert "they look unaligned; facescale prepare aligns photos, --detect finds the faces" in out
     code, out, _ = facescale(*words, str(photos / "a.png"))
-    assert code == 0 and "1 embeddings in" in out
+    assert code == 0 and "1 embeddings in" in out and "unaligned" not in out
     found = np.load(tmp_path / "e.npz")
     np.testing.assert_allclose(
         found["embeddings"], load(tiny_run, "cpu").embed_files([photos / "a.png"]), atol=1e-5
