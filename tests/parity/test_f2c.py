@@ -48,7 +48,7 @@ class Recording(F2CHead):
         result = super()._pass(x_GD, id_G, g_GD, gallery_id_G)
         cosines = []
         for view in self._views(result[1], g_GD):
-            rows_SD = torch.cat([rows_CD for rows_CD, _ in view.chunks(5, None)])
+            rows_SD = torch.cat([rows_CD for rows_CD, _ in view.chunks(None)])
             cosines.append(unit(x_GD) @ rows_SD.T)
         self.seen = [*getattr(self, "seen", [])[-1:], (self.pool.view(id_G), cosines, result[0])]
         return result

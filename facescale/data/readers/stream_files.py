@@ -110,7 +110,9 @@ def _opened(name: str) -> BinaryIO:
         return open(name, "rb")
     import fsspec
 
-    file: BinaryIO = fsspec.open(name, "rb", **({"block_size": 0} if name.startswith("http") else {})).open()
+    forward = {"block_size": 0} if name.startswith("http") else {}
+    files, path = fsspec.core.url_to_fs(name, **forward)
+    file: BinaryIO = files.open(path, mode="rb")
     return file
 
 
