@@ -159,14 +159,19 @@ def steps(head: ClassHead, images: int, count: int = 3) -> Dispatched:
     return meta_step(head, images, count - 1)
 
 
-def main(show: Callable[[str], None] = print) -> None:
-    """Print a row of the table for every head."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+def given_sizes(description: str | None) -> Batch:
+    """The sizes that the command line asks for."""
+    parser = argparse.ArgumentParser(description=(description or "").partition("\n")[0])
     parser.add_argument("--ids", default="1M")
     parser.add_argument("--embedding-size", type=int, default=512)
     parser.add_argument("--batch", type=int, default=128)
     given = parser.parse_args()
-    sizes = Batch(parse_counts(given.ids)[0], given.embedding_size, given.batch)
+    return Batch(parse_counts(given.ids)[0], given.embedding_size, given.batch)
+
+
+def main(show: Callable[[str], None] = print) -> None:
+    """Print a row of the table for every head."""
+    sizes = given_sizes(__doc__)
     show(
         "| head | operations | with Triton's kernels | copies from the host | waits |\n|---|---|---|---|---|"
     )

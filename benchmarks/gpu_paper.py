@@ -7,12 +7,10 @@ other; embeddings stay in the caches. ``full`` reads all rows forward, and reads
 afterwards. A second table plans exact softmax over 72 million identities for one GPU of 80 GB.
 """
 
-import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from benchmarks.gpu_counts import Batch, kernels_counted, meta_head
-from facescale.plan.units import parse_counts
+from benchmarks.gpu_counts import Batch, given_sizes, kernels_counted, meta_head
 
 _FLOAT, _HALF = 4, 2
 _PARTS = 132  # programs of the forward kernel
@@ -90,12 +88,7 @@ def exact_at(num_ids: int, sizes: Batch) -> tuple[int, int]:
 
 def main(show: Callable[[str], None] = print) -> None:
     """Print both tables."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--ids", default="1M")
-    parser.add_argument("--embedding-size", type=int, default=512)
-    parser.add_argument("--batch", type=int, default=128)
-    given = parser.parse_args()
-    sizes = Batch(parse_counts(given.ids)[0], given.embedding_size, given.batch)
+    sizes = given_sizes(__doc__)
     show("| head | traffic | operations | H100 | H200 |\n|---|---|---|---|---|")
     for label, (traffic, operations) in cases(sizes).items():
         times = " | ".join(f"{least_ms(traffic, operations, gpu):.2f} ms" for gpu in GPUS)

@@ -47,9 +47,7 @@ class Splits:
     @property
     def found(self) -> IntArray:
         """Places of the pairs that are taken for one person, the clearest first."""
-        found = np.flatnonzero(self.score_P >= self.threshold.score)
-        order: IntArray = found[np.argsort(-self.score_P[found], kind="stable")]
-        return order
+        return self.threshold.reached(self.score_P)
 
 
 @dataclass(frozen=True)
@@ -72,9 +70,7 @@ class Merges:
     @property
     def found(self) -> IntArray:
         """Identities that are taken for two people, the clearest first."""
-        found = np.flatnonzero(self.score_C >= self.threshold.score)
-        order: IntArray = found[np.argsort(-self.score_C[found], kind="stable")]
-        return order
+        return self.threshold.reached(self.score_C)
 
 
 def find_splits(

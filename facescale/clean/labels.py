@@ -40,9 +40,7 @@ class Labels:
     @property
     def wrong(self) -> IntArray:
         """Images whose label is taken for wrong, the clearest first."""
-        found = np.flatnonzero(self.margin_N >= self.threshold.score)
-        order: IntArray = found[np.argsort(-self.margin_N[found], kind="stable")]
-        return order
+        return self.threshold.reached(self.margin_N)
 
 
 def check_labels(

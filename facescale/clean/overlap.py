@@ -35,9 +35,7 @@ class SharedPeople:
     @property
     def found(self) -> IntArray:
         """Places of the pairs that are taken for one person, the clearest first."""
-        found = np.flatnonzero(self.score_P >= self.threshold.score)
-        order: IntArray = found[np.argsort(-self.score_P[found], kind="stable")]
-        return order
+        return self.threshold.reached(self.score_P)
 
 
 def shared_people(

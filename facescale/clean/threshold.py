@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from facescale.arrays import FloatArray
+from facescale.arrays import FloatArray, IntArray
 
 _LEAST_REACHED = 0.2  # of planted errors at or above a score, to estimate the number of real ones there
 _MOST_REACHED = 0.95  # below the score that so many planted errors reach, nothing is called an error
@@ -31,6 +31,12 @@ class Threshold:
     score: float
     precision: float
     recall: float
+
+    def reached(self, score_N: FloatArray) -> IntArray:
+        """Places of the scores that are called errors, the clearest first."""
+        found = np.flatnonzero(score_N >= self.score)
+        order: IntArray = found[np.argsort(-score_N[found], kind="stable")]
+        return order
 
 
 def threshold_for(

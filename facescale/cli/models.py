@@ -97,8 +97,8 @@ def evaluate(
             dist,
             contract,
             far or (),
-            grouping or None,
-            ranked or None,
+            grouping,
+            ranked,
         )
         if not dist.is_main:
             return
@@ -195,9 +195,7 @@ def embed(
     """
     from dataclasses import asdict
 
-    from facescale.data.notes import alignment_notes
     from facescale.gallery.photo_reader import open_faces
-    from facescale.gallery.video_reader import is_video
     from facescale.inference.embed_parts import EmbedJob, embed_in_steps, embed_on_cluster, embed_part
     from facescale.inference.load import contract_note, load
 
@@ -224,12 +222,11 @@ def embed(
         with progress_bar("images", not as_json) as progress:
             done = embed_in_steps(loaded, job, out, progress)
     assumed = contract_note(loaded)
-    unaligned = [] if detect or is_video(images) else alignment_notes(job.open_reader(loaded))
     lines = [f"skipped {key}: {reason}" for key, reason in done.bad.items()]
-    lines += [f"{note}, --detect finds the faces" for note in unaligned]
+    lines += [f"{note}, --detect finds the faces" for note in done.unaligned]
     lines += [assumed] if assumed else []
     text = "\n".join([f"{done.num_images:,} embeddings in {done.path}", *lines])
-    show({**asdict(done), "assumed": assumed, "unaligned": unaligned}, as_json, text)
+    show({**asdict(done), "assumed": assumed}, as_json, text)
 
 
 @app.command()

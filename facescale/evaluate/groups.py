@@ -182,18 +182,8 @@ def pair_rates(scored: ScoredImages, attribute: Attribute, far: float, threshold
     for group, name in enumerate(names):
         here = (first_K == group) & (second_K == group)
         rejects.append(_of_people(name, rejected_K[here], person_K[here], "genuine pairs"))
-    return GroupRates(
-        column=attribute.column,
-        source=attribute.source,
-        names=names,
-        images=_counts(group_N, len(names)),
-        threshold=threshold,
-        far=far,
-        false_accepts=tuple(_accepts(GroupCells(scored, group_N, len(names)), names, far, threshold)),
-        false_rejects=tuple(rejects),
-        is_search=False,
-        notes=tuple(notes),
-    )
+    accepts = _accepts(GroupCells(scored, group_N, len(names)), names, far, threshold)
+    return _rates(attribute, names, group_N, (accepts, rejects), far, threshold, False, notes)
 
 
 def search_rates(scored: ScoredSearch, attribute: Attribute, fpir: float, threshold: float) -> GroupRates:
@@ -219,18 +209,8 @@ def search_rates(scored: ScoredSearch, attribute: Attribute, fpir: float, thresh
         )
         people = scored.person_N[scored.strangers[strangers]]
         accepts.append(_of_people(name, alarm_U[strangers], people, "strangers", needed))
-    return GroupRates(
-        column=attribute.column,
-        source=attribute.source,
-        names=names,
-        images=_counts(group_N, len(names)),
-        threshold=threshold,
-        far=fpir,
-        false_accepts=tuple(accepts),
-        false_rejects=tuple(rejects),
-        is_search=True,
-        notes=tuple(_missing_note(attribute, missing, len(scored.used))),
-    )
+    notes = _missing_note(attribute, missing, len(scored.used))
+    return _rates(attribute, names, group_N, (accepts, rejects), fpir, threshold, True, notes)
 
 
 def strictest_rate(scored: ScoredImages, attribute: Attribute, fars: Sequence[float]) -> float:
@@ -257,6 +237,31 @@ def strictest_rate(scored: ScoredImages, attribute: Attribute, fars: Sequence[fl
     return min(supported, default=max(fars))
 
 
+def _rates(
+    attribute: Attribute,
+    names: tuple[str, ...],
+    group_N: IntArray,
+    found: tuple[Sequence[GroupRate], Sequence[GroupRate]],
+    far: float,
+    threshold: float,
+    is_search: bool,
+    notes: Sequence[str],
+) -> GroupRates:
+    """Both rates of all groups, with the images of each."""
+    return GroupRates(
+        column=attribute.column,
+        source=attribute.source,
+        names=names,
+        images=tuple(np.bincount(group_N[group_N >= 0], minlength=len(names)).tolist()),
+        threshold=threshold,
+        far=far,
+        false_accepts=tuple(found[0]),
+        false_rejects=tuple(found[1]),
+        is_search=is_search,
+        notes=tuple(notes),
+    )
+
+
 def _missing_note(attribute: Attribute, missing: Sequence[str], total: int) -> list[str]:
     if not missing:
         return []
@@ -264,10 +269,6 @@ def _missing_note(attribute: Attribute, missing: Sequence[str], total: int) -> l
         f"{len(missing):,} of {total:,} images have no {attribute.column} in '{attribute.source}' and are in "
         f"no group: {named(missing)}"
     ]
-
-
-def _counts(group_N: IntArray, num_groups: int) -> tuple[int, ...]:
-    return tuple(np.bincount(group_N[group_N >= 0], minlength=num_groups).tolist())
 
 
 def _of_people(

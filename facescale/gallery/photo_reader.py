@@ -27,12 +27,16 @@ class FacesOfPhotos:
         paths: image files.
         find: finds and aligns the face of a photo.
         size: side of the aligned faces, pixels.
+
+    Attributes:
+        finds_faces: whether its images were found and aligned, not taken for aligned ones.
     """
 
     num_ids = 0
 
     def __init__(self, paths: Sequence[Path], find: FindFace, size: int) -> None:
         self._paths, self._find, self._size = list(paths), find, size
+        self.finds_faces = find is not aligned_only
         self._lock = threading.Lock()  # detectors are not all safe to share between threads
         self.ids: IntArray = np.full(len(self._paths), NO_ID, np.int64)
 

@@ -30,6 +30,7 @@ class FacesOfVideo:
     """
 
     num_ids = 0
+    finds_faces = True
 
     def __init__(self, path: Path, every: float, find: FindFace, size: int) -> None:
         self._path, self._find, self._size = path, find, size

@@ -5,7 +5,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from facescale.arrays import IntArray
 from facescale.data import open_reader
 from facescale.data.images import ReaderImages
 from facescale.data.loading.iterate import iter_images
+from facescale.data.notes import alignment_notes
 from facescale.data.readers.base import Reader, identity_names
 from facescale.data.readers.loose import NO_ID, LooseImages
 from facescale.data.readers.pictures import is_picture, is_system_folder
@@ -34,6 +35,7 @@ class EmbedReport:
         bad: reason by key of the images that could not be read and are not in it.
         fingerprint: the model's.
         seconds: time taken.
+        unaligned: sentences about images that look as if they were not aligned.
     """
 
     path: str
@@ -41,6 +43,7 @@ class EmbedReport:
     bad: dict[str, str]
     fingerprint: str
     seconds: float
+    unaligned: list[str] = field(default_factory=list)
 
 
 def embed_to_file(
@@ -161,7 +164,9 @@ def write_embeddings(model: Model, reader: Reader, found: Embedded, out: Path, s
         _FORMS[out.suffix].write(temporary, table)
         if out.suffix == ".faiss":  # before the index gets its name: where that is, the names are, too
             write_atomically(out.with_name(f"{out.name}.json"), table.names_as_json())
-    return EmbedReport(str(out), len(indices), reasons, model.fingerprint, time.perf_counter() - start)
+    unaligned = [] if getattr(reader, "finds_faces", False) else alignment_notes(reader)
+    seconds = time.perf_counter() - start
+    return EmbedReport(str(out), len(indices), reasons, model.fingerprint, seconds, unaligned)
 
 
 @dataclass(frozen=True)

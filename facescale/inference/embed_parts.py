@@ -147,10 +147,7 @@ def embed_in_steps(
         if not _is_done(folder, part, head):
             _write_part(folder, part, head, embed_images(model, reader, span, job.batch_size, 2, job.resize))
     told(total, total)
-    report = _joined(model, reader, out, parts, head, start)
-    if report is None:
-        raise ValueError(f"another process joins the parts in '{folder}'; wait for it to end")
-    return report
+    return _joined_here(model, reader, out, parts, head, start)
 
 
 def embed_on_cluster(
@@ -190,10 +187,7 @@ def embed_on_cluster(
             for done, _ in enumerate(cluster.map(embed_into, tasks), len(parts) - len(todo) + 1):
                 if progress:
                     progress(done, len(parts))
-    found = _joined(model, reader, out, parts, head, start)
-    if found is None:
-        raise ValueError(f"another process joins the parts in '{folder}'; wait for it to end")
-    return found
+    return _joined_here(model, reader, out, parts, head, start)
 
 
 def embed_into(job: EmbedJob, head: str, folder: Path, part: Part) -> None:
@@ -270,6 +264,15 @@ def _joined(
     except BusyError:
         return None
     shutil.rmtree(folder)
+    return report
+
+
+def _joined_here(
+    model: Model, reader: Reader, out: Path, parts: list[Part], head: str, start: float
+) -> EmbedReport:
+    report = _joined(model, reader, out, parts, head, start)
+    if report is None:
+        raise ValueError(f"another process joins the parts in '{_folder(out)}'; wait for it to end")
     return report
 
 
