@@ -19,11 +19,18 @@ import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from facescale.kernels import row_programs, softmax_programs
+from facescale.kernels import pool_programs, row_programs, softmax_programs
 
 SHARED = {80: 163 << 10, 86: 99 << 10, 89: 99 << 10, 90: 227 << 10, 100: 227 << 10}
-_INTEGERS = {"num_classes": "i32", "batch": "i32", "parts": "i32", "seed": "i32", "rows": "i32"}
-_IDS = ("row_ptr", "key_ptr", "own_ptr")
+_INTEGERS = {
+    "num_classes": "i32",
+    "batch": "i32",
+    "parts": "i32",
+    "split": "i32",
+    "seed": "i32",
+    "rows": "i32",
+}
+_IDS = ("row_ptr", "key_ptr", "own_ptr", "sample_ptr")
 
 
 def cases(dim: int) -> Iterator[tuple[Any, dict[str, Any], dict[str, str]]]:
@@ -33,13 +40,19 @@ def cases(dim: int) -> Iterator[tuple[Any, dict[str, Any], dict[str, str]]]:
     forward = {**half, "WIDE": wide["WIDE"], "SAMPLES": 64, "CLASSES": 32}
     e = {"e_ptr": "*bf16"}
     for gathered in (False, True):
-        flags = {"GATHERED": gathered, "KEYED": False, "UNIT": False, "BOUNDED": not gathered}
+        flags = {"GATHERED": gathered, "MORE": False, "KEYED": False, "UNIT": False, "BOUNDED": not gathered}
         yield softmax_programs.compare, {**forward, **flags}, e
     yield (
         softmax_programs.compare,
-        {**forward, "GATHERED": False, "KEYED": True, "UNIT": True, "BOUNDED": True},
+        {**forward, "GATHERED": False, "MORE": False, "KEYED": True, "UNIT": True, "BOUNDED": True},
         e,
     )
+    of_pool = {"GATHERED": True, "MORE": True, "KEYED": False, "UNIT": True, "BOUNDED": True}
+    yield softmax_programs.compare, {**forward, **of_pool}, e
+    views = {"PLANES": 2, "DIM": dim, "KEEP": 8}
+    yield pool_programs.nearest, {**views, "STEP": 64, "SAMPLES": 64, "CLASSES": 32}, {}
+    yield pool_programs.pull, {**views, "HARD": 3, "KEYS": 128, "WIDE": wide["WIDE"]}, {}
+    yield pool_programs.renew, {**wide, "MOVED": True}, {}
     for samples, rounds in ((128, False), (128, True), (512, False), (1024, False)):
         classes = min(64, 16_384 // samples)
         sizes = {"STEP": min(64, classes), "SAMPLES": samples, "CLASSES": classes}
@@ -63,7 +76,8 @@ def shared_bytes(kernel: Any, constants: dict[str, Any], types: dict[str, str], 
         return _INTEGERS.get(name, "fp32")
 
     source = ASTSource(kernel, {name: of(name) for name in kernel.arg_names}, constexprs=constants)
-    options = {"num_warps": 8, "num_stages": 2} if "SAMPLES" in constants else {}
+    stages = 1 if constants.get("MORE") else 2
+    options = {"num_warps": 8, "num_stages": stages} if "PRODUCTS" in constants else {}
     compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
     return int(compiled.metadata.shared)
 

@@ -119,8 +119,10 @@ def kernels_counted() -> Iterator[bool]:
         return
     with ExitStack() as stack:
         rows = kernels.gpu_kernels("unit_rows")
-        names = [(module, name) for name in ("compare", "join", "move_rows")]
-        for user, name in [*names, *((rows, name) for name in ("unit_forward", "unit_backward", "attend"))]:
+        names: list[tuple[Any, str]] = [(module, name) for name in ("compare", "join", "move_rows")]
+        names += [(rows, name) for name in ("unit_forward", "unit_backward", "attend")]
+        names += [(kernels.gpu_kernels("pool_views"), name) for name in ("renew", "nearest", "pull")]
+        for user, name in names:
             stack.enter_context(patch.object(user, name, Launcher()))
         for user in (fused_softmax, slot_head):
             stack.enter_context(patch.object(user, "kernels_for", lambda device, products, dim: module))

@@ -46,8 +46,10 @@ def attfc_bytes(slots: int, sizes: Batch) -> int:
 
 
 def f2c_bytes(slots: int, sizes: Batch) -> int:
-    """Traffic of F2C: four views of the pool are copied (read, written), compared, searched by outliers."""
-    return 4 * (4 * slots * sizes.embedding_size * _FLOAT + left_bytes(sizes))
+    """Traffic of F2C: four views of the pool are compared, and searched by outliers; which row is where."""
+    views = Batch(sizes.num_ids, sizes.embedding_size, 4 * sizes.images)
+    row, places = sizes.embedding_size * _FLOAT, 3 * 8  # places: written, then read twice
+    return 4 * slots * (2 * row + places) + left_bytes(views)
 
 
 def flops(rows: int, sizes: Batch, products: int) -> float:

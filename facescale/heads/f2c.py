@@ -3,27 +3,29 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from facescale.distributed import Dist
+from facescale.heads import f2c_by_kernels
 from facescale.heads.base import Bytes, HeadOutput, Needs
-from facescale.heads.f2c_pool import PoolView, Writes, nearest, plan_writes
+from facescale.heads.f2c_by_kernels import PlannedPass
+from facescale.heads.f2c_pool import PoolView, Writes, nearest
+from facescale.heads.f2c_slots import F2CSlots
 from facescale.heads.fused_softmax import unit_and_norm
-from facescale.heads.slot_head import SlotHead, on
+from facescale.heads.slot_head import on
 from facescale.heads.softmax import sample_losses, with_batch_terms
-from facescale.margins import Margin
+from facescale.margins import Margin, TargetLogits
 from facescale.ops import as_float, unit, without_autocast
-from facescale.pools import EMPTY, IntArray, LruPool
+from facescale.pools import EMPTY, IntArray
 
 # V views, B batch of this process, G batch of all processes, O outliers, S slots of this process,
 # N slots or places given, D embedding size
 
 
-class F2CHead(SlotHead):
+class F2CHead(F2CSlots):
     """Margin loss against a pool that holds some of the identities at a time (Wang et al., F2C, CVPR 2022).
 
     A batch has two views x and y of which the first part shows the same identities and the rest does not
@@ -80,7 +82,6 @@ class F2CHead(SlotHead):
     """
 
     needs = Needs(query_views=2, key_views=2, identity_pairs=True)
-    pool: LruPool
 
     def __init__(
         self,
@@ -110,9 +111,10 @@ class F2CHead(SlotHead):
             dist,
             size=size,
             share=share,
-            planes=rows_per_id,
-            unique=True,
-            random=compat,
+            refresh=refresh,
+            both=both,
+            rows_per_id=rows_per_id,
+            compat=compat,
             products=products,
             chunk=chunk,
             seed=seed,
@@ -123,14 +125,10 @@ class F2CHead(SlotHead):
             )
         if not 0 < refresh <= 1:
             raise ValueError(f"refresh is {refresh}; it lies above 0 up to 1 (1: the feature alone)")
-        self.refresh, self.both, self.rows_per_id = refresh, both, rows_per_id
         self.hard = hard or min(max(int(self.size * 0.0002), 3), 10)
-        self.outlier_weight, self.compat = outlier_weight, compat
-        self.toggles = np.zeros(self.size, np.int64)
-        # Of the last part of a step, not yet in the rows: what x does, and features and identities of y.
-        self._waiting: tuple[Writes, Tensor, Tensor, IntArray] | None = None
-        self._undo: list[tuple[int, Tensor, Tensor]] = []  # rows that earlier parts of the step replaced
-        self._old_toggles: list[tuple[IntArray, IntArray]] = []
+        self.outlier_weight = outlier_weight
+        pooled = self.kernels is not None and dist.world_size == 1
+        self._pooled = f2c_by_kernels.kernels_of_pool(self.margin, self.hard, self.rows) if pooled else None
 
     def forward(self, q_VBD: Tensor, id_B: Tensor, k_VBD: Tensor | None = None) -> HeadOutput:
         """Sum of four mean losses over the global batch (two with one row); see ``ClassHead.forward``.
@@ -152,32 +150,58 @@ class F2CHead(SlotHead):
     def _forward(self, q_VBD: Tensor, id_VB: Tensor, k_VBD: Tensor) -> HeadOutput:
         self._write_waiting()  # what an earlier part of the step (gradient accumulation) has left
         dist = self.dist
+        id_VG = list(dist.gather_ids(id_VB.T.contiguous()).T.contiguous().numpy())
+        fits = 0 < len(id_VG[0]) <= f2c_by_kernels.MAX_BATCH and q_VBD.dtype is torch.float32
+        if self._pooled is not None and fits:
+            return self._forward_by_kernels(q_VBD, id_VG, k_VBD.detach().float())
         x_VGD = [dist.gather_with_grad(q_BD) for q_BD in q_VBD]
         g_VGD = [dist.all_gather(unit(k_BD).to(q_VBD.dtype)) for k_BD in k_VBD.detach()]
-        id_VG = list(dist.gather_ids(id_VB.T.contiguous()).T.contiguous().numpy())
         raw_GD = g_VGD[1]
         g_VGD = [self._refreshed(g_GD, id_G) for g_GD, id_G in zip(g_VGD, id_VG, strict=True)]
         first, _, _ = self._pass(x_VGD[0], id_VG[0], g_VGD[1], id_VG[1])
         self.pool.rollback(1)
         second, writes, stats = self._pass(x_VGD[1], id_VG[1], g_VGD[0], id_VG[0])
         if self.training:
-            self._waiting = writes, g_VGD[0], raw_GD, id_VG[1]
+            self._waiting = writes, g_VGD[0], raw_GD, id_VG[1], None
         else:
             self.pool.rollback(1)
         return HeadOutput((first + second).float(), stats)
 
-    def _refreshed(self, g_GD: Tensor, id_G: IntArray) -> Tensor:
-        """The features, moved from what the pool has of these identities."""
-        if self.refresh == 1:
-            return g_GD
-        slot_G = self.pool.view(id_G)
-        old_GD = self.read(0, slot_G)
-        if self.rows_per_id == 2:  # the toggle names the row written next
-            (toggle_G,) = on(g_GD, self.toggles[slot_G])
-            old_GD = torch.where(toggle_G[:, None] == 0, self.read(1, slot_G), old_GD)
-        (slots_G,) = on(g_GD, slot_G)
-        old_GD = old_GD.to(g_GD.dtype)
-        return torch.where(slots_G[:, None] != EMPTY, unit(old_GD.lerp(g_GD, self.refresh)), g_GD)
+    def _forward_by_kernels(self, q_VGD: Tensor, id_VG: list[IntArray], k_VGD: Tensor) -> HeadOutput:
+        """What ``_forward`` computes: first all bookkeeping, then both passes at once."""
+        module, margin, batch = self._pooled, self.margin, len(id_VG[0])
+        assert module is not None
+        rows_ND, refreshes = self.rows.flatten(0, 1), self.refresh < 1
+        newer_VG = np.stack([self._newer(id_G) for id_G in id_VG]) if refreshes else np.empty(0, np.int64)
+        passes = []
+        for number in range(2):
+            writes = self._assign_slots(id_VG[1 - number])
+            passes.append(PlannedPass(writes, self.pool.view(id_VG[number]), self.num_counting))
+            if number == 0 or not self.training:
+                self.pool.rollback(1)
+        sizes = self.rows_per_id, self.size, self.hard
+        table = f2c_by_kernels.tables(passes, id_VG, newer_VG, sizes, self.outlier_weight, q_VGD)
+        newer_B = table.newer_WG.flatten() if refreshes else None
+        g_ND = module.renewed(k_VGD.flatten(0, 1).contiguous(), rows_ND, newer_B, self.refresh)
+        unit_ND, norm_N = unit_and_norm(q_VGD.flatten(0, 1), by_kernels=True)
+        rest = max(one.count for one in passes), self.hard, self.products
+        cos_VG, value_VG, push_VG = f2c_by_kernels.compare(
+            *(module, margin, unit_ND.view(q_VGD.shape), g_ND, rows_ND, table, rest)
+        )
+        logit_N = self.target_logits(TargetLogits(cos_VG.flatten()), table.id_VG.flatten())
+        loss = f2c_by_kernels.total_loss(margin, logit_N.view_as(cos_VG), value_VG, push_VG, table)
+        norm_VG = norm_N.view(2, batch)
+        for number, view in enumerate(table.id_VG[:: self.rows_per_id]):
+            loss = with_batch_terms(loss, margin, q_VGD[number], norm_VG[number], view)
+        if self.training:
+            raw_GD = unit(k_VGD[1]) if refreshes and self.both else g_ND[batch:]
+            self._waiting = passes[1].writes, g_ND, raw_GD, id_VG[1], table
+        stats = {
+            "target_cosine": cos_VG[-1].detach().index_select(0, table.known_K).mean(),
+            "norm": norm_VG[1].detach().mean(),
+            "outliers": torch.tensor(1 - len(table.known_K) / batch),
+        }
+        return HeadOutput(loss, stats)
 
     def _pass(
         self, x_GD: Tensor, id_G: IntArray, g_GD: Tensor, gallery_id_G: IntArray
@@ -213,11 +237,6 @@ class F2CHead(SlotHead):
         }
         return loss, writes, stats
 
-    def _assign_slots(self, id_G: IntArray) -> Writes:
-        """Assign slots to identities, and plan what their features write there."""
-        before, slots = self.pool.view(id_G), self.pool.try_get(id_G)
-        return plan_writes(id_G, before, slots, self.toggles, self.compat, self.rows_per_id)
-
     def _views(self, writes: Writes, g_GD: Tensor) -> Iterator["PoolView"]:
         """The pool after the writes: first rows; then (of two) with the second ones of refreshed slots."""
         places, sources = [], []
@@ -241,56 +260,9 @@ class F2CHead(SlotHead):
         rows_ND = torch.cat([g_GD[source_N], self.rows[1, old_N].to(g_GD.dtype)])[order_N]
         yield PoolView(self.rows[0], over[order], over_N, rows_ND, *more)
 
-    def _write_waiting(self) -> None:
-        """Put the waiting features into the rows."""
-        if self._waiting is None:
-            return
-        writes, g_GD, other_GD, other_id_G = self._waiting
-        self._waiting = None
-        self._write(writes, g_GD)
-        if self.both:
-            other_GD = self._refreshed(other_GD, other_id_G)
-            self._write(self._assign_slots(other_id_G), other_GD)
-
-    def _write(self, writes: Writes, g_GD: Tensor) -> None:
-        """Put features into the rows, so that it can be undone."""
-        for plane, (slots, sources) in enumerate(zip(writes.slots, writes.sources, strict=True)):
-            mine = self.mine(slots)
-            place_M, source_M = on(self.rows, slots[mine] - self.first, sources[mine])
-            self._undo.append((plane, place_M, self.rows[plane, place_M]))
-            self.rows[plane, place_M] = g_GD[source_M].to(self.rows.dtype)
-        self._old_toggles.append((writes.turned, self.toggles[writes.turned]))
-        self.toggles[writes.turned] = writes.toggles
-
-    def finish_step(self, lr: float) -> None:
-        """Keep the second pass's features."""
-        self._write_waiting()
-        self.pool.commit()
-        self._undo.clear()
-        self._old_toggles.clear()
-
-    def skip_step(self) -> None:
-        """Leave pool and rows as they were before the step."""
-        self._waiting = None
-        for plane, place_M, rows_MD in reversed(self._undo):
-            self.rows[plane, place_M] = rows_MD
-        for slots, toggles in reversed(self._old_toggles):
-            self.toggles[slots] = toggles
-        self.pool.rollback()
-        self._undo.clear()
-        self._old_toggles.clear()
-
-    def get_extra_state(self) -> dict[str, Any]:
-        """Which identity is in which slot, and the toggles."""
-        return {**super().get_extra_state(), "toggles": torch.from_numpy(self.toggles.copy())}
-
-    def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Take over what ``get_extra_state`` gave."""
-        super().set_extra_state(state)
-        toggles = state["toggles"].numpy()[: self.size]
-        self.toggles[: toggles.size] = toggles
-
     def bytes_needed(self, batch_size: int) -> Bytes:
         """Rows on the device, the pool's bookkeeping on the host; for a batch with a quarter of outliers."""
         planned = self.slot_bytes(batch_size, embeddings=17, share=0.75, copied=True)
+        if self._pooled is not None:  # which row is which class in each view
+            planned = replace(planned, transient=planned.transient + 16 * self.rows_per_id * self.size)
         return replace(planned, host=planned.host + self.toggles.nbytes + self.pool.loop_bytes)

@@ -21,10 +21,10 @@ from facescale.kernels.softmax_programs import compare, join, move_rows
 
 # G batch, C classes, N rows of the store, P parts, D embedding size
 
-MAX_DIM = 512  # _SAMPLES x MAX_DIM float32 sums fit into the registers of a program
+MAX_DIM = 512  # SAMPLES x MAX_DIM float32 sums fit into the registers of a program
 MAX_BATCH = 1024  # 16 rows and the products of all samples with them, as well
-_SAMPLES = 64  # of a program of the forward pass
-_CLASSES = 32  # that it looks at at a time
+SAMPLES = 64  # of a program of the forward pass
+CLASSES = 32  # that it looks at at a time
 _CELLS = 16_384  # products that a program of the other kernel keeps
 _STEP = 64  # most numbers of a row that it reads at a time
 _PROGRAMS = 132  # of the forward pass: multiprocessors of an H100 or H200, where all of them run at once
@@ -38,15 +38,15 @@ def _shape(dim: int, products: torch.dtype, on_cpu: bool) -> dict[str, Any]:
     return {"DIM": dim, "PRODUCTS": _TYPES[products], "DOT": _TYPES[dot], "num_warps": 8, "num_stages": 2}
 
 
-def _parts(num_classes: int, batch: int) -> tuple[int, int]:
-    """Programs of the forward pass: parts of the classes, blocks of samples."""
-    blocks = triton.cdiv(batch, _SAMPLES)
-    return max(1, min(_PROGRAMS // blocks, triton.cdiv(num_classes, _CLASSES))), blocks
+def parts_of(num_classes: int, batch: int, views: int = 1) -> tuple[int, int]:
+    """Programs of a view in the forward pass: parts of the classes, blocks of samples."""
+    blocks = triton.cdiv(batch, SAMPLES)
+    return max(1, min(_PROGRAMS // (blocks * views), triton.cdiv(num_classes, CLASSES))), blocks
 
 
 def forward_bytes(batch: int, dim: int) -> int:
     """Most memory of what the programs of the forward pass leave, and of their sum."""
-    parts, _ = _parts(1 << 31, batch)
+    parts, _ = parts_of(1 << 31, batch)
     return 4 * (parts * batch * (dim + 2) + batch * (dim + 1))
 
 
@@ -60,6 +60,8 @@ class Rows:
         row_C: int64, rows of the classes; None is all rows.
         key_C: int64, keys of the classes; None is their position.
         unit: the rows have length 1.
+        views: the batch is in so many equal parts, each of which is compared with its own part of ``row_C``.
+        more_MD: rows N and up of ``row_C``; a row of -1 does not count. (Only with ``row_C``.)
     """
 
     w_ND: Tensor
@@ -67,6 +69,8 @@ class Rows:
     row_C: Tensor | None = None
     key_C: Tensor | None = None
     unit: bool = False
+    views: int = 1
+    more_MD: Tensor | None = None
 
 
 def forward(e_GD: Tensor, rows: Rows, scale: float, bounded: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -108,20 +112,22 @@ def value(e_GD: Tensor, rows: Rows, scale: float, bounded: bool) -> tuple[Tensor
 
 def _compared(e_GD: Tensor, rows: Rows, scale: float, bounded: bool) -> tuple[Tensor, Tensor, Tensor]:
     """What each part of the classes adds: max (P, G), sum (P, G), gradient (P, G, D)."""
-    own_G, row_C, key_C = rows.own_G, rows.row_C, rows.key_C
-    num_classes = len(rows.w_ND) if row_C is None else len(row_C)
+    own_G, row_C, key_C, more_MD = rows.own_G, rows.row_C, rows.key_C, rows.more_MD
+    num_classes = (len(rows.w_ND) if row_C is None else len(row_C)) // rows.views
     batch, dim = e_GD.shape
-    parts, blocks = _parts(num_classes, batch)
+    parts, blocks = parts_of(num_classes, batch // rows.views, rows.views)
     max_PG, sum_PG = e_GD.new_empty(2, parts, batch, dtype=torch.float32)
     grad_PGD = e_GD.new_empty(parts, batch, dim, dtype=torch.float32)
-    compare[(parts, blocks)](
-        *(e_GD, rows.w_ND, own_G if row_C is None else row_C, own_G if key_C is None else key_C, own_G),
-        *(max_PG, sum_PG, grad_PGD, num_classes, batch, scale),
-        **_shape(dim, e_GD.dtype, e_GD.device.type == "cpu"),
+    compare[(parts, blocks, rows.views)](
+        *(e_GD, rows.w_ND, rows.w_ND if more_MD is None else more_MD),
+        *(own_G if row_C is None else row_C, own_G if key_C is None else key_C, own_G),
+        *(max_PG, sum_PG, grad_PGD, num_classes, batch // rows.views, len(rows.w_ND), scale),
+        **{**_shape(dim, e_GD.dtype, e_GD.device.type == "cpu"), "num_stages": 2 if more_MD is None else 1},
         WIDE=max(16, triton.next_power_of_2(dim)),
-        SAMPLES=_SAMPLES,
-        CLASSES=_CLASSES,
+        SAMPLES=SAMPLES,
+        CLASSES=CLASSES,
         GATHERED=row_C is not None,
+        MORE=more_MD is not None,
         KEYED=key_C is not None,
         UNIT=rows.unit,
         BOUNDED=bounded,

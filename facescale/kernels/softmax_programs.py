@@ -8,10 +8,11 @@ import triton
 import triton.language as tl
 
 
-@triton.jit(do_not_specialize=["num_classes", "batch"])
+@triton.jit(do_not_specialize=["num_classes", "batch", "split"])
 def compare(
     e_ptr,
     w_ptr,
+    more_ptr,
     row_ptr,
     key_ptr,
     own_ptr,
@@ -20,12 +21,14 @@ def compare(
     grad_ptr,
     num_classes,
     batch,
+    split,
     scale,
     DIM: tl.constexpr,
     WIDE: tl.constexpr,
     SAMPLES: tl.constexpr,
     CLASSES: tl.constexpr,
     GATHERED: tl.constexpr,
+    MORE: tl.constexpr,
     KEYED: tl.constexpr,
     UNIT: tl.constexpr,
     BOUNDED: tl.constexpr,
@@ -34,9 +37,13 @@ def compare(
 ):
     """A part of the classes against some samples; see ``class_softmax.forward``."""
     part, parts = tl.program_id(0), tl.num_programs(0)
+    view, views = tl.program_id(2).to(tl.int64), tl.num_programs(2)
     g = tl.program_id(1) * SAMPLES + tl.arange(0, SAMPLES)
     d = tl.arange(0, WIDE)
     here = g < batch
+    e_ptr += view * batch * DIM
+    own_ptr += view * batch
+    row_ptr += view * num_classes
     e = tl.load(e_ptr + g[:, None] * DIM + d[None, :], mask=here[:, None] & (d < DIM)[None, :], other=0.0)
     e = e.to(DOT)
     own = tl.load(own_ptr + g, mask=here, other=-1)
@@ -54,8 +61,17 @@ def compare(
         key = c.to(tl.int64)
         if KEYED:
             key = tl.load(key_ptr + c, mask=inside, other=-2)
-        mask = inside[:, None] & (d < DIM)[None, :]
+        if MORE:
+            inside = inside & (row >= 0)
+            late = (row >= split)[:, None] & (d < DIM)[None, :]
+            at = (row - split)[:, None] * DIM + d[None, :]
+            others = tl.load(more_ptr + at, mask=late, other=0.0).to(tl.float32)
+            mask = (inside & (row < split))[:, None] & (d < DIM)[None, :]
+        else:
+            mask = inside[:, None] & (d < DIM)[None, :]
         w = tl.load(w_ptr + row[:, None] * DIM + d[None, :], mask=mask, other=0.0).to(tl.float32)
+        if MORE:
+            w += others
         factor = tl.zeros((CLASSES,), tl.float32) + scale
         if not UNIT:
             factor = scale / tl.maximum(tl.sqrt(tl.sum(w * w, 1)), 1e-12)
@@ -72,7 +88,7 @@ def compare(
         weight = tl.exp(logit - largest[:, None])
         total += tl.sum(weight, 1)
         grad += tl.dot((weight * factor[None, :]).to(PRODUCTS).to(DOT), w, input_precision="ieee")
-    at = part * batch + g
+    at = (part * views + view) * batch + g
     tl.store(max_ptr + at, largest, mask=here)
     tl.store(sum_ptr + at, total, mask=here)
     tl.store(grad_ptr + at[:, None] * DIM + d[None, :], grad, mask=here[:, None] & (d < DIM)[None, :])

@@ -19,7 +19,7 @@ def recorded(case: str, figure: str) -> float:
     return float(rows[f"`{case}`", figure])
 
 
-@pytest.mark.parametrize("case", ["full", "full, bfloat16 rows", "partial_fc 0.1", "attfc 65,536"])
+@pytest.mark.parametrize("case", ["full", "full, bfloat16 rows", "partial_fc 0.1", "attfc 65,536", "f2c 1 %"])
 def test_a_step_launches_what_the_page_says(case: str) -> None:
     interpreted("class_softmax")  # or there is nothing to count
     name, options = VARIANTS[case]
@@ -29,8 +29,9 @@ def test_a_step_launches_what_the_page_says(case: str) -> None:
     assert (seen.copies, len(seen.waiting)) == (recorded(case, "copies"), recorded(case, "waits"))
 
 
-def test_a_step_of_attfc_takes_at_most_40_launches() -> None:
-    assert recorded("attfc 65,536", "kernels") <= 40
+@pytest.mark.parametrize("case", ["attfc 65,536", "f2c 1 %"])
+def test_a_step_of_a_head_with_slots_takes_at_most_40_launches(case: str) -> None:
+    assert recorded(case, "kernels") <= 40
 
 
 def test_traffic_and_times_on_the_page_are_those_of_the_sizes() -> None:

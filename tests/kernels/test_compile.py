@@ -19,6 +19,7 @@ def test_all_kernels_compile_for_an_h100_and_fit_its_memory() -> None:
         words, capture_output=True, text=True, cwd=Path(__file__).parents[2], env=dict(os.environ)
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    for name in ("compare", "move_rows", "join", "unit_forward", "unit_backward", "attend"):
+    of_rows, of_pool = ("unit_forward", "unit_backward", "attend"), ("renew", "nearest", "pull")
+    for name in ("compare", "move_rows", "join", *of_rows, *of_pool):
         assert f"sm_90 {name}" in done.stdout
     assert "TOO LARGE" not in done.stdout
