@@ -1,6 +1,7 @@
 """What a run will need: bytes, from shapes alone, and time, from two seconds of the real network."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from facescale.backbones.low_rank import own_state
+from facescale.backbones.norm import counted_as_on_cpu
 from facescale.config import Config
 from facescale.distributed import Dist
 from facescale.distributed.sharding import largest_part
@@ -119,7 +121,8 @@ def _activations(net: nn.Module, plan: Plan) -> tuple[int, int]:
     kept: list[Tensor] = []
     side = int(net.input_size)  # type: ignore[arg-type]
     images = torch.empty(plan.part_batch, 3, side, side, device="meta", dtype=PRECISIONS[plan.precision])
-    with torch.autograd.graph.saved_tensors_hooks(count, lambda x: x):
+    as_planned = counted_as_on_cpu() if torch.device(plan.device).type == "cpu" else nullcontext()
+    with as_planned, torch.autograd.graph.saved_tensors_hooks(count, lambda x: x):
         net(images)
     return sum(seen.values()), max(seen.values())
 
