@@ -21,7 +21,7 @@ from facescale.plan.plan import Plan
 # Measured (docs/benchmarks.md): tensors of the largest layer's size that exist at once in its backward pass,
 # those of a view through the twin, and the share of the activations that lies idle between blocks.
 _AT_ONCE = 4
-_OF_TWIN = 2
+_OF_TWIN = 3
 _GAPS = 0.08
 _GATHERED = 3  # of divided weights: the largest block, its gradient, and the buffer that exchanges either
 
@@ -73,8 +73,8 @@ def _bytes(tensors: Sequence[Tensor]) -> int:
 def backbone_bytes(config: Config, plan: Plan) -> BackboneBytes:
     """Plan the backbone's memory without building it (shapes on the meta device).
 
-    Activations are counted as autograd saves them, in the precision of the run; a custom gradient that keeps
-    less than torch's own is not known here, so this is what is needed at most.
+    Activations are counted as autograd saves them, in the precision of the run. Of custom gradients, only
+    that of ``backbones.norm`` is known to keep less than torch's own: this is what is needed at most.
     """
     net = backbone_skeleton(config).train()
     shares = plan.world_size if config.distributed.shard_backbone else 1
