@@ -145,8 +145,8 @@ def test_a_twin_adds_its_weights_and_every_view_its_activations() -> None:
         weights=10, average=10, own=10, gradients=9, optimizer=9, activations=100, working=5, largest=3
     )
     assert network.total(Needs()) == 143
-    assert network.total(Needs(key_views=2)) == 153 + 2 * 2 * 3
-    assert network.total(Needs(query_views=2, key_views=2)) == 253 + 2 * 2 * 3
+    assert network.total(Needs(key_views=2)) == 153 + 3 * 2 * 3
+    assert network.total(Needs(query_views=2, key_views=2)) == 253 + 3 * 2 * 3
 
 
 def test_time_of_the_network_counts_views(monkeypatch: pytest.MonkeyPatch) -> None:
