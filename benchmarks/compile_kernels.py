@@ -48,7 +48,7 @@ def cases(dim: int) -> Iterator[tuple[Any, dict[str, Any], dict[str, str]]]:
         e,
     )
     of_pool = {"GATHERED": True, "MORE": True, "KEYED": False, "UNIT": True, "BOUNDED": True}
-    yield softmax_programs.compare, {**forward, **of_pool}, e
+    yield softmax_programs.compare, {**forward, **of_pool, "CLASSES": 16}, e
     views = {"PLANES": 2, "DIM": dim, "KEEP": 8}
     yield pool_programs.nearest, {**views, "STEP": 64, "SAMPLES": 64, "CLASSES": 32}, {}
     yield pool_programs.pull, {**views, "HARD": 3, "KEYS": 128, "WIDE": wide["WIDE"]}, {}

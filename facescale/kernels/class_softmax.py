@@ -125,7 +125,7 @@ def _compared(e_GD: Tensor, rows: Rows, scale: float, bounded: bool) -> tuple[Te
         **{**_shape(dim, e_GD.dtype, e_GD.device.type == "cpu"), "num_stages": 2 if more_MD is None else 1},
         WIDE=max(16, triton.next_power_of_2(dim)),
         SAMPLES=SAMPLES,
-        CLASSES=CLASSES,
+        CLASSES=CLASSES if more_MD is None else CLASSES // 2,  # two tiles of rows share the memory
         GATHERED=row_C is not None,
         MORE=more_MD is not None,
         KEYED=key_C is not None,
