@@ -33,16 +33,15 @@ def move_rows(
         lr: rate.
     """
     classes, block = moving
-    decay = store.rule.coupled_decay
-    # Rows that move in place need not be copied, nor read if the products with them were kept.
-    unread = store.in_place and all(saved.product_NB is not None for saved in batches)
+    # Rows that move in place need not be copied where everything else that they are needed for was kept.
+    unread = classes is not None and store.in_place and all(one.kept_NB is not None for one in batches)
     for first, rows, part in chunks.read(classes, block, only_rows=store.in_place, unread=unread):
         if store.fused:
             w_RD = None if unread else part.rows_RD
-            gradient = softmax.gradient_parts(w_RD, count(rows), first, batches, decay, loss_scale)
-            store.move(rows, part, *gradient, lr)
+            store.move(rows, part, softmax.gradient(w_RD, count(rows), first, batches, loss_scale), lr)
             continue
         into = store.rule.gradient_into(part.fields)
+        decay = store.rule.coupled_decay
         grad_RD = softmax.row_gradient(part.rows_RD, first, batches, decay, loss_scale, *into)
         store.update(rows, part, grad_RD, lr)
     if classes is not None and block is not None:
