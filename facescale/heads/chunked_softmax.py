@@ -1,6 +1,7 @@
 """A margin loss against one chunk of class centres at a time: value, gradient by embeddings, by rows."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,6 +13,21 @@ from facescale.margins import Margin
 from facescale.ops import Scratch
 
 # B batch (of all processes), C classes of a chunk, R its rows (C times the sub-centres), D embedding size
+
+
+@dataclass(frozen=True)
+class Push:
+    """A batch after its backward pass, as it acts on rows; the loss scale is divided out.
+
+    Attributes:
+        saved: the batch.
+        value: gradient of the loss by the value of each sample (B,); (B, D) in ``PlainSoftmax``.
+        target: gradient of the loss by the target cosine of each sample (B,); (B, D) in ``PlainSoftmax``.
+    """
+
+    saved: SavedBatch
+    value: Tensor
+    target: Tensor
 
 
 class ChunkedSoftmax:
@@ -93,13 +109,21 @@ class ChunkedSoftmax:
                 grad_embedding_BD += torch.mm(self._logits.factor("weights", weight_RB).T, chunk.factor_RD)
         return running_max_B, sum_B, grad_embedding_BD
 
+    def pushes(self, batches: Sequence[SavedBatch], loss_scale: float) -> list[Push]:
+        """What ``gradient`` takes, made once for all chunks.
+
+        Args:
+            batches: those that backward went through since the last step, at least one.
+            loss_scale: factor on the loss, to be divided out.
+        """
+        return [Push(one, one.grad_value_B / loss_scale, one.grad_target_B / loss_scale) for one in batches]
+
     def row_gradient(
         self,
         w_RD: Tensor,
         first: int,
-        batches: Sequence[SavedBatch],
+        pushes: Sequence[Push],
         decay: float,
-        loss_scale: float,
         into_RD: Tensor | None = None,
         factor: float = 0.0,
     ) -> Tensor:
@@ -108,9 +132,8 @@ class ChunkedSoftmax:
         Args:
             w_RD: the rows.
             first: position of their first class among the classes that move.
-            batches: those that backward went through since the last step, at least one.
+            pushes: of the step.
             decay: weight decay.
-            loss_scale: factor on the loss, to be divided out.
             into_RD: to add the gradient to; None is a buffer of this object.
             factor: multiplies what ``into_RD`` holds before.
 
@@ -118,7 +141,7 @@ class ChunkedSoftmax:
             ``into_RD``, or the buffer, valid until the next call.
         """
         into_RD = self._scratch.take("wide gradient", w_RD.shape) if into_RD is None else into_RD
-        grad_RD = self.gradient(w_RD, len(w_RD), first, batches, loss_scale)
+        grad_RD = self.gradient(w_RD, len(w_RD), first, pushes)
         if grad_RD.dtype is not into_RD.dtype:  # torch would allocate it
             grad_RD = self._scratch.take("wide gradient", grad_RD.shape).copy_(grad_RD)
         square_R = torch.linalg.vecdot(w_RD, w_RD).clamp_min_(1e-24)
@@ -129,37 +152,29 @@ class ChunkedSoftmax:
             into_RD.copy_(grad_RD)
         return into_RD.addcmul_(w_RD, radial_R[:, None])
 
-    def gradient(
-        self,
-        w_RD: Tensor | None,
-        num_rows: int,
-        first: int,
-        batches: Sequence[SavedBatch],
-        loss_scale: float,
-    ) -> Tensor:
+    def gradient(self, w_RD: Tensor | None, num_rows: int, first: int, pushes: Sequence[Push]) -> Tensor:
         """sum_b a_bc e_b / |w_c|, the part along the row included, for the rows of one chunk.
 
         Args:
             w_RD: the rows, or None where what all batches need of them was kept.
             num_rows: how many.
             first: see ``row_gradient``.
-            batches: see there.
-            loss_scale: see there.
+            pushes: see there.
 
         Returns:
             (R, D) in the precision of products or float32, valid until the next call.
         """
         grad_RD: Tensor | None = None
-        for saved in batches:
+        for push in pushes:
+            saved = push.saved
             chunk = self._logits.evaluate(w_RD, num_rows, first, saved, recompute=True)
-            inverse_R1, grad_B = chunk.inverse_R1, saved.grad_value_B / loss_scale
-            weight_CB = self._weights(chunk, saved, grad_B)
+            weight_CB = self._weights(chunk, saved, push.value)
             if saved.member_C is not None:
                 weight_CB.mul_(saved.member_C[first : first + len(weight_CB), None])
             if cells := saved.target_cells(first, len(weight_CB)):
-                weight_CB[cells] = saved.grad_target_B[cells[1]] / loss_scale
+                weight_CB[cells] = push.target[cells[1]]
             weight_RB = to_rows(weight_CB, chunk)
-            grad_RD = self._product(weight_RB.mul_(inverse_R1), saved.factor_BD, grad_RD)
+            grad_RD = self._product(weight_RB.mul_(chunk.inverse_R1), saved.factor_BD, grad_RD)
         assert grad_RD is not None
         return grad_RD
 

@@ -5,13 +5,15 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from facescale.heads.chunked_softmax import ChunkedSoftmax
+from facescale.heads.chunked_softmax import ChunkedSoftmax, Push
 from facescale.heads.saved_batch import SavedBatch
 from facescale.heads.softmax import NOTHING, is_bounded, is_plain
 from facescale.margins import Margin
 from facescale.ops import Scratch
 
 # B batch (of all processes), K target cells of a chunk, R its rows, D embedding size
+
+_SAMPLES = 256  # that are compared with all others at a time
 
 
 class PlainSoftmax(ChunkedSoftmax):
@@ -45,33 +47,28 @@ class PlainSoftmax(ChunkedSoftmax):
                 pull_BD += torch.mm(weight_RB.T, factor_RD)  # faster than addmm_
         return torch.zeros_like(sum_B), sum_B, pull_BD.mul_(self.margin.scale)
 
-    def gradient(
-        self,
-        w_RD: Tensor | None,
-        num_rows: int,
-        first: int,
-        batches: Sequence[SavedBatch],
-        loss_scale: float,
-    ) -> Tensor:
+    def pushes(self, batches: Sequence[SavedBatch], loss_scale: float) -> list[Push]:
+        """See ``ChunkedSoftmax.pushes``: f_b e_b, and the sum of grad_target_b e_b over the class of b."""
+        made = []
+        for saved, push in zip(batches, super().pushes(batches, loss_scale), strict=True):
+            factor_B = saved.value_B.neg().exp_().mul_(push.value * self.margin.scale)
+            factor_B = torch.where(saved.value_B > NOTHING, factor_B, 0.0)  # no negative: 0, and not infinity
+            each_BD = (saved.e_BD * factor_B[:, None]).to(saved.factor_BD.dtype)
+            of_classes = (some_K[:, None] == saved.place_B for some_K in saved.place_B.split(_SAMPLES))
+            target_BD = torch.cat([(of_class_KB * push.target) @ saved.e_BD for of_class_KB in of_classes])
+            made.append(Push(saved, each_BD, target_BD))
+        return made
+
+    def gradient(self, w_RD: Tensor | None, num_rows: int, first: int, pushes: Sequence[Push]) -> Tensor:
         """See ``ChunkedSoftmax.gradient``."""
         grad_RD: Tensor | None = None
-        for saved in batches:
-            weight_RB, inverse_R1 = self._again(w_RD, num_rows, first, saved)
-            factor_B = saved.value_B.neg().exp_().mul_(saved.grad_value_B * (self.margin.scale / loss_scale))
-            factor_B = torch.where(saved.value_B > NOTHING, factor_B, 0.0)  # no negative: 0, and not infinity
-            before_RD = grad_RD
-            cells = saved.target_cells(first, num_rows)
-            if cells:
-                class_K, own_KB = cells[0], weight_RB[cells[0]].float().mul_(factor_B)
-                is_target_KB = class_K[:, None] == saved.place_B - first
-                target_KB = saved.grad_target_B / loss_scale * inverse_R1[class_K]
-                own_KD = torch.where(is_target_KB, target_KB, own_KB) @ saved.e_BD
-                if before_RD is not None:
-                    own_KD += before_RD[class_K]
-            pushed_BD = (saved.e_BD * factor_B[:, None]).to(weight_RB.dtype)
-            grad_RD = self._product(weight_RB, pushed_BD, before_RD)
-            if cells:
-                grad_RD[class_K] = own_KD.to(grad_RD.dtype)
+        for push in pushes:
+            weight_RB, inverse_R1 = self._again(w_RD, num_rows, first, push.saved)
+            grad_RD = self._product(weight_RB, push.value, grad_RD)
+            if cells := push.saved.target_cells(first, num_rows):
+                class_K, sample_K = cells  # several samples of a class write the same row
+                own_KD = push.target[sample_K].mul_(inverse_R1[class_K])
+                grad_RD[class_K] = own_KD.add_(grad_RD[class_K]).to(grad_RD.dtype)
         assert grad_RD is not None
         return grad_RD
 

@@ -91,7 +91,7 @@ def test_row_gradients_equal_the_dense_ones_of_a_weighted_sum(
     with torch.no_grad():
         softmax.forward(saved, chunks(w_CD, 3), with_grad=False)  # keeps the norms
         found = [
-            softmax.row_gradient(part_RD, first, [saved], decay=0.5, loss_scale=4.0).clone()
+            softmax.row_gradient(part_RD, first, softmax.pushes([saved], loss_scale=4.0), decay=0.5).clone()
             for first, part_RD in chunks(w_CD, 3)
         ]
     expected_CD = expected_CD / 4 + 0.5 * w_CD
@@ -109,7 +109,7 @@ def test_only_the_target_s_gradient_reaches_a_row_without_weight_as_a_negative(
     softmax = make(margin, kind)
     with torch.no_grad():
         softmax.forward(saved, [(0, w_CD)], with_grad=False)
-        found = softmax.row_gradient(w_CD, 0, [saved], decay=0.0, loss_scale=1.0)
+        found = softmax.row_gradient(w_CD, 0, softmax.pushes([saved], 1.0), decay=0.0)
     leaf_D = w_CD[10].double().requires_grad_()
     torch.nn.functional.cosine_similarity(leaf_D, e_BD[1].double(), dim=0).backward()
     torch.testing.assert_close(found[10].double(), leaf_D.grad, rtol=1e-5, atol=1e-6)
@@ -130,7 +130,7 @@ def test_nothing_is_left_of_the_norms_of_the_first_pass_when_rows_are_not_kept(
         softmax = make(margin, kind)
         with torch.no_grad():
             softmax.forward(saved, chunks(w_CD, 4), with_grad=False)
-            results.append(softmax.row_gradient(w_CD, 0, [saved], 0.0, 1.0).clone())
+            results.append(softmax.row_gradient(w_CD, 0, softmax.pushes([saved], 1.0), 0.0).clone())
     assert torch.equal(*results)
 
 
@@ -163,5 +163,5 @@ def test_samples_that_have_no_negative_move_nothing_else() -> None:
     softmax = make(margin, PlainSoftmax)
     with torch.no_grad():
         _, sum_B, grad_BD = softmax.forward(saved, [(0, w_CD[:1])], with_grad=True)
-        found_CD = softmax.row_gradient(w_CD[:1], 0, [saved], decay=0.0, loss_scale=1.0)
+        found_CD = softmax.row_gradient(w_CD[:1], 0, softmax.pushes([saved], 1.0), decay=0.0)
     assert not sum_B.any() and not grad_BD.any() and not found_CD.any()
