@@ -8,7 +8,7 @@ import torch
 
 from facescale.backbones.profile import skeleton
 from facescale.config import Config
-from facescale.data import open_reader
+from facescale.data import open_training_data
 from facescale.distributed import pick_device
 from facescale.doctor import host, network, training
 from facescale.doctor.finding import Finding
@@ -31,7 +31,7 @@ def examine(config: Config, run: Path, device_name: str, settings: Sequence[Sett
     device = pick_device(device_name)
     yield from chain(host.versions(), host.devices(device), host.threads(settings), host.shared_memory())
     yield from chain(network.ports(), network.collective(device.type, torch.cuda.device_count()))
-    reader = open_reader(config.data.train, min_images=config.data.min_images)
+    reader = open_training_data(config.data)
     spec = config.backbone
     size = int(skeleton(spec.name, spec.embedding_size, **spec.options).input_size)  # type: ignore[arg-type]
     available = training.available_memory(device)
