@@ -223,7 +223,7 @@ def test_free_memory_is_that_of_the_device(tmp_path: Path, monkeypatch: pytest.M
         (["optim.lr=1e-4"], "hardly move: raise optim.lr"),
         (["optim.name=adamw", "optim.lr=1e-3"], ""),
         (["optim.name=adamw", "optim.lr=0.1"], "trainings above 0.002 at 512 images diverge"),
-        (["backbone.name=vit_t"], "vit_t wants optim.name = 'adamw'"),
+        (["backbone.name=vit_t"], "vit_t needs optim.name = 'adamw'"),
         (["train.batch_size=8192"], "optim.warmup = '1 epoch'"),
         (["train.batch_size=8192", "optim.warmup=1 epoch"], ""),
     ],

@@ -26,7 +26,7 @@ def read_file(path: str | Path) -> bytes:
     """The bytes of one image file.
 
     Raises:
-        BadRecordError: the file cannot be read, is no regular file, or is larger than any image.
+        BadRecordError: the file cannot be read, is not a regular file, or is larger than any image.
     """
     try:
         # Without O_NONBLOCK, opening a pipe would wait for its writer.
