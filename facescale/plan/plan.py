@@ -125,9 +125,10 @@ def make_plan(config: Config, dist: Dist, reader: Counted) -> Plan:
     drawn = _drawn(config.data, reader, part_batch)
     steps_per_epoch = num_items(drawn, needs.identity_pairs) // train.batch_size
     if steps_per_epoch == 0:
+        smaller = 1 << (max(4, len(reader)).bit_length() - 2)
         raise ValueError(
             f"train.batch_size = {train.batch_size} is larger than the data set ({len(reader)} images); "
-            "use a smaller batch"
+            f"use a smaller batch, such as --set train.batch_size={smaller}"
         )
     total = duration_steps(train.duration, steps_per_epoch)
     if total < 1:
