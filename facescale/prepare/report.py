@@ -72,7 +72,8 @@ class Report:
         yield from (f"  not opened {count:>4,}  {reason}" for reason, count in self.passed_over.items())
         yield from (f"  {count:>7,} photos: {note}" for note, count in self.notes.items())
         if self.several_faces:
-            yield f"  {self.several_faces:,} kept photos show several faces; the wrong one may be chosen (--single-face drops them)"
+            choice = "the wrong one may be chosen (--single-face drops them)"
+            yield f"  {self.several_faces:,} kept photos show several faces; {choice}"
         if self.lost_identities:
             lost = self.lost_identities
             yield f"  {len(lost):,} identities have no photo left: {_some(lost)}"
