@@ -100,7 +100,9 @@ def enrol(
         f"odd: {key} is unlike this person's other photos (cosine {cosine:.3f})"
         for key, cosine in done.odd.items()
     ]
-    lines.append(f"{len(done.people)} people with {done.num_photos} photos are enrolled in {path}")
+    who = "1 person" if len(done.people) == 1 else f"{len(done.people)} people"
+    photos_of_them = "1 photo" if done.num_photos == 1 else f"{done.num_photos} photos"
+    lines.append(f"{who} with {photos_of_them} {'is' if who == '1 person' else 'are'} enrolled in {path}")
     if not done.people:
         raise ValueError("\n".join([*lines[:-1], "no photo could be enrolled"]))
     if index:

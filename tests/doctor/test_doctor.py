@@ -62,6 +62,13 @@ def test_something_to_change_is_exit_1_and_bad_input_2(facescale: Callable[..., 
     assert code == 2 and "optim.speed" in err
 
 
+@pytest.mark.usefixtures("_quick")
+def test_data_that_cannot_be_opened_is_something_to_fix(facescale: Callable[..., Any]) -> None:
+    code, out, err = facescale("doctor", "--device", "cpu", "--set", "data.train=nowhere/")
+    assert code == 1 and not err
+    assert "fix   data and config: cannot be used" in out and "'nowhere/' does not exist" in out
+
+
 # ---- the machine ------------------------------------------------------------------------------------------
 
 
