@@ -142,11 +142,12 @@ def _page(report: Report, fates: Sequence[Fate], journal: Journal) -> Iterator[s
     where = _escaped(report.photos)
     yield f"<p>From {report.files:,} files below <code>{where}</code>; photos.csv names each."
     groups = {"dropped": report.dropped, "not opened": report.passed_over, "converted": report.notes}
-    yield "<table><tr><th>files<th>outcome<th>reason"
-    for what, counts in groups.items():
-        for reason, count in counts.items():
-            yield f"<tr><td>{count:,}<td>{what}<td>{_escaped(reason)}"
-    yield "</table>"
+    rows = [
+        f"<tr><td>{count:,}<td>{what}<td>{_escaped(reason)}"
+        for what, counts in groups.items()
+        for reason, count in counts.items()
+    ]
+    yield from ["<table><tr><th>files<th>outcome<th>reason", *rows, "</table>"] if rows else ()
     yield from _names("Identities of which no photo was kept", report.lost_identities)
     yield from _names("Identities with one image only", list(report.few_images))
     pairs = [f"{a} and {b} (cosine {cosine:.3f})" for a, b, cosine in report.lookalikes]
