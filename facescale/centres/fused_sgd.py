@@ -1,7 +1,6 @@
 """SGD on rows in CPU memory in one pass over them, where numba is installed (facescale[fast])."""
 
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -9,6 +8,7 @@ from torch import Tensor
 
 from facescale.centres.layout import Rows, numbers
 from facescale.centres.row_optim import RowSGD
+from facescale.kernels.parts import in_parts
 
 # N rows, R rows that move, D embedding size
 
@@ -28,7 +28,6 @@ class FusedSGD:
 
         self._kernels = rows
         self._momentum = np.float32(rule.momentum)
-        self._pool: ThreadPoolExecutor | None = None
 
     def step(
         self, fields: Mapping[str, Tensor], rows: Rows, grad_RD: Tensor, radial_R: Tensor, lr: float
@@ -47,16 +46,9 @@ class FusedSGD:
         kernel = self._kernels.move_half if half else self._kernels.move
         grad = grad_RD.view(torch.uint16).numpy() if half else grad_RD.numpy()
         row, radial = numbers(rows), radial_R.numpy()
-        parts = torch.get_num_threads()
-        bounds = [len(row) * part // parts for part in range(parts + 1)]
 
         def run(start: int, stop: int) -> None:
             part = slice(start, stop)
             kernel(w_ND, m_ND, row[part], grad[part], radial[part], self._momentum, np.float32(lr))
 
-        if parts == 1:
-            run(0, len(row))
-            return
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(parts, "rows")
-        list(self._pool.map(run, bounds[:-1], bounds[1:]))
+        in_parts(run, len(row))
