@@ -1,4 +1,4 @@
-"""Batch norm, alone or before PReLU, in few passes over memory where a CPU trains in float32."""
+"""Batch norm, alone or before PReLU, in few passes over memory where a CPU computes in float32."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,7 +34,7 @@ def counted_as_on_cpu() -> Iterator[None]:
 
 
 class BatchNorm2d(nn.BatchNorm2d):
-    """``nn.BatchNorm2d``: same state dict, same numbers up to rounding, faster training on a CPU.
+    """``nn.BatchNorm2d``: same state dict, same numbers up to rounding, less time on a CPU.
 
     Memory is passed over twice in each direction instead of three times, and sums over pixels are made of
     blocks, in float64: they do not depend on the number of threads.
@@ -92,7 +92,6 @@ def _loops_for(norm: BatchNorm2d, x: Tensor) -> ModuleType | None:
     suits = (
         (counted or (x.device.type == "cpu" and x.is_contiguous(memory_format=torch.channels_last)))
         and x.dtype is torch.float32
-        and torch.is_grad_enabled()
         and x.numel() > x.shape[1]
         and norm.affine
         and norm.running_mean is not None
