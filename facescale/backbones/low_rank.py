@@ -69,8 +69,8 @@ def add_adapters(net: nn.Module, rank: int, layers: Adapted = "attention") -> No
     least = min(min(one.in_features, one.out_features) for one in found.values())
     if rank >= least:
         raise ValueError(
-            f"finetune.adapters = {rank} is no low rank: a layer has {least} inputs or outputs; use a rank "
-            f"from 1 to {least - 1}, such as 8"
+            f"finetune.adapters = {rank} is not a low rank: a layer has {least} inputs or outputs; use a "
+            f"rank from 1 to {least - 1}, such as 8"
         )
     net.requires_grad_(False)
     for name, plain in found.items():

@@ -6,8 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
+from facescale.cli.help import GroupedCommands
+
 app = typer.Typer(
     name="facescale",
+    cls=GroupedCommands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -22,7 +25,10 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback(help="Train face recognition on the hardware you have; evaluate, export and use it.")
+@app.callback(
+    help="Train face recognition on the hardware you have; evaluate, export and use it.\n\nEvery command has "
+    "--help. facescale demo shows the whole way without a photograph."
+)
 def _main(
     version: Annotated[
         bool,

@@ -9,7 +9,7 @@ import typer
 
 from facescale.cli.app import DeviceOption, JsonOption, app, show, table
 
-bench = typer.Typer(help="Measure on this machine.", no_args_is_help=True)
+bench = typer.Typer(help="Measure heads, trainings, loading or evaluation here.", no_args_is_help=True)
 app.add_typer(bench, name="bench")
 
 
@@ -28,10 +28,10 @@ def heads(
     plot: Annotated[Path | None, typer.Option(help="Plot to write (.png, .svg, .pdf).")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure step time and memory of heads for several numbers of identities, without a backbone.
+    """Measure time and memory of heads over the number of identities.
 
-    Each case runs in a fresh process and is printed as soon as it finishes; --json prints one object per
-    line. Memory is device memory: as planned, and the measured peak.
+    There is no backbone. Each case runs in a fresh process and is printed as soon as it finishes; --json
+    prints one object per line. Memory is device memory: as planned, and the measured peak.
     """
     from facescale.plan.bench import bench_heads, parse_variants
     from facescale.plan.plot import plot_heads, pyplot
@@ -74,11 +74,13 @@ def heads(
 
 BackbonesOption = Annotated[str, typer.Option(help="Networks, comma-separated.")]
 BatchesOption = Annotated[str, typer.Option(help="Batch sizes, comma-separated.")]
-StepsOption = Annotated[int, typer.Option(min=1, help="Timed steps; a quarter as many come before.")]
-RoundsOption = Annotated[int, typer.Option(min=1, help="Repetitions of all ways in turn; medians count.")]
+StepsOption = Annotated[int, typer.Option(min=1, help="Timed steps, after a quarter as many untimed ones.")]
+RoundsOption = Annotated[
+    int, typer.Option(min=1, help="Rounds in which each way is measured once; the median is shown.")
+]
 ThreadsOption = Annotated[int, typer.Option(min=0, help="CPU threads; 0: as the machine was set up.")]
-WorkersOption = Annotated[int, typer.Option(min=0, help="Decoding threads; processes of the plain way.")]
-DataOption = Annotated[str, typer.Option(help="Images to read; drawn ones are packed as JPEGs first.")]
+WorkersOption = Annotated[int, typer.Option(min=0, help="Decoding threads, and processes of the DataLoader.")]
+DataOption = Annotated[str, typer.Option(help="Images to read; synthetic ones are packed as JPEGs first.")]
 _DRAWN = "synthetic:ids=500,images=4"
 
 
@@ -94,9 +96,10 @@ def train(
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Measure whole trainings, data included, against a plain PyTorch training of the same network.
+    """Measure whole trainings, against plain PyTorch.
 
-    Plain is: Pillow and torch's DataLoader, torch's layers in float32, CosFace over a dense matrix, SGD.
+    Data is included; the network is the same. Plain is: Pillow and torch's DataLoader, torch's layers in
+    float32, CosFace over a dense matrix, SGD.
     """
     from facescale.bench.run import packed
 
@@ -114,7 +117,7 @@ def loader(
     rounds: RoundsOption = 3,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure loading, decoding and augmenting, against Pillow with torch's DataLoader.
+    """Measure data loading, against Pillow with torch's DataLoader.
 
     "decoder alone" reads and decodes on one thread: what a loader can reach on one core.
     """
@@ -134,13 +137,16 @@ def evaluate(
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Measure embedding of images that are in memory, against torch's layers in float32."""
+    """Measure embedding, against torch's layers in float32.
+
+    The images are in memory.
+    """
     _compare("evaluate", backbones, batches, ("", 0, steps, _device(device), threads), rounds, as_json)
 
 
 @bench.command()
 def published(as_json: JsonOption = False) -> None:
-    """Print the published table of Partial FC over identities, beside what each head here would need.
+    """Print Partial FC's published table beside our planned memory.
 
     Published: images a second and memory of each GPU on 8 V100. Planned: memory of each GPU for the same
     network, batch and precision; nothing is measured, and no GPU is needed.

@@ -35,19 +35,19 @@ def clean(
     precision: Annotated[
         float, typer.Option(help="Expected fraction of real errors among what is proposed, 0 to 1.")
     ] = 0.75,
-    label: Annotated[float | None, typer.Option(help=f"Least margin of a wrong label; {_FROM_DATA}.")] = None,
+    label: Annotated[float | None, typer.Option(help=f"Lowest score of a wrong label; {_FROM_DATA}.")] = None,
     split: Annotated[
-        float | None, typer.Option(help=f"Least score of a split identity; {_FROM_DATA}.")
+        float | None, typer.Option(help=f"Lowest score of a split identity; {_FROM_DATA}.")
     ] = None,
     merged: Annotated[
-        float | None, typer.Option(help=f"Least score of a merged identity; {_FROM_DATA}.")
+        float | None, typer.Option(help=f"Lowest score of a merged identity; {_FROM_DATA}.")
     ] = None,
     near: Annotated[
         float | None, typer.Option(help=f"Cosine from which pixels are compared; {_FROM_DATA}.")
     ] = None,
     same: Annotated[float, typer.Option(help="Agreement of the pixels of a near-duplicate, 0 to 1.")] = 0.85,
     shared: Annotated[
-        float | None, typer.Option(help=f"Least score of a person of a test set; {_FROM_DATA}.")
+        float | None, typer.Option(help=f"Lowest score of a person of a test set; {_FROM_DATA}.")
     ] = None,
     pictures: Annotated[bool, typer.Option(help="Show faces in the report.")] = True,
     batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass.")] = 128,
@@ -55,10 +55,11 @@ def clean(
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Find wrong labels, split and merged identities, copies, and people of test sets; propose an edit list.
+    """Find wrong labels, copies and people of test sets.
 
-    Nothing is changed: look at clean.html, remove what you reject from edits.csv, and train with
-    --set data.edits=OUT/edits.csv. The same command continues after an interruption.
+    Also split and merged identities. Nothing is changed: look at clean.html, remove what you reject from
+    edits.csv, and train with --set data.edits=OUT/edits.csv. The same command continues after an
+    interruption.
     """
     from facescale.clean.run import EDITS, PAGE, TABLE, Options
     from facescale.clean.run import clean as run

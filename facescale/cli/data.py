@@ -15,7 +15,9 @@ DataArgument = Annotated[
 ]
 EditsOption = Annotated[
     list[Path] | None,
-    typer.Option(help="CSV of images and identities to drop, move or merge (docs/formats.md)."),
+    typer.Option(
+        metavar="FILE.csv", help="CSV of images and identities to drop, move or merge (docs/formats.md)."
+    ),
 ]
 
 
@@ -31,10 +33,11 @@ def pairs(
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Sample a verification protocol from labelled images, for evaluate --on.
+    """Sample verification pairs from labelled images.
 
-    A .csv names the files of a folder of images: evaluate it as NAME=FILE.csv?root=DATA. A .bin holds the
-    images of any data set, also of one that prepare made: evaluate it as NAME=FILE.bin.
+    The file is a protocol for evaluate --on. A .bin holds the images of any data set, also of one that
+    prepare made: evaluate it as NAME=FILE.bin. A .csv names the files of a folder of images:
+    NAME=FILE.csv?root=DATA.
     """
     from facescale.evaluate.protocols.write import write_protocol
 
@@ -55,7 +58,10 @@ def inspect(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Summarise a data set: identities, images, sizes, colours, bad records, duplicate images."""
+    """Summarise a data set; find duplicates and bad images.
+
+    Identities, images per identity, sizes, colours, unreadable images, duplicates.
+    """
     from facescale.data import open_reader
     from facescale.prepare.contact_sheet import contact_sheet
     from facescale.prepare.inspect import inspect_data
@@ -94,7 +100,11 @@ def convert_data(
     edits: EditsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a data set in another format; labels.json keeps the identity names, dataset.json the licence."""
+    """Write a data set in another format.
+
+    The encoded images stay as they are; labels.json keeps the names of the identities, dataset.json the
+    licence.
+    """
     from facescale.data import open_reader
     from facescale.prepare.convert_data import convert_data as write
 

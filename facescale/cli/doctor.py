@@ -12,15 +12,16 @@ from facescale.cli.app import DeviceOption, JsonOption, SetOption, app, show
 def doctor(
     context: typer.Context,
     config: Annotated[Path | None, typer.Argument(help="TOML file or recipe; defaults if omitted.")] = None,
-    run: Annotated[Path, typer.Option(help="Run folder that is meant.")] = Path("runs/default"),
+    run: Annotated[Path, typer.Option(help="Run folder that the training will use.")] = Path("runs/default"),
     settings: SetOption = None,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Examine machine and config before a training: what is well, and what to change.
+    """Check machine and config before a training.
 
-    Versions, devices, threads, ports, a collective between two processes, disk, data, memory, learning rate.
-    Takes about 20 seconds. Exits with 1 if something is to be changed.
+    Each line is ok, or says what to fix. Versions, devices, threads, ports, a collective between two
+    processes, disk, data, memory, learning rate. Takes about 20 seconds. Exits with 1 if something is to be
+    fixed.
     """
     from dataclasses import asdict
 

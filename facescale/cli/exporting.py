@@ -32,7 +32,10 @@ def export(
     precision: Annotated[
         str, typer.Option(help="fp32, fp16, or int8 (ONNX; ranges measured on faces).")
     ] = "fp32",
-    images: Annotated[str | None, typer.Option(help="Faces for the comparison of embeddings.")] = None,
+    images: Annotated[
+        str | None,
+        typer.Option(help="Faces to compare embeddings on; by default those of the run's protocol."),
+    ] = None,
     check: Annotated[
         list[str] | None,
         typer.Option(
@@ -40,7 +43,7 @@ def export(
             help="Protocol to measure accuracy on before and after; by default the run's evaluation sets.",
         ),
     ] = None,
-    accuracy: Annotated[bool, typer.Option(help="Measure accuracy at all.")] = True,
+    accuracy: Annotated[bool, typer.Option(help="Measure the accuracy before and after.")] = True,
     max_drop: Annotated[
         float, typer.Option(help="How much the accuracy may fall; a file that loses more is not written.")
     ] = 0.005,
@@ -61,7 +64,10 @@ def export(
     opset: Annotated[int, typer.Option(help="ONNX opset version.")] = 17,
     as_json: JsonOption = False,
 ) -> None:
-    """Export a model; check that the file produces the same embeddings and keeps the accuracy."""
+    """Export to ONNX, torch.export or safetensors, with checks.
+
+    The file is written if its embeddings are those of the model and it keeps the accuracy.
+    """
     from facescale.registry import lookup
 
     told = dict(key_value(text) for text in info or [])

@@ -29,7 +29,7 @@ def _size(name: str, factory: Factory) -> Row:
 
 
 def _what(name: str, factory: Factory) -> Row:
-    return {"what": first_line(factory)}
+    return {"what": first_line(factory).replace("``", "")}
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,10 @@ KINDS: Mapping[str, Kind] = {
     "readers": Kind(READERS),
     "evaluators": Kind(EVALS),
 }
+
+
+# what else users call a kind
+SYNONYMS = {"losses": "margins", "formats": "readers", "protocols": "evaluators", "networks": "backbones"}
 
 
 def components(kind: Kind) -> list[Row]:

@@ -43,7 +43,7 @@ def evaluate(
     contract: ContractOption = None,
     far: Annotated[
         list[float] | None,
-        typer.Option(help="False-accept rate of pair protocols; may be given several times."),
+        typer.Option(metavar="RATE", help="False-accept rate of pair protocols; may be repeated."),
     ] = None,
     groups: Annotated[
         str | None,
@@ -65,10 +65,10 @@ def evaluate(
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Evaluate a model on verification protocols; write report.html and results.json.
+    """Evaluate a model on verification protocols.
 
-    Without --on, a run is evaluated on the protocols of its config. Every result is kept in RUN/results; the
-    report shows all of them. Several processes share the images:
+    Writes report.html and results.json. Without --on, a run is evaluated on the protocols of its config.
+    Every result is kept in RUN/results; the report shows all of them. Several processes share the images:
     torchrun --nproc-per-node N -m -- facescale evaluate ...
     """
     from facescale.data.spec import split_name
@@ -130,7 +130,7 @@ def report(
     out: Annotated[Path | None, typer.Option(help="File to write; by default RUN/report.html.")] = None,
     pictures: Annotated[bool, typer.Option(help="Include images of the hardest pairs.")] = True,
 ) -> None:
-    """Write the report of a run from its log and all results that were measured, without evaluating."""
+    """Write the report of a run again, from its log and results."""
     from facescale.evaluate.run_protocols import report as write
 
     print(f"report: {write(run, out, pictures)}")
@@ -138,13 +138,14 @@ def report(
 
 @app.command()
 def compare(
-    runs: Annotated[list[Path], typer.Argument(help="Two or more run folders.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Two or more run folders.")],
     out: Annotated[Path | None, typer.Option(help="Page to write (.html).")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare runs: settings that differ, figures of the best checkpoints, and which differences are real.
+    """Compare runs, and say which differences are real.
 
-    Accuracy and TAR are compared on the same pairs by a bootstrap over people.
+    Settings that differ, and figures of the best checkpoints. Accuracy and TAR are compared on the same pairs
+    by a bootstrap over people.
     """
     from facescale.evaluate.compare import compare as compare_runs
     from facescale.evaluate.report.comparison import write_comparison
@@ -188,7 +189,7 @@ def embed(
     cluster: ClusterOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Compute the embeddings of face images and write them to a file.
+    """Write the embeddings of face images to a file.
 
     The same command continues what was interrupted: large sets are kept in parts until all are done.
     With --shard, each of n jobs embeds its part of the images, and the one that ends last writes the file.
@@ -237,7 +238,10 @@ def convert(
     images: Annotated[str | None, typer.Option(help="Aligned faces to check the colour order with.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Convert weights of another project; nothing in the file is executed."""
+    """Convert weights of another project.
+
+    Nothing in the file is executed.
+    """
     from dataclasses import asdict
 
     from facescale.inference.convert_file import convert_file

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from facescale.gallery.gallery import Gallery
     from facescale.inference.model import Model
 
-gallery = typer.Typer(help="List or change the people enrolled in a gallery.", no_args_is_help=True)
+gallery = typer.Typer(help="List or change the people of a gallery.", no_args_is_help=True)
 app.add_typer(gallery, name="gallery")
 
 GalleryArgument = Annotated[Path, typer.Argument(metavar="GALLERY", help="The gallery (one file).")]
@@ -35,7 +35,10 @@ def verify(
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Decide whether two photos show the same person, at a false-accept rate."""
+    """Decide whether two photos show the same person.
+
+    The threshold is that of --far, a false-accept rate that evaluate --adopt measured.
+    """
     from facescale.gallery.photos import embed_photos, face_finder
     from facescale.inference.load import load
 
@@ -70,7 +73,7 @@ def enrol(
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Add people to a gallery; it is created if it does not exist."""
+    """Add people to a gallery, or create one."""
     from dataclasses import asdict
 
     from facescale.gallery.codes import require_extra
@@ -97,7 +100,9 @@ def enrol(
         f"odd: {key} is unlike this person's other photos (cosine {cosine:.3f})"
         for key, cosine in done.odd.items()
     ]
-    lines.append(f"{len(done.people)} people with {done.num_photos} photos are enrolled in {path}")
+    who = "1 person" if len(done.people) == 1 else f"{len(done.people)} people"
+    photos_of_them = "1 photo" if done.num_photos == 1 else f"{done.num_photos} photos"
+    lines.append(f"{who} with {photos_of_them} {'is' if who == '1 person' else 'are'} enrolled in {path}")
     if not done.people:
         raise ValueError("\n".join([*lines[:-1], "no photo could be enrolled"]))
     if index:
@@ -116,7 +121,7 @@ def search(
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Identify the person on each photo, if enrolled in the gallery."""
+    """Identify the people on photos by a gallery."""
     import numpy as np
 
     from facescale.gallery.people_search import PeopleSearch
@@ -180,7 +185,10 @@ def list_people(path: GalleryArgument, as_json: JsonOption = False) -> None:
 
 @gallery.command()
 def index(path: GalleryArgument) -> None:
-    """Make the index that large galleries are searched with (extra 'index'); it stands beside the gallery."""
+    """Make the index for searching a large gallery.
+
+    It is a file beside the gallery (extra 'index').
+    """
     from facescale.gallery.gallery import Gallery
     from facescale.gallery.index_file import write_index
 
@@ -245,7 +253,7 @@ def check(
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Show the most similar other person for everyone, and pairs that are too similar to separate."""
+    """Show who is most similar to whom, and who is too similar."""
     from facescale.gallery.search import too_alike
 
     found, loaded = _opened(path, model, device)

@@ -55,10 +55,12 @@ def prepare(
     cluster: ClusterOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Turn photos into a data set: find faces, align, check, drop duplicates, pack, report.
+    """Turn photos into a data set of aligned faces.
 
-    The same command continues a run that was interrupted. With --shard, each of n jobs examines its part of
-    the photos, and the one that ends last writes the data set; without it, what jobs have done is used.
+    Faces are found, aligned and checked, duplicates dropped; report.html in the data set shows what became of
+    each photo. The same command continues a run that was interrupted. With --shard, each of n jobs examines
+    its part of the photos, and the one that ends last writes the data set; without it, what jobs have done is
+    used.
     """
     from facescale.prepare.detect import available_detector
     from facescale.prepare.examine import Settings
@@ -127,7 +129,7 @@ def align_command(
     size: SizeOption = 112,
     min_score: MinScoreOption = 0.5,
 ) -> None:
-    """Cut one face out of a photo, aligned as the training data of `prepare`."""
+    """Cut the aligned face out of one photo."""
     from facescale.prepare.detect import available_detector
     from facescale.prepare.examine import Settings, align_photo
     from facescale.prepare.write_crop import check_crop_name, write_crop

@@ -117,10 +117,7 @@ def _train_line(v: dict[str, Any], plan: Plan) -> str:
 def _start_line(v: dict[str, Any], plan: Plan) -> str:
     where = f"continuing at step {v['step']}" if v["step"] else "starting"
     return (
-        f"{plan.num_images} images of {plan.num_ids} identities; batch "
-        f"{plan.process_batch * plan.world_size} on {plan.world_size} process(es), {plan.device}, "
-        f"{plan.precision}; {plan.total_steps} steps, {plan.steps_per_epoch} per epoch; "
-        f"learning rate {plan.lr:.4g} at this batch; {where}"
+        f"{plan.summary()}; {where}"
         + (
             f"; {singles} identities have one image only"
             if (singles := v.get("single_image_identities"))

@@ -13,9 +13,10 @@ def recipes(
     name: Annotated[str | None, typer.Argument(help="Print this recipe, its figures and memory.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List the recipes of the package, or print one; facescale train NAME trains it.
+    """List the recipes, or print one.
 
-    To change a recipe, write a TOML file that begins with extends = "NAME", or use --set.
+    facescale train NAME trains it. To change a recipe, write a TOML file that begins with extends = "NAME",
+    or use --set.
     """
     from facescale.recipes.recipe import all_recipes, describe, read_recipe
 
@@ -31,14 +32,17 @@ def recipes(
 def import_config(
     files: Annotated[
         list[Path],
-        typer.Argument(help="Config of arcface_torch or AttFC (.py); main.py, .sh and optim_config of F2C."),
+        typer.Argument(
+            metavar="FILES",
+            help="Config of arcface_torch or AttFC (.py); main.py, .sh and optim_config of F2C.",
+        ),
     ],
     out: Annotated[Path | None, typer.Option(help="TOML file to write; printed if omitted.")] = None,
     processes: Annotated[int, typer.Option(min=1, help="GPUs it ran on; its batch is for one of them.")] = 8,
 ) -> None:
-    """Translate a config of another project. It is parsed, never executed.
+    """Translate a config of another project.
 
-    What has no counterpart is listed in comments at the top.
+    The config is parsed, never executed. What has no counterpart is listed in comments at the top.
     """
     from facescale.files import write_atomically
     from facescale.recipes.import_config import import_configs

@@ -17,12 +17,13 @@ def serve(
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
     allow_host: Annotated[
-        list[str] | None, typer.Option(help="Further host name that requests may be addressed to.")
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Further host name that requests may be addressed to."),
     ] = None,
-    max_bytes: Annotated[int, typer.Option(min=1, help="Most bytes of a photo.")] = 10_000_000,
-    max_pixels: Annotated[int, typer.Option(min=1, help="Most pixels of a photo.")] = 24_000_000,
+    max_bytes: Annotated[int, typer.Option(min=1, help="Largest photo, in bytes.")] = 10_000_000,
+    max_pixels: Annotated[int, typer.Option(min=1, help="Largest photo, in pixels.")] = 24_000_000,
     seconds: Annotated[
-        float, typer.Option(min=0.1, help="Most seconds for a request, and its answer.")
+        float, typer.Option(min=0.1, help="Longest time of a request, and of its answer.")
     ] = 30.0,
     keep: Annotated[
         Path | None, typer.Option(help="Folder to write the aligned faces to; by default none is kept.")
@@ -30,7 +31,7 @@ def serve(
     index: IndexOption = None,
     device: DeviceOption = "auto",
 ) -> None:
-    """Serve a local page and a JSON API that compare two photos and search a gallery.
+    """Serve a local page and a JSON API: compare, search.
 
     POST /api/compare with {"first": BASE64, "second": BASE64, "far": 0.01}; POST /api/search with {"photo":
     BASE64, "far": 0.01, "top": 5}. Stop it with Ctrl-C.

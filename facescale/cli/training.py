@@ -29,7 +29,7 @@ def train(
     json_lines: Annotated[bool, typer.Option("--json", help="Print metrics as JSON lines.")] = False,
     to: TrackOption = None,
 ) -> None:
-    """Train a model, or resume an interrupted run.
+    """Train a model, or resume a run.
 
     Ctrl-C and SIGTERM write a checkpoint; the same command resumes from it, and so does --run alone: without
     a config file, that of the run counts. A larger train.duration lengthens a run. Several processes:
@@ -99,11 +99,12 @@ def finetune(
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Train a model further on new people, and show what it gained and what it forgot.
+    """Train a model further on new people.
 
-    The config is that of the run, at a tenth of its learning rate, for 10 epochs. New class centres start
-    from the mean embedding of a person's images, and batch norms keep their statistics, so that less is
-    forgotten. More options: facescale config --explain (finetune.*).
+    Figures before and after show what it gained and what it forgot. The config is that of the run, at a tenth
+    of its learning rate, for 10 epochs. New class centres start from the mean embedding of a person's images,
+    and batch norms keep their statistics, so that less is forgotten. More options: facescale config --explain
+    (finetune.*).
     """
     from facescale.cli.progress import Display
     from facescale.distributed.launch import start
@@ -134,7 +135,10 @@ def track(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
     to: TrackOption = None,
 ) -> None:
-    """Show a trained run in Weights & Biases or MLflow, from its metrics.jsonl."""
+    """Show a run in Weights & Biases or MLflow.
+
+    The metrics are those of its metrics.jsonl, while it trains or afterwards.
+    """
     from facescale.train.trackers import TRACKERS
     from facescale.train.trackers import track as show_run
 
@@ -149,7 +153,10 @@ def demo(
     settings: SetOption = None,
     device: DeviceOption = "auto",
 ) -> None:
-    """Run the full pipeline on synthetic faces: train, evaluate, export. Takes a few minutes."""
+    """Train, evaluate and export on synthetic faces.
+
+    It takes a few minutes and needs no photograph.
+    """
     from facescale.cli.progress import Display
     from facescale.distributed.launch import start
     from facescale.recipes.demo import demo as run_demo
@@ -174,7 +181,7 @@ def config(
     schema: Annotated[bool, typer.Option(help="Print the JSON schema, for editors.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Check and print a config, explain its fields, or print the JSON schema."""
+    """Check and print a config, or explain every key."""
     from facescale import config as configs
 
     if schema:
@@ -204,15 +211,18 @@ def list_components(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List the components that a config can name; those of one kind with their options."""
+    """List backbones, heads, margins, readers and evaluators.
+
+    With one of these kinds, each component and its options.
+    """
     from facescale import registry
-    from facescale.cli.listing import KINDS, as_text, with_options
+    from facescale.cli.listing import KINDS, SYNONYMS, as_text, with_options
 
     if kind is None:
         rows = [{"kind": name, "names": ", ".join(one.factories)} for name, one in KINDS.items()]
         show(rows, as_json, table(rows))
         return
-    found = registry.lookup("kind of component", KINDS, kind)
+    found = registry.lookup("kind of component", KINDS, SYNONYMS.get(kind, kind))
     print(json.dumps(with_options(found), indent=1) if as_json else as_text(found))
 
 
@@ -228,10 +238,10 @@ def plan(
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Estimate memory and time of a training before it runs, and recommend a head.
+    """Estimate memory and time of a training; recommend a head.
 
-    The first row of the table is the head of the config. Bytes are per process; on a CPU, device memory is
-    host memory.
+    Nothing is trained. The first row of the table is the head of the config. Bytes are per process; on a CPU,
+    device memory is host memory.
     """
     from facescale.distributed import pick_device
     from facescale.plan.advice import advice_for

@@ -36,9 +36,9 @@ class DataConfig(Section):
     """Where the training images come from."""
 
     train: str | list[str] = Field(
-        "synthetic:ids=1000,images=20", description="folder, .rec file or synthetic:...; a list is joined"
+        "synthetic:ids=1000,images=20", description="folder, .rec file or another format; a list is joined"
     )
-    workers: int = Field(2, ge=0, description="decoding threads; no influence on the data")
+    workers: int = Field(2, ge=0, description="decoding threads; they do not change the data order")
     resize: bool = Field(False, description="scale images of another size than the backbone takes")
     min_images: int = Field(1, ge=1, description="leave out identities with fewer images")
     edits: str | list[str] = Field(
@@ -49,9 +49,11 @@ class DataConfig(Section):
     )
     images_per_identity: int = Field(4, ge=2, description="pxk: K, successive images of an identity")
     weights: list[float] = Field(
-        default_factory=list, description="images: how often those of each source come per epoch; all 1"
+        default_factory=list, description="per source: how often its images come per epoch; empty: all 1"
     )
-    max_bad_share: float = Field(0.01, ge=0, le=1, description="unreadable share that stops the run")
+    max_bad_share: float = Field(
+        0.01, ge=0, le=1, description="share of unreadable images that stops the run"
+    )
 
 
 class AugmentConfig(Section):
@@ -61,18 +63,18 @@ class AugmentConfig(Section):
     shift: int = Field(0, ge=0, le=56, description="move by up to this many pixels in x and y")
     scale: float = Field(0.0, ge=0, le=0.5, description="zoom by up to this share in and out")
     rotate: float = Field(0.0, ge=0, le=45, description="turn by up to this many degrees")
-    brightness: float = Field(0.0, ge=0, le=1, description="brightness changes by up to this share")
-    contrast: float = Field(0.0, ge=0, le=1, description="contrast changes by up to this share")
-    saturation: float = Field(0.0, ge=0, le=1, description="colourfulness changes by up to this share")
-    hue: float = Field(0.0, ge=0, le=0.5, description="colours turn by up to this share of the circle")
-    grey: float = Field(0.0, ge=0, le=1, description="probability of a grey picture")
-    mask: float = Field(0.0, ge=0, le=1, description="probability of a drawn face mask")
+    brightness: float = Field(0.0, ge=0, le=1, description="change of brightness, up to this share")
+    contrast: float = Field(0.0, ge=0, le=1, description="change of contrast, up to this share")
+    saturation: float = Field(0.0, ge=0, le=1, description="change of saturation, up to this share")
+    hue: float = Field(0.0, ge=0, le=0.5, description="change of hue, up to this share of the circle")
+    grey: float = Field(0.0, ge=0, le=1, description="probability of a grey image")
+    mask: float = Field(0.0, ge=0, le=1, description="probability of a synthetic mask over the mouth")
     blur: float = Field(0.0, ge=0, le=1, description="probability of Gaussian blur, sigma 0.4 to 2 pixels")
     resize_down: float = Field(
-        0.0, ge=0, le=1, description="probability of 50-95 % of the side and back, with a plain resize"
+        0.0, ge=0, le=1, description="probability of shrinking to 50-95 % and back, bilinear"
     )
     low_resolution: float = Field(
-        0.0, ge=0, le=1, description="probability of 20-90 % of the side and back, by area average"
+        0.0, ge=0, le=1, description="probability of shrinking to 20-90 % and back, by area average"
     )
     erase: float = Field(0.0, ge=0, le=1, description="probability of a blanked rectangle")
 
@@ -81,7 +83,7 @@ class BackboneConfig(Component):
     """The network; further keys are its own options (``facescale list backbones``)."""
 
     name: str = Field("mbf", description="one of: facescale list backbones")
-    embedding_size: int = Field(512, ge=8, description="width of the embedding")
+    embedding_size: int = Field(512, ge=8, description="dimension of the embedding")
 
 
 class MarginConfig(Component):
@@ -90,8 +92,7 @@ class MarginConfig(Component):
     name: str = Field("cosface", description="one of: facescale list margins")
     ramp: Duration = Field("0%", description="the margin grows from 0 to its value over this time")
     by_source: list[dict[str, Any]] = Field(
-        default_factory=list,
-        description="options that differ by source: [{m = 0.5}, {m = 0.3}]",
+        default_factory=list, description="options that differ by source: [{m = 0.5}, {m = 0.3}]"
     )
 
 
@@ -105,12 +106,14 @@ class HeadConfig(Component):
 class TwinConfig(Section):
     """The momentum encoder, for heads that need one (attfc, f2c)."""
 
-    momentum: float = Field(0.999, ge=0, lt=1, description="share of its old weights that it keeps each step")
+    momentum: float = Field(0.999, ge=0, lt=1, description="fraction of the old weights kept per step")
     schedule: Literal["constant", "warmup", "cosine"] = Field(
-        "constant", description="of the momentum: warmup follows closely at first, cosine comes to rest"
+        "constant", description="of the momentum; warmup: lower at first; cosine: rises to 1 at the end"
     )
     buffers: Literal["own", "copy", "average"] = Field(
-        "own", description="batch norm: the batch's statistics, or the backbone's running ones"
+        "own",
+        description="batch norm uses the statistics of the batch (own), the backbone's running ones (copy) "
+        "or their moving average (average)",
     )
 
 
@@ -124,9 +127,7 @@ class OptimConfig(Section):
     name: Literal["sgd", "adamw"] = Field("sgd", description="optimizer")
     lr: float = Field(0.1, gt=0, description="learning rate at the reference batch")
     reference_batch: int = Field(
-        512,
-        ge=1,
-        description="total batch that lr is meant for; the rate scales with the real batch",
+        512, ge=1, description="total batch that lr is meant for; the rate scales with the real batch"
     )
     momentum: float = Field(0.9, ge=0, lt=1, description="sgd: momentum")
     nesterov: bool = Field(False, description="sgd: Nesterov momentum")
@@ -135,7 +136,7 @@ class OptimConfig(Section):
     )
     weight_decay: float = Field(5e-4, ge=0, description="decay of weights (not of norms, biases, PReLU)")
     schedule: Literal["polynomial", "cosine", "multistep"] = Field(
-        "polynomial", description="shape of the rate"
+        "polynomial", description="shape of the learning rate over the run"
     )
     warmup: Duration = Field("0%", description="linear rise at the start")
     power: float = Field(1.0, gt=0, description="polynomial: exponent of the decay")
@@ -177,21 +178,23 @@ class TrainConfig(Section):
         "", description="run or weights to start from: its network, a run's class centres by identity name"
     )
     batch_size: int = Field(128, ge=2, description="TOTAL images per optimizer step, over all processes")
-    accumulate: int = Field(1, ge=1, description="parts that a step's batch is computed in, in turn")
+    accumulate: int = Field(1, ge=1, description="number of micro-batches per optimizer step; saves memory")
     precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(
         "auto", description="auto: bf16 where the device has it, else fp32"
     )
     seed: int = Field(0, ge=0, lt=2**31, description="seed of weights, data order and augmentation")
-    clip_norm: float = Field(5.0, ge=0, description="limit of the backbone's gradient norm; 0 is off")
-    ema: float = Field(0.0, ge=0, lt=1, description="moving average of weights used for evaluation; 0 is off")
-    channels_last: bool = Field(True, description="memory layout that convolutions like")
-    compile: bool = Field(False, description="torch.compile the backbone (minutes of waiting on a CPU)")
+    clip_norm: float = Field(5.0, ge=0, description="largest norm of the backbone's gradient; 0 is off")
+    ema: float = Field(
+        0.0, ge=0, lt=1, description="decay of the averaged weights, which are evaluated; 0: off"
+    )
+    channels_last: bool = Field(True, description="memory layout in which convolutions are fastest")
+    compile: bool = Field(False, description="torch.compile the backbone (takes minutes on a CPU)")
     max_bad_steps: int = Field(20, ge=1, description="stop after this many non-finite steps in a row")
     roll_back_after: int = Field(
-        0, ge=0, description="non-finite steps in a row that lead back to the last good checkpoint; 0: never"
+        0, ge=0, description="non-finite steps in a row before the run goes back to a checkpoint; 0: never"
     )
     roll_back_rate: float = Field(
-        0.5, gt=0, lt=1, description="factor on the learning rate after going back, and again each time"
+        0.5, gt=0, lt=1, description="factor on the learning rate each time the run goes back"
     )
     log_every: int = Field(20, ge=1, description="steps between log lines")
 
@@ -220,14 +223,14 @@ class FinetuneConfig(Section):
     )
     distil: float = Field(0.0, ge=0, description="weight of staying near the old network's embeddings")
     mix: float = Field(
-        0.0, ge=0, lt=1, description="share of embeddings that the old network gives to the head (MixBCT)"
+        0.0, ge=0, lt=1, description="share of the head's embeddings that come from the old network (MixBCT)"
     )
     teacher: str = Field("", description="the old network, run or weights; empty: train.init")
     layer_decay: float = Field(
         1.0, gt=0, le=1, description="factor on the learning rate from each block to the one before"
     )
     freeze: list[str] = Field(
-        default_factory=list, description="parts of the backbone that do not change: beginnings of names"
+        default_factory=list, description="beginnings of the names of frozen parts of the backbone"
     )
     statistics: Literal["follow", "keep"] = Field(
         "follow", description="of batch norms: of the new images, or those of the old run, which forgets less"
@@ -236,7 +239,7 @@ class FinetuneConfig(Section):
         0, ge=0, description="rank of low-rank adapters (LoRA); all else of the vision transformer is frozen"
     )
     adapted: Literal["attention", "attention+mlp"] = Field(
-        "attention", description="layers that get adapters: the linear maps of attention, or of MLPs, too"
+        "attention", description="layers that get adapters: attention, or attention and MLPs"
     )
 
 
@@ -244,12 +247,12 @@ class CheckpointConfig(Section):
     """When to save and what to keep."""
 
     every: Duration = Field("1 epoch", description="time between checkpoints")
-    keep: int = Field(2, ge=1, description="newest checkpoints to keep (the best is kept besides)")
+    keep: int = Field(2, ge=1, description="newest checkpoints to keep, beside the best one")
     background: bool = Field(
-        False, description="write while the training goes on; takes memory for a copy of what is written"
+        False, description="write while the training goes on; needs memory for a copy of the state"
     )
     best_by: str = Field(
-        "", description="figure that decides which is best, as NAME/METRIC; empty: the first accuracy"
+        "", description="figure that chooses the best checkpoint, NAME/METRIC; empty: first accuracy"
     )
 
 
@@ -261,7 +264,7 @@ class EvalConfig(Section):
         description="NAME = PATH of protocols, as for facescale evaluate --on",
     )
     every: Duration = Field("20%", description="time between evaluations")
-    flip: bool = Field(True, description="add the embedding of the mirrored image")
+    flip: bool = Field(True, description="add the embedding of the mirrored image (flip fusion)")
     batch_size: int = Field(128, ge=1, description="images per forward pass")
 
 
@@ -272,7 +275,7 @@ class DistributedConfig(Section):
         120.0, gt=0, description="seconds that a step waits for another process before the run stops"
     )
     first_timeout: float = Field(
-        600.0, gt=0, description="the same while the processes start, up to the end of the first step"
+        600.0, gt=0, description="the same up to the end of the first step, when processes start"
     )
     shard_backbone: bool = Field(
         False,

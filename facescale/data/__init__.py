@@ -26,11 +26,16 @@ if TYPE_CHECKING:  # reading data needs no schema
 
 __all__ = ["READERS", "open_reader", "open_training_data"]
 
+
+class MissingDataError(ValueError):
+    """Data of a name that is neither a path nor a scheme."""
+
+
 RECORDS, DATABASE, LISTS = "train.rec", "data.mdb", ("train.lst", "label.txt")
 
 
 def _synthetic(rest: str) -> Reader:
-    """Drawn faces of people who do not exist: ``synthetic:ids=1000,images=20``."""
+    """Synthetic faces of people who do not exist: ``synthetic:ids=1000,images=20``."""
     from facescale.data.synthetic.faces import parse_spec
 
     return parse_spec(f"synthetic:{rest}")
@@ -60,7 +65,10 @@ def open_training_data(config: "DataConfig") -> Reader:
         ValueError: as `open_reader`, or edit lists that do not fit the data.
     """
     edits = [config.edits] if isinstance(config.edits, str) else config.edits
-    return open_reader(config.train, min_images=config.min_images, edits=edits)
+    try:
+        return open_reader(config.train, min_images=config.min_images, edits=edits)
+    except MissingDataError as error:
+        raise ValueError(f"{error}; your own data: --set data.train=PATH") from None
 
 
 def open_reader(
@@ -111,7 +119,7 @@ def _opened(text: str) -> Reader:
     found = re.match(r"([a-z][a-z0-9]+):", text)  # two letters at least: C:\faces is a path
     if found:
         return lookup("data scheme", READERS, found[1])(text[found.end() :])
-    raise ValueError(
+    raise MissingDataError(
         f"data '{text}' does not exist; give a folder, a .rec file, or one of:"
         f" {', '.join(f'{scheme}:...' for scheme in READERS)}"
     )

@@ -12,7 +12,7 @@ _LEAST = 32  # images below which a mean face says nothing
 _SIDE = 32  # pixels that a sampled image is shrunk to
 _LUMA = (0.299, 0.587, 0.114)
 # Median correlation of an image's middle with the mean face of the others. Measured: aligned photos 0.53
-# (CelebA, CFP) and 0.71 (LFW), drawn faces 0.28; the same photos unaligned 0.12 to 0.16.
+# (CelebA, CFP) and 0.71 (LFW), synthetic faces 0.28; the same photos unaligned 0.12 to 0.16.
 _UNALIGNED = 0.2
 
 
@@ -32,7 +32,7 @@ def source_notes(reader: Reader) -> list[str]:
 def alignment_notes(reader: Reader, sample: int = SAMPLE) -> list[str]:
     """Judge without landmarks: aligned faces have one size, and the same parts at the same places.
 
-    Drawn faces are not judged: they are aligned, and few people of them look less alike than photos.
+    Synthetic faces are not judged: they are aligned, and few people of them look less alike than photos.
 
     Args:
         reader: the images.

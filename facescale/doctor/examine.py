@@ -8,7 +8,7 @@ import torch
 
 from facescale.backbones.profile import skeleton
 from facescale.config import Config
-from facescale.data import open_reader
+from facescale.data import open_training_data
 from facescale.distributed import pick_device
 from facescale.doctor import host, network, training
 from facescale.doctor.finding import Finding
@@ -26,16 +26,19 @@ def examine(config: Config, run: Path, device_name: str, settings: Sequence[Sett
         settings: that ``facescale.machine.tune`` chose for this process.
 
     Raises:
-        ValueError: no such device or data; a config that cannot be used.
+        ValueError: no such device.
     """
     device = pick_device(device_name)
     yield from chain(host.versions(), host.devices(device), host.threads(settings), host.shared_memory())
     yield from chain(network.ports(), network.collective(device.type, torch.cuda.device_count()))
-    reader = open_reader(config.data.train, min_images=config.data.min_images)
+    try:
+        reader, available = open_training_data(config.data), training.available_memory(device)
+        advice = advice_for(config, 1, device, available, data=reader)
+    except ValueError as error:
+        yield Finding("data and config", "cannot be used, so what depends on them is not checked", str(error))
+        return
     spec = config.backbone
     size = int(skeleton(spec.name, spec.embedding_size, **spec.options).input_size)  # type: ignore[arg-type]
-    available = training.available_memory(device)
-    advice = advice_for(config, 1, device, available, data=reader)
     yield from host.disk(run, training.checkpoint_bytes(config, advice))
     yield from training.data(config, reader, size)
     yield from training.memory(advice, available)

@@ -99,7 +99,7 @@ def rate(config: Config, advice: Advice) -> Iterator[Finding]:
     elif base < least:
         fix = f"trainings below {least:g} at 512 images hardly move: raise optim.lr"
     elif optim.name == "sgd" and config.backbone.name.startswith(_TRANSFORMERS):
-        fix = f"{config.backbone.name} wants optim.name = 'adamw' and optim.lr about 5e-4"
+        fix = f"{config.backbone.name} needs optim.name = 'adamw' and optim.lr about 5e-4"
     elif plan.lr > most and optim.warmup in ("0%", "0 steps", "0 epochs"):
-        fix = "so large a batch wants a warm-up: optim.warmup = '1 epoch'"
+        fix = "such a large batch needs a warm-up: optim.warmup = '1 epoch'"
     yield Finding("learning rate", text, fix)

@@ -133,5 +133,7 @@ def analysis_notes(analyses: Mapping[str, Any]) -> list[str]:
 
 
 def shown_value(key: str, value: float) -> str:
-    """A figure as people read it: thresholds are cosines, the norm is a length, all else is a share."""
-    return f"{value:.3f}" if key.startswith(("threshold", "mean_norm")) else f"{value:.2%}"
+    """A figure as people read it: cosines, lengths and AUC as numbers, all else in per cent."""
+    if key.startswith(("threshold", "mean_norm")):
+        return f"{value:.3f}"
+    return f"{value:.4f}" if key == "auc" else f"{value:.2%}"

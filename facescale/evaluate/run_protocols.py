@@ -20,6 +20,7 @@ from facescale.evaluate.protocols.open import open_protocol
 from facescale.evaluate.records import MeasuredModel, Record, newest_of_each, read_records, write_record
 from facescale.evaluate.report.page import write_report
 from facescale.evaluate.verification import Verification
+from facescale.evaluate.verification_result import VerificationResult
 from facescale.guard.reading import read_object
 from facescale.inference.load import load, weights_of
 from facescale.inference.model import Model
@@ -180,6 +181,8 @@ def measure(
         ]
     extraction = Extraction(_features(run, model) if cache and run else None, dist)
     found: list[Result] = [protocol.measure(model.encoder, extraction) for protocol in protocols]
+    if model.contract.resize != "none":  # the model was trained on scaled images, too
+        found = [replace(one, scaled={}) if isinstance(one, VerificationResult) else one for one in found]
     results = analysed(found, grouping, quality)
     measured = _measured(model, model_path, weights, run)
     return Evaluation(model_path, weights, run, model, measured, results)

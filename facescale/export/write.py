@@ -197,6 +197,8 @@ class WeightsFile:
 def _default_path(model: Model | str | Path) -> Path:
     if isinstance(model, Model):
         raise ValueError("a model in memory has no run folder; name the file to write")
+    if not Path(model).exists():
+        raise ValueError(f"'{model}' does not exist; name a run folder or a weights file")
     if not Path(model).is_dir():
         raise ValueError(f"'{model}' is not a run folder; name the file to write with --out FILE.onnx")
     return Path(model) / "export" / "model.onnx"

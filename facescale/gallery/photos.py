@@ -56,7 +56,7 @@ def aligned_only(photo_HW3: Pixels, size: int) -> FoundFace:
     if height != width or width not in (size, ALIGNED):
         raise ValueError(
             f"it is {width}x{height} pixels and not an aligned face of {ALIGNED}x{ALIGNED}; align it first, "
-            "or have faces found: pip install 'facescale[detect]'"
+            "or have faces found: pip install 'facescale[detect]', and --detect with embed"
         )
     return FoundFace(photo_HW3 if width == size else resized(photo_HW3, size, size))
 
@@ -155,7 +155,8 @@ def photos_of(path: Path) -> list[Path]:
         raise ValueError(f"'{path}' does not exist; give a photo or a folder of photos")
     found = sorted(one for one in path.iterdir() if _is_shown(one))
     if not found:
-        raise ValueError(f"the folder '{path}' holds no photo")
+        inner = "; photos in its folders are not searched" if any(map(Path.is_dir, path.iterdir())) else ""
+        raise ValueError(f"the folder '{path}' holds no photo{inner}")
     return found
 
 

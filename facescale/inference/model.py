@@ -92,9 +92,10 @@ class Model:
                 return threshold
         known_rates = ", ".join(f"{rate:g}" for rate in sorted(self.thresholds))
         have = f"it has thresholds at {known_rates}" if known_rates else "it has no thresholds"
+        other = f"use one of these, such as --far {min(self.thresholds):g}, or " if known_rates else ""
         raise ValueError(
-            f"this model has no threshold at a false-accept rate of {far:g}: {have}; measure one on enough "
-            "pairs (facescale evaluate MODEL --on PATH --adopt), or name another rate (--far)"
+            f"this model has no threshold at a false-accept rate of {far:g}: {have}; {other}measure one on "
+            "enough pairs: facescale evaluate MODEL --on NAME=all_pairs:DATA --adopt"
         )
 
     def compare(self, first_HW3: npt.ArrayLike, second_HW3: npt.ArrayLike) -> float:

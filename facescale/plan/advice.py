@@ -24,7 +24,7 @@ PAYS = 0.1  # share of a step's arithmetic from which a cheaper head is worth it
 # Of a table, by the attributes of ``Bytes``.
 _COLUMNS = {
     **{place: f"head on {place}" for place in ("device", "host", "disk")},
-    "transient": "transient",
+    "transient": "during a step",
     "kept": "of it logits",
 }
 
@@ -70,7 +70,7 @@ class Candidate:
         if self.copy:
             sizes["checkpoint copy"] = amount(self.copy)
         fits = "" if self.fits is None else "yes" if self.fits else "no"
-        return {"head": self.words, **sizes, "device in all": amount(self.total), "fits": fits}
+        return {"head": self.words, **sizes, "device total": amount(self.total), "fits": fits}
 
 
 def compare(config: Config, plan: Plan, backbone: BackboneBytes, memory: int | None) -> list[Candidate]:
@@ -150,6 +150,49 @@ def advise(share: float, configured: Candidate, others: Sequence[Candidate]) -> 
 
 
 @dataclass(frozen=True)
+class StepSeconds:
+    """Time of an optimizer step on this machine.
+
+    Attributes:
+        network: seconds of the backbone.
+        head: seconds of the head; several Partial FC rates have one each, in equal parts of a training.
+    """
+
+    network: float
+    head: Sequence[tuple[str, float]]
+
+    @property
+    def mean(self) -> float:
+        """Seconds of a step, the mean of a whole training."""
+        return self.network + sum(seconds for _, seconds in self.head) / len(self.head)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        values: dict[str, Any] = {"backbone": self.network, "head": self.mean - self.network}
+        return values | ({"head_by_rate": dict(self.head)} if len(self.head) > 1 else {})
+
+    def text(self, steps: int) -> str:
+        """A sentence, with the hours of so many steps."""
+        head = ", ".join(f"{seconds:.2f}{words and f' at {words}'}" for words, seconds in self.head)
+        several = "; the rates take turns in equal parts of the training, and memory is that of the largest"
+        return (
+            f"about {self.mean:.2f} s a step on this machine: the network {self.network:.2f}, the head {head}"
+            f"; {self.mean * steps / 3600:.1f} h in all{several if len(self.head) > 1 else ''}"
+        )
+
+
+# of BackboneBytes, in the order of the text
+_NETWORK = {
+    "weights": "weights",
+    "average": "moving average",
+    "gradients": "gradients",
+    "optimizer": "optimizer state",
+    "activations": "activations",
+    "working": "temporary buffers",
+}
+
+
+@dataclass(frozen=True)
 class Advice:
     """All that ``facescale plan`` says of a run.
 
@@ -159,7 +202,7 @@ class Advice:
         heads: the head of the config, then what else there is.
         head_share: share of a step's multiply-adds that full softmax takes.
         sentences: what to choose.
-        step_seconds: of the network and of the head in one step, where they were timed.
+        step_seconds: time of a step, where it was measured.
     """
 
     plan: Plan
@@ -167,7 +210,7 @@ class Advice:
     heads: list[Candidate]
     head_share: float
     sentences: list[str]
-    step_seconds: tuple[float, float] | None
+    step_seconds: StepSeconds | None
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
@@ -179,23 +222,21 @@ class Advice:
             "advice": self.sentences,
         }
         if self.step_seconds:
-            values["step_seconds"] = dict(zip(("backbone", "head"), self.step_seconds, strict=True))
+            values["step_seconds"] = self.step_seconds.to_dict()
         return values
 
     def text(self, table: Callable[[list[dict[str, Any]]], str]) -> str:
         """As text; ``table`` lays out rows."""
-        lines = [f"{key:18}{value}" for key, value in self.plan.to_dict().items()]
-        sizes = asdict(self.backbone)
-        shares = sizes.pop("shares")
-        lines += [f"backbone {key:12}{amount(value)}" for key, value in sizes.items()]
-        lines += [f"{'backbone shares':21}{shares}"] if shares > 1 else []
+        plan, sizes = self.plan, asdict(self.backbone)
+        network = ", ".join(f"{word} {amount(sizes[key])}" for key, word in _NETWORK.items() if sizes[key])
+        divided = f", of which {sizes['shares']} share weights and optimizer" if sizes["shares"] > 1 else ""
+        lines = [
+            plan.summary(),
+            f"a checkpoint every {plan.checkpoint_steps} steps, an evaluation every {plan.eval_steps}",
+            f"memory of the network on each process{divided}: {network}",
+        ]
         if self.step_seconds:
-            network, head = self.step_seconds
-            hours = (network + head) * self.plan.total_steps / 3600
-            lines.append(
-                f"about {network + head:.2f} s a step on this machine: the network {network:.2f}, the head "
-                f"{head:.2f}; {hours:.1f} h in all"
-            )
+            lines.append(self.step_seconds.text(plan.total_steps))
         rows = table([one.row() for one in self.heads])
         return "\n".join([*lines, "", rows, "", *self.sentences])
 
@@ -230,5 +271,6 @@ def advice_for(
     share = head_share(config, plan)
     seconds = None
     if timed:
-        seconds = backbone_seconds(config, plan, skeleton_of(config, plan).needs), head_seconds(config, plan)
+        network = backbone_seconds(config, plan, skeleton_of(config, plan).needs)
+        seconds = StepSeconds(network, head_seconds(config, plan))
     return Advice(plan, backbone, found, share, advise(share, found[0], found[1:]), seconds)

@@ -55,6 +55,17 @@ class Plan:
         """As plain values."""
         return asdict(self)
 
+    def summary(self) -> str:
+        """One line for people."""
+        parts = self.process_batch // self.part_batch
+        return (
+            f"{self.num_images} images of {self.num_ids} identities; batch "
+            f"{self.process_batch * self.world_size} on {self.world_size} "
+            f"process{'es' if self.world_size > 1 else ''}{f' in {parts} parts each' if parts > 1 else ''}, "
+            f"{self.device}, {self.precision}; {self.total_steps} steps, {self.steps_per_epoch} per epoch; "
+            f"learning rate {self.lr:.4g} at this batch"
+        )
+
 
 class Counted(Protocol):
     """What a plan needs to know of the data: a reader has it."""
@@ -114,9 +125,10 @@ def make_plan(config: Config, dist: Dist, reader: Counted) -> Plan:
     drawn = _drawn(config.data, reader, part_batch)
     steps_per_epoch = num_items(drawn, needs.identity_pairs) // train.batch_size
     if steps_per_epoch == 0:
+        smaller = 1 << (max(4, len(reader)).bit_length() - 2)
         raise ValueError(
             f"train.batch_size = {train.batch_size} is larger than the data set ({len(reader)} images); "
-            "use a smaller batch"
+            f"use a smaller batch, such as --set train.batch_size={smaller}"
         )
     total = duration_steps(train.duration, steps_per_epoch)
     if total < 1:

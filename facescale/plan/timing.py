@@ -52,11 +52,27 @@ def backbone_seconds(config: Config, plan: Plan, needs: Needs) -> float:
     return one_image * plan.process_batch * (needs.query_views + needs.key_views / 3)
 
 
-def head_seconds(config: Config, plan: Plan) -> float:
+def head_seconds(config: Config, plan: Plan) -> list[tuple[str, float]]:
     """Seconds that the head takes in an optimizer step, from a few steps of a smaller one.
 
-    Time is taken to grow with the batch and the classes that a step looks at.
+    Time is taken to grow with the batch and the classes that a step compares with.
+
+    Returns:
+        One time, with an empty name. Several Partial FC rates, which take turns in equal parts of a training,
+        have one each ("rate 0.1").
     """
+    rates = config.head.options.get("rate")
+    if not isinstance(rates, list):
+        return [("", _one_head_seconds(config, plan))]
+    return [(f"rate {rate:g}", _one_head_seconds(_at_rate(config, rate), plan)) for rate in rates]
+
+
+def _at_rate(config: Config, rate: float) -> Config:
+    head = config.head.model_copy(update={"rate": rate})
+    return config.model_copy(update={"head": head})
+
+
+def _one_head_seconds(config: Config, plan: Plan) -> float:
     real, batch = skeleton_of(config, plan), plan.part_batch * plan.world_size
     here = plan.num_ids // plan.world_size
     few = min(here, here * _FEW_CLASSES // real.num_compared(batch), _FEW_IDS)

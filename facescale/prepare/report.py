@@ -72,7 +72,8 @@ class Report:
         yield from (f"  not opened {count:>4,}  {reason}" for reason, count in self.passed_over.items())
         yield from (f"  {count:>7,} photos: {note}" for note, count in self.notes.items())
         if self.several_faces:
-            yield f"  {self.several_faces:,} kept photos show several faces; the wrong one may be chosen"
+            choice = "the wrong one may be chosen (--single-face drops them)"
+            yield f"  {self.several_faces:,} kept photos show several faces; {choice}"
         if self.lost_identities:
             lost = self.lost_identities
             yield f"  {len(lost):,} identities have no photo left: {_some(lost)}"
@@ -131,7 +132,8 @@ def _write_csv(path: Path, fates: Sequence[Fate], passed_over: Mapping[str, str]
 
 def _page(report: Report, fates: Sequence[Fate], journal: Journal) -> Iterator[str]:
     yield (
-        "<!doctype html><html lang='en'><meta charset='utf-8'><title>Prepared photos</title><style>"
+        "<!doctype html><html lang='en'><meta charset='utf-8'>"
+        "<meta name='viewport' content='width=device-width'><title>Prepared photos</title><style>"
         "body{font:15px/1.5 system-ui,sans-serif;max-width:70em;margin:2em auto;padding:0 1em}"
         "table{border-collapse:collapse}td,th{text-align:left;padding:.2em 1em .2em 0}"
         "img{width:96px;height:96px;object-fit:contain;background:#222;margin:2px}</style>"
@@ -140,11 +142,12 @@ def _page(report: Report, fates: Sequence[Fate], journal: Journal) -> Iterator[s
     where = _escaped(report.photos)
     yield f"<p>From {report.files:,} files below <code>{where}</code>; photos.csv names each."
     groups = {"dropped": report.dropped, "not opened": report.passed_over, "converted": report.notes}
-    yield "<table><tr><th>files<th>what<th>why"
-    for what, counts in groups.items():
-        for reason, count in counts.items():
-            yield f"<tr><td>{count:,}<td>{what}<td>{_escaped(reason)}"
-    yield "</table>"
+    rows = [
+        f"<tr><td>{count:,}<td>{what}<td>{_escaped(reason)}"
+        for what, counts in groups.items()
+        for reason, count in counts.items()
+    ]
+    yield from ["<table><tr><th>files<th>outcome<th>reason", *rows, "</table>"] if rows else ()
     yield from _names("Identities of which no photo was kept", report.lost_identities)
     yield from _names("Identities with one image only", list(report.few_images))
     pairs = [f"{a} and {b} (cosine {cosine:.3f})" for a, b, cosine in report.lookalikes]

@@ -170,7 +170,9 @@ def _photo(values: Mapping[str, Any], key: str) -> bytes:
 
 
 def _number(values: Mapping[str, Any], key: str) -> float:
-    value = values.get(key)
+    if key not in values:
+        raise ValueError(f"'{key}' is missing; it is a false-accept rate, such as 0.01")
+    value = values[key]
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= 1:
         raise ValueError(f"'{key}' = {value!r} must be a number above 0, at most 1")
     return float(value)

@@ -62,7 +62,7 @@ def check_folder(run: RunDir) -> None:
     foreign = sorted(entry.name for entry in others if entry.is_dir() or entry.suffix not in _NOT_A_SIGN)
     if foreign:
         raise ValueError(
-            f"{run.path} is no run and holds other things ({len(foreign)}, such as '{foreign[0]}'); use a "
+            f"{run.path} is not a run and holds other things ({len(foreign)}, such as '{foreign[0]}'); use a "
             "new or empty --run folder"
         )
 

@@ -35,6 +35,7 @@ from facescale.train.build import build_task, source_margins_of
 from facescale.train.checkpoint import TrainState
 from facescale.train.finetune import inherit
 from facescale.train.meter import Meter
+from facescale.train.notes import setting_notes
 from facescale.train.open_run import changed_length, check_folder, keep_digest, open_run
 from facescale.train.optim import Schedule, make_optimizer, make_schedule
 from facescale.train.owner import Owner
@@ -45,9 +46,6 @@ from facescale.train.task import RecognitionTask
 
 # First factor of the loss in fp16 (from torch's own, 64 times that, most trainings lose six steps).
 _LOSS_SCALE = 1024.0
-# Steps below which a network with random weights stays at chance: after 40 steps on 96 photos it gave every
-# image the same embedding.
-_FEW_STEPS = 100
 
 # Keys that may differ between the processes of a training; the images themselves are compared.
 _OF_HOST = ("data.train", "data.workers")
@@ -174,7 +172,7 @@ def open_session(
         log = RunLog(run, plan, state, dist, on_log)
         singles = getattr(loader.sampler, "num_single", 0)
         started |= {"single_image_identities": singles, "passed_over": passed_over(reader)}
-        started |= {"notes": [*_length_notes(config, plan), *data_notes(reader)] if dist.is_main else []}
+        started |= {"notes": [*setting_notes(config, plan), *data_notes(reader)] if dist.is_main else []}
         log("start", **plan.to_dict(), **started)
         for damage in damages:
             log("health", message=damage)
@@ -194,16 +192,6 @@ def open_session(
             digest=digest,
             saver=Saver(run, dist, checksums, config.checkpoint.background),
         )
-
-
-def _length_notes(config: Config, plan: Plan) -> list[str]:
-    """A sentence if a network that starts from random weights has hardly any steps to learn in."""
-    if config.train.init or plan.total_steps >= _FEW_STEPS:
-        return []
-    return [
-        f"{plan.total_steps} steps in all are too few for a network that starts from random weights; set "
-        "train.duration, for example to '1000 steps'"
-    ]
 
 
 def _same_program(config: Config, dist: Dist) -> None:

@@ -105,7 +105,7 @@ def test_a_convolutional_network_cannot_have_adapters() -> None:
 
 
 def test_a_rank_must_be_low() -> None:
-    with pytest.raises(ValueError, match=r"finetune.adapters = 256 is no low rank: .* from 1 to 255"):
+    with pytest.raises(ValueError, match=r"finetune.adapters = 256 is not a low rank: .* from 1 to 255"):
         add_adapters(small_vit(), 256)
 
 

@@ -197,7 +197,8 @@ def test_plan_says_what_fits_and_what_to_choose(facescale) -> None:  # type: ign
     assert code == 0
     rows = out.splitlines()
     assert "partial_fc num_negatives=8192 placement=disk" in out and "\nchoose " in out
-    assert any(row.split() == ["num_ids", "100000"] for row in rows)
+    assert rows[0].startswith("200000 images of 100000 identities; batch 128 on 4 processes, ")
+    assert rows[2].startswith("memory of the network on each process: weights 4.")
     assert any(row.startswith("full ") and row.split()[1:3] == ["102", "MB"] for row in rows)
     code, out, _ = facescale("plan", *words, "--json")
     values = json.loads(out)
@@ -211,6 +212,20 @@ def test_plan_estimates_the_time_of_a_step(facescale) -> None:  # type: ignore[n
     code, out, _ = facescale("plan", *data, *net, "--json")
     seconds = json.loads(out)["step_seconds"]
     assert code == 0 and seconds["backbone"] > 0 and seconds["head"] > 0
+
+
+def test_plan_times_each_of_several_rates() -> None:
+    from facescale.plan.advice import StepSeconds
+
+    found = StepSeconds(1.0, [("rate 0.1", 0.1), ("rate 1", 0.5)])
+    values = found.to_dict()
+    assert values["head"] == pytest.approx(0.3)
+    assert values["head_by_rate"] == {"rate 0.1": 0.1, "rate 1": 0.5}
+    assert found.text(3600) == (
+        "about 1.30 s a step on this machine: the network 1.00, the head 0.10 at rate 0.1, 0.50 at rate 1; "
+        "1.3 h in all; the rates take turns in equal parts of the training, and memory is that of the largest"
+    )
+    assert StepSeconds(1.0, [("", 0.5)]).text(3600).endswith("the head 0.50; 1.5 h in all")
 
 
 def test_an_amount_of_memory_that_is_none_is_one_sentence(facescale) -> None:  # type: ignore[no-untyped-def]

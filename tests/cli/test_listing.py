@@ -1,6 +1,6 @@
 import pytest
 
-from facescale.cli.listing import KINDS, as_text, option_rows
+from facescale.cli.listing import KINDS, SYNONYMS, as_text, option_rows
 from facescale.registry import options_of
 
 
@@ -11,6 +11,12 @@ def test_every_option_has_a_type_and_a_meaning_of_its_own(kind: str) -> None:
             where = f"{component}.{option.name}: {option}"
             assert option.type_text not in ("", "Any"), where
             assert len(option.meaning) > 3 and not option.meaning.startswith("see "), where
+
+
+def test_other_words_for_a_kind_are_understood(facescale) -> None:  # type: ignore[no-untyped-def]
+    for word, kind in SYNONYMS.items():
+        assert word not in KINDS and kind in KINDS
+    assert facescale("list", "losses") == facescale("list", "margins")
 
 
 def test_any_network_of_timm_is_among_the_backbones() -> None:

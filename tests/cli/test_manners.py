@@ -1,5 +1,6 @@
 """What every command does alike: help in whole sentences, version, completion."""
 
+import os
 import subprocess
 import sys
 from typing import Any
@@ -9,6 +10,7 @@ import typer
 
 import facescale as package
 from facescale.cli import app
+from facescale.cli.help import GROUPS
 from facescale.plan.units import amount
 
 
@@ -31,6 +33,19 @@ def test_help_consists_of_whole_sentences() -> None:
             text = getattr(parameter, "help", None)
             builtin = "completion" in parameter.name
             assert builtin or not text or text.endswith((".", "...")), f"{name} {parameter.name}: {text}"
+
+
+def test_the_help_lists_every_command_in_a_group_by_a_whole_sentence() -> None:
+    command = typer.main.get_command(app)
+    assert sorted(name for names in GROUPS.values() for name in names) == sorted(command.commands)  # type: ignore[attr-defined]
+    done = subprocess.run(
+        [sys.executable, "-m", "facescale", "--help"],
+        env={**os.environ, "COLUMNS": "80"},
+        capture_output=True,
+        text=True,
+    )
+    titles = [line[:-1] for line in done.stdout.splitlines() if line.endswith(":")]
+    assert titles == ["Options", *GROUPS] and "..." not in done.stdout.partition("Options:")[2]
 
 
 def test_the_version_is_told(facescale) -> None:  # type: ignore[no-untyped-def]

@@ -157,7 +157,7 @@ def test_people_who_are_too_alike_are_listed(facescale, gallery: Path) -> None: 
         ),
         (("search", "no.gallery", "PHOTOS/person 0"), "'no.gallery' does not exist"),
         (("search", "GALLERY", "nowhere"), "'nowhere' does not exist; give a photo or a folder of photos"),
-        (("search", "GALLERY", "PHOTOS"), "holds no photo"),
+        (("search", "GALLERY", "PHOTOS"), "holds no photo; photos in its folders are not searched"),
     ],
 )
 def test_mistakes_are_sentences(  # type: ignore[no-untyped-def]

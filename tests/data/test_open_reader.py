@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from facescale.data import READERS, open_reader
+from facescale.config import DataConfig
+from facescale.data import READERS, open_reader, open_training_data
 from facescale.data.loading.decode import decode
 from facescale.data.readers.base import Reader, identity_names
 from facescale.data.readers.combine import ConcatReader, SubsetReader, with_min_images
@@ -154,6 +155,13 @@ def test_a_folder_that_exists_wins_over_what_its_name_could_mean(
     monkeypatch.chdir(tmp_path)
     assert isinstance(open_reader(name), FolderReader)
     assert open_reader(f"{name} + {name}").num_ids == 6
+
+
+def test_data_of_a_config_that_does_not_exist_is_told_with_the_option_that_names_it():
+    with pytest.raises(
+        ValueError, match=r"data 'faces/' does not exist; .*; your own data: --set data\.train="
+    ):
+        open_training_data(DataConfig(train="faces/"))
 
 
 def test_a_text_that_is_too_long_for_a_path_is_answered_like_any_other():

@@ -62,6 +62,13 @@ def test_something_to_change_is_exit_1_and_bad_input_2(facescale: Callable[..., 
     assert code == 2 and "optim.speed" in err
 
 
+@pytest.mark.usefixtures("_quick")
+def test_data_that_cannot_be_opened_is_something_to_fix(facescale: Callable[..., Any]) -> None:
+    code, out, err = facescale("doctor", "--device", "cpu", "--set", "data.train=nowhere/")
+    assert code == 1 and not err
+    assert "fix   data and config: cannot be used" in out and "'nowhere/' does not exist" in out
+
+
 # ---- the machine ------------------------------------------------------------------------------------------
 
 
@@ -223,7 +230,7 @@ def test_free_memory_is_that_of_the_device(tmp_path: Path, monkeypatch: pytest.M
         (["optim.lr=1e-4"], "hardly move: raise optim.lr"),
         (["optim.name=adamw", "optim.lr=1e-3"], ""),
         (["optim.name=adamw", "optim.lr=0.1"], "trainings above 0.002 at 512 images diverge"),
-        (["backbone.name=vit_t"], "vit_t wants optim.name = 'adamw'"),
+        (["backbone.name=vit_t"], "vit_t needs optim.name = 'adamw'"),
         (["train.batch_size=8192"], "optim.warmup = '1 epoch'"),
         (["train.batch_size=8192", "optim.warmup=1 epoch"], ""),
     ],

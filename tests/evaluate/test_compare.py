@@ -38,6 +38,8 @@ def test_settings_figures_and_differences_are_compared(runs: tuple[Path, Path]) 
     assert found.settings == {"head.margin.scale": ["16", "32"]}
     accuracy = next(row for row in found.figure_rows() if row["figure"] == "accuracy")
     assert accuracy["b/run"] == "100.00%" and accuracy["a/run"] != "100.00%"
+    auc = next(row for row in found.figure_rows() if row["figure"] == "auc")
+    assert 0 <= float(auc["a/run"]) <= 1  # a number, not per cent
     difference = found.differences["unseen", "accuracy", "a/run", "b/run"]
     right = np.array(found.records["a/run"][0].curves["pairs"]["right"])
     assert difference.value == pytest.approx(1 - right.mean()) and difference.is_significant

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 from facescale import backbones
 from facescale.config import Config
 from facescale.evaluate import run_protocols
+from facescale.evaluate.protocols.write import write_protocol
 from facescale.evaluate.records import read_records
 from facescale.evaluate.run_protocols import evaluate, report
 from facescale.inference.load import load
@@ -45,6 +47,23 @@ def test_results_are_called_by_the_names_that_were_given(weights: Path, tmp_path
         "results",
         "results.json",
     ]
+
+
+def test_scaled_images_are_said_unless_the_model_was_trained_on_such(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = tmp_path / "small.bin"
+    write_protocol("synthetic:ids=4,images=4,size=56", small, 8, 2, 0)
+    (result,), _ = evaluate(weights, [("small", str(small))], None, False, 16, "cpu")
+    assert any("are 56x56 and were scaled to 112x112" in note for note in result.notes())
+
+    def resizing(*given: Any, **more: Any) -> Model:
+        model = load(*given, **more)
+        return Model(model.encoder, replace(model.card, contract=replace(model.contract, resize="area")))
+
+    monkeypatch.setattr(run_protocols, "load", resizing)
+    (result,), _ = evaluate(weights, [("small", str(small))], None, False, 16, "cpu")
+    assert not any("scaled" in note for note in result.notes())
 
 
 def test_two_protocols_of_one_name_are_refused(weights: Path) -> None:

@@ -390,6 +390,10 @@ def test_what_onnx_runtime_cannot_do_is_said(tiny, tmp_path):
 
 def test_only_a_run_folder_has_a_default_place_for_its_export(model: Model, tmp_path: Path) -> None:
     weights = tmp_path / "m.safetensors"
+    with pytest.raises(
+        ValueError, match=r"m\.safetensors' does not exist; name a run folder or a weights file"
+    ):
+        export(weights)
     weights.touch()
     with pytest.raises(ValueError, match=r"m\.safetensors' is not a run folder; name the file to write with"):
         export(weights)

@@ -134,10 +134,15 @@ def test_time_of_a_head_is_estimated_from_a_smaller_one(monkeypatch: pytest.Monk
     monkeypatch.setattr(timing, "measure_head", lambda case: (measured.append(case) or 0.5, None))
     settings = ["data.train=synthetic:ids=40000,images=1", "train.batch_size=512", "train.accumulate=2"]
 
-    def seconds(*head: str, processes: int = 1) -> float:
+    def all_seconds(*head: str, processes: int = 1) -> list[tuple[str, float]]:
         config = load_config(None, [*settings, *head])
         plan = make_plan(config, Dist(0, processes), open_reader(config.data.train))
         return timing.head_seconds(config, plan)
+
+    def seconds(*head: str, processes: int = 1) -> float:
+        ((words, found),) = all_seconds(*head, processes=processes)
+        assert words == ""
+        return found
 
     # a quarter of the classes, half of the images of a part, two parts
     assert seconds() == pytest.approx(0.5 * 4 * 2 * 2)
@@ -147,6 +152,12 @@ def test_time_of_a_head_is_estimated_from_a_smaller_one(monkeypatch: pytest.Monk
     # 4,000 classes are looked at: all of them are measured
     assert seconds("head.name=partial_fc", "head.rate=0.1") == pytest.approx(0.5 * 2 * 2)
     assert measured[-1].num_ids == 40_000
+    # several rates: each is measured
+    rates = all_seconds("head.name=partial_fc", "head.rate=[0.1, 0.3, 1.0]")
+    assert [words for words, _ in rates] == ["rate 0.1", "rate 0.3", "rate 1"]
+    assert [case.options["rate"] for case in measured[-3:]] == [0.1, 0.3, 1.0]
+    # 12,000 and 40,000 classes are looked at, of which 9,999 and 10,000 are measured
+    assert [found for _, found in rates] == pytest.approx([2, 2 * 12_000 / 9_999, 8], rel=1e-3)
 
 
 def test_a_plot_is_drawn(tmp_path: Path) -> None:

@@ -158,6 +158,7 @@ def test_a_hostile_photo_gets_a_sentence(client: TestClient, name: str) -> None:
         ("[1]", "the body is not a JSON object"),
         ('{"first": "../../etc/passwd", "second": "", "far": 0.01}', "'first' is not base64"),
         ('{"first": 5}', "'first' is missing; it is a photo as base64"),
+        ('{"first": "", "second": ""}', "'far' is missing; it is a false-accept rate, such as 0.01"),
         ('{"first": "", "second": "", "far": NaN}', "'far' = nan must be a number above 0"),
         ('{"first": "", "second": "", "far": "x"}', "'far' = 'x' must be a number above 0"),
     ],

@@ -144,7 +144,7 @@ def test_other_values_are_refused_and_a_run_without_a_checkpoint_starts_again(co
 
 def test_a_folder_of_other_things_is_refused_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
-    message = r"is no run and holds other things \(1, such as 'photos'\); use a new or empty --run folder"
+    message = r"is not a run and holds other things \(1, such as 'photos'\); use a new or empty --run folder"
     with pytest.raises(ValueError, match=message):
         train(load_config(None, WORDS), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["photos"]

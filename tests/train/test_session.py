@@ -1,6 +1,7 @@
 """What a training is made of: the loader that the head needs, the log that goes on after a resume."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,6 +12,7 @@ from facescale.data.sampling.pairs import PairSampler
 from facescale.distributed import Dist
 from facescale.run import RunDir
 from facescale.train import loop, train
+from facescale.train.notes import setting_notes
 from facescale.train.session import open_session
 from tests.tiny import TINY, train_steps
 
@@ -40,6 +42,17 @@ def test_too_few_steps_to_learn_in_are_said_at_the_start(tmp_path: Path, steps: 
         assert start["notes"][0].startswith(
             "99 steps in all are too few for a network that starts from random"
         )
+
+
+def test_photos_that_are_evaluated_on_synthetic_faces_are_said_at_the_start() -> None:
+    plan = SimpleNamespace(total_steps=1000)
+    on_photos = load_config(None, ["data.train=faces/"])
+    assert "--set eval.sets.test=test.bin" in setting_notes(on_photos, plan)[0]  # type: ignore[arg-type]
+    for settings in (
+        ["data.train=faces/", "eval.sets.mine=test.bin"],
+        ["data.train=synthetic:ids=2,images=9"],
+    ):
+        assert setting_notes(load_config(None, settings), plan) == []  # type: ignore[arg-type]
 
 
 def test_a_health_hint_comes_once_until_it_looks_well_again(

@@ -59,7 +59,7 @@ def test_a_run_that_ends_with_weights_of_no_use_fails(tmp_path: Path) -> None:
 @pytest.mark.parametrize("settings", [EXPLODING, ["backbone.bad_at=1", "train.duration=2 steps"]])
 def test_the_log_stays_json(settings: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def refuse(name: str) -> None:
-        raise AssertionError(f"{name} is no JSON")
+        raise AssertionError(f"{name} is not JSON")
 
     with suppress(TrainingError):
         train_toy(tmp_path, *settings)

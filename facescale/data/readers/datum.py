@@ -43,9 +43,9 @@ def read_datum(value: bytes) -> bytes:
             place = start + length
             found.setdefault(tag >> 3, value[start:place])
         else:
-            raise BadRecordError(f"value is no picture and no Datum (wire type {kind})")
+            raise BadRecordError(f"value is neither an image nor a Datum (wire type {kind})")
         if place > len(value):
-            raise BadRecordError("value is no picture, and ends within a field of its Datum")
+            raise BadRecordError("value is not an image, and ends within a field of its Datum")
     image = found.get(_F2C_DATA) or found.get(_CAFFE_DATA)
     if not image:
         raise BadRecordError("value is a Datum without an image")
@@ -59,4 +59,4 @@ def _varint(value: bytes, place: int) -> tuple[int, int]:
         number |= (byte & 0x7F) << 7 * count
         if byte < 0x80:
             return number, place + count + 1
-    raise BadRecordError("value is no picture, and has a number of its Datum that does not end")
+    raise BadRecordError("value is not an image, and has a number of its Datum that does not end")

@@ -65,7 +65,7 @@ def read_edits(paths: Iterable[str | Path]) -> Edits:
                 if row:
                     _add(edits, [from_csv_cell(cell) for cell in row], f"line {rows.line_num} of '{path}'")
         except csv.Error as error:
-            raise ValueError(f"line {rows.line_num} of '{path}' is no CSV: {error}") from None
+            raise ValueError(f"line {rows.line_num} of '{path}' is not a CSV: {error}") from None
     return edits
 
 

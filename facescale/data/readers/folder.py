@@ -26,7 +26,7 @@ def read_file(path: str | Path) -> bytes:
     """The bytes of one image file.
 
     Raises:
-        BadRecordError: the file cannot be read, is no regular file, or is larger than any image.
+        BadRecordError: the file cannot be read, is not a regular file, or is larger than any image.
     """
     try:
         # Without O_NONBLOCK, opening a pipe would wait for its writer.
@@ -45,7 +45,7 @@ def read_file(path: str | Path) -> bytes:
 
 
 class FolderReader:
-    """Images of ``root``, one folder an identity; identities and files are in the order of their names.
+    """A folder with a sub-folder of images for each identity, in the order of their names.
 
     A folder that holds images is an identity, named by its path below ``root`` (so ``3/0_17`` of a set that
     is split into several roots is one too). What counts as an image: `facescale.data.readers.pictures`. Other

@@ -32,7 +32,7 @@ def read_list(path: Path) -> tuple[Texts, IntArray]:
     for number, line in enumerate(_lines(path), 1):
         where = f"line {number} of '{path}'"
         if len(line) > _LONGEST:
-            raise ValueError(f"{where} has {len(line):,} characters; this is no list of images")
+            raise ValueError(f"{where} has {len(line):,} characters; this is not a list of images")
         image, label = _parsed(line, where)
         images.add([image])
         labels.append(label)

@@ -52,7 +52,7 @@ class LmdbFile:
     """The values of a database by key, for any number of threads and processes.
 
     Raises:
-        ValueError: this is no whole LMDB database, or one of another order of keys.
+        ValueError: this is not a complete LMDB database, or one of another order of keys.
     """
 
     def __init__(self, path: Path) -> None:

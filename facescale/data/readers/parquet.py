@@ -145,7 +145,8 @@ class ParquetReader:
             return parquet.ParquetFile(self._paths[number], memory_map=False)
         except (pyarrow.ArrowException, OSError) as error:
             raise ValueError(
-                f"'{self._paths[number]}' is no whole Parquet: {str(error).splitlines()[0]}; copy it again"
+                f"'{self._paths[number]}' is not a complete Parquet file: {str(error).splitlines()[0]}; "
+                "copy it again"
             ) from None
 
     def __getstate__(self) -> dict[str, Any]:

@@ -48,7 +48,7 @@ _READ_AHEAD = 8192  # more than an aligned face takes, so that most records are 
 
 
 class RecordReader:
-    """The images of ``path`` (a .rec file) in the order of their keys.
+    """A RecordIO file of InsightFace or im2rec (.rec), in the order of its keys.
 
     ``path`` with the suffix .idx (lines "key<TAB>offset") saves one pass over the file; without it the keys
     are recovered from the records. Labels that are not 0..n-1 are numbered in ascending order; ``names``

@@ -165,7 +165,7 @@ def _label(data: bytes, suffix: str, where: str) -> int:
         try:
             values = json.loads(text)
         except (ValueError, RecursionError):
-            raise ValueError(f"{where} is no JSON; write the label as a number into a .cls file") from None
+            raise ValueError(f"{where} is not JSON; write the label as a number into a .cls file") from None
         named = [values[key] for key in _LABEL_KEYS if key in values] if isinstance(values, dict) else []
         if not named:
             return _UNKNOWN

@@ -20,7 +20,7 @@ _PATIENCE, _AT_LEAST = 1000, 1000  # images passed over for each one used, befor
 
 
 class StreamReader(ShardReader):
-    """Tar shards, compressed or behind a URL, of which the start must be read to read what follows.
+    """Tar shards that can only be read from their start: compressed, or of a server without ranges.
 
     ``PATTERN?window=8192`` names the shards as ``shards:`` does. They are read once to find labels and sizes,
     which are kept. A training takes the shards in another order each epoch and shuffles ``window`` images

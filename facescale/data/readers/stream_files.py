@@ -136,7 +136,7 @@ def _stamp(name: str) -> str:
         raise ValueError(f"cannot read the shard '{name}': {reason(error)}; check the path") from None
     if not stat.S_ISREG(status.st_mode):
         raise ValueError(
-            f"cannot read the shard '{name}': it is no regular file, and what can be read once only is no set"
-            " of images; save it to a disk first"
+            f"cannot read the shard '{name}': it is not a regular file, and a set of images must be "
+            "readable more than once; save it to a disk first"
         )
     return str([status.st_size, status.st_mtime_ns])

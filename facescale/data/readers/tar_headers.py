@@ -52,7 +52,9 @@ def tar_members(read: Callable[[int, int], bytes], total: int, path: str) -> Ite
                 name, size = records.get("path", name), int(records.get("size", size))
             continue
         if kind in _REGULAR and size not in (-1, length):
-            raise ValueError(f"'{path}' has a file of more than 8 GB at byte {start:,}, which is no image")
+            raise ValueError(
+                f"'{path}' has a file of more than 8 GB at byte {start:,}, which is not an image"
+            )
         if kind in _REGULAR:
             yield Member(name or _name(head), start, length)
         name, size = "", -1

@@ -1,1 +1,1 @@
-"""Drawn faces of any number of people."""
+"""Synthetic faces of any number of identities."""

@@ -1,7 +1,7 @@
 """Protocols on any data set with identities: open-set identification, and every pair."""
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -153,7 +153,7 @@ class EveryPair(DataSet):
         found = verify_all_pairs(embedded.unit_ND, ids, FARS)
         values = {f"tar@far={far:g}": tar for far, tar in found.tar.items()}
         values |= {f"threshold@far={far:g}": t for far, t in found.thresholds.items()}
-        notes = tuple(_why_not(far, found.num_impostor) for far in found.unsupported)
+        notes = _why_not(found.unsupported, found.num_impostor)
         counts = {
             "images": len(ids),
             "people": len(np.unique(ids)),
@@ -168,10 +168,14 @@ class EveryPair(DataSet):
         return with_discard(replace(figures, scored=scored))
 
 
-def _why_not(far: float, num_impostor: int) -> str:
-    """Why a false-accept rate has no figure: too few false accepts to decide it, or too many to keep."""
-    if far * num_impostor > MOST_KEPT:
-        return (
-            f"FAR {far:g} is {round(far * num_impostor):,} impostor pairs, more than are kept ({MOST_KEPT:,})"
-        )
-    return f"FAR {far:g}: {num_impostor:,} impostor pairs are too few for it"
+def _why_not(fars: Sequence[float], num_impostor: int) -> tuple[str, ...]:
+    """Why false-accept rates have no figures: too few false accepts to decide them, or too many to keep."""
+    many = [far for far in fars if far * num_impostor > MOST_KEPT]
+    few = [f"{far:g}" for far in fars if far not in many]
+    notes = [
+        f"FAR {far:g} is {round(far * num_impostor):,} impostor pairs, more than are kept ({MOST_KEPT:,})"
+        for far in many
+    ]
+    if few:
+        notes.append(f"FAR {', '.join(few)}: {num_impostor:,} impostor pairs are too few")
+    return tuple(notes)

@@ -161,8 +161,15 @@ def _curves(records: Sequence[Record]) -> list[Element]:
 
 
 def _health(history: Sequence[Row]) -> list[str]:
-    """Warnings of the training, each once, and the number of skipped steps."""
-    messages = list(dict.fromkeys(str(row["message"]) for row in history if row.get("kind") == "health"))
+    """Warnings of the training, each once with its first and last step, and the number of skipped steps."""
+    steps: dict[str, list[int]] = {}
+    for row in history:
+        if row.get("kind") == "health":
+            steps.setdefault(str(row["message"]), []).append(row.get("step", 0))
+    messages = [
+        f"in training, step {min(at)}{f' to {max(at)}' if max(at) > min(at) else ''}: {message}"
+        for message, at in steps.items()
+    ]
     if num_bad := sum(row.get("kind") == "bad_step" for row in history):
         messages.append(f"{num_bad} training steps were not finite and were skipped")
     return messages

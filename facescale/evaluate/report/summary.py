@@ -93,7 +93,8 @@ def _tiles(records: Sequence[Record]) -> list[Element]:
         else:
             name = next((key for key in record.figures if not key.startswith("threshold")), None)
             if name:
-                tiles.append((record.name, shown_value(name, record.figures[name]), name))
+                value = shown_value(name, record.figures[name]).replace("%", " %")
+                tiles.append((record.name, value, name.replace("tar@far=", "TAR @ FAR ")))
     if len(records) == 1:
         tiles += _more_tiles(records[0])
     return [

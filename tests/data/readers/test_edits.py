@@ -92,7 +92,7 @@ def test_names_of_any_bytes_make_the_round_trip(tmp_path):
         (HEADER + "merge_identity,x\n", "must be merge_identity,NAME,INTO"),
         (HEADER + "move_image,x,y,z\n", "must be move_image,NAME,INTO"),
         (HEADER + "drop_identity,x,\nmerge_identity,x,y\n", "line 3 of '.*' says of 'x' something else than"),
-        (HEADER + '"x"y,x,\n', "line 2 of '.*' is no CSV"),
+        (HEADER + '"x"y,x,\n', "line 2 of '.*' is not a CSV"),
     ],
 )
 def test_a_list_that_cannot_be_is_answered_in_one_sentence(tmp_path, text: str, sentence: str):

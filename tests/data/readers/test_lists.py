@@ -64,7 +64,7 @@ def test_names_of_any_bytes_are_read_as_they_were_written(make_folder, tmp_path)
         ("a.jpg 99999999999999999999", "has the label '99999999999999999999'"),
         ("3", "line 1 of '.*' is '3'; it must have an image and its label"),
         ("", "names no images; it must have a line for each"),
-        ("x" * 70000, "line 1 of '.*' has 65,538 characters; this is no list of images"),
+        ("x" * 70000, "line 1 of '.*' has 65,538 characters; this is not a list of images"),
     ],
 )
 def test_a_list_that_cannot_be_is_answered_in_one_sentence(tmp_path, text: str, sentence: str):

@@ -102,7 +102,9 @@ def test_a_damaged_file_is_named(packed, tmp_path):
     with pytest.raises(BadRecordError, match=r"cannot read row group 0 of '.*train-00001.parquet'"):
         reader[4]
     (packed / "train-00001.parquet").write_bytes(b"PAR1 damaged")
-    with pytest.raises(ValueError, match=r"train-00001.parquet' is no whole Parquet: .*; copy it again"):
+    with pytest.raises(
+        ValueError, match=r"train-00001.parquet' is not a complete Parquet file: .*; copy it again"
+    ):
         open_reader(packed)
     with pytest.raises(ValueError, match=r"'/no.parquet' is no .parquet file and holds none"):
         open_reader("parquet:/no.parquet")

@@ -199,7 +199,7 @@ def test_a_damaged_archive_is_named(tmp_path, change, sentence: str):
     ("files", "sentence"),
     [
         ({"a.jpg": JPEG, "a.cls": b"one"}, "'a.cls' of '.*' has the label 'one'; a label is a whole number"),
-        ({"a.jpg": JPEG, "a.json": b"{"}, "is no JSON; write the label as a number into a .cls file"),
+        ({"a.jpg": JPEG, "a.json": b"{"}, "is not JSON; write the label as a number into a .cls file"),
         ({"a.jpg": JPEG, "a.cls": b"1", "b.jpg": JPEG}, "1 of 2 images .* have no label, such as 'b'"),
         ({"a.jpg": JPEG, "b.jpg": JPEG}, "have neither labels nor folders, such as 'a'"),
     ],

@@ -176,7 +176,7 @@ def test_an_image_of_absurd_size_is_not_read(zipped, monkeypatch):
 
 def test_what_can_be_read_once_only_or_is_missing_is_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe.tar")
-    with pytest.raises(ValueError, match=r"it is no regular file, and what can be read once only is no set"):
+    with pytest.raises(ValueError, match=r"it is not a regular file, and a set of images must be readable"):
         open_reader(f"stream:{tmp_path}/pipe.tar")
     with pytest.raises(ValueError, match=r"cannot read the shard '.*no.tar': No such file"):
         open_reader(f"stream:{tmp_path}/no.tar")

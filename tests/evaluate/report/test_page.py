@@ -132,7 +132,7 @@ def test_results_json_holds_the_same_figures(tmp_path: Path, result: Verificatio
     assert content["title"] == "run 7"
     assert content["results"][0]["accuracy"]["mean"] == result.accuracy.mean
     assert content["notes"] == [
-        "the embeddings look collapsed",
+        "in training, step 100 to 200: the embeddings look collapsed",
         "1 training steps were not finite and were skipped",
     ]
     assert content["info"] == {"Config": {"lr": 0.1}}
