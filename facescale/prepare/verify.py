@@ -111,8 +111,9 @@ def _kept(names: Sequence[str], kept: Sequence[Any] | None, built: Sequence[Any]
 
 def _equal(first: Any, second: Any) -> bool:
     if isinstance(first, Texts):
-        return all(np.array_equal(a, b) for a, b in zip(first.block, second.block, strict=True))
-    return bool(np.array_equal(np.asarray(first), np.asarray(second)))
+        block, ends = first.block
+        return np.array_equal(block, second.block[0]) and np.array_equal(ends, second.block[1])
+    return np.array_equal(np.asarray(first), np.asarray(second))
 
 
 def _listed(places: IntArray) -> str:
