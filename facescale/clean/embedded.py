@@ -17,6 +17,7 @@ from facescale.data.loading.iterate import iter_images
 from facescale.evaluate.embedding import SCALING, embed_images
 from facescale.evaluate.feature_cache import CachedFeatures, FeatureCache, Features, digests_of, merged
 from facescale.inference.model import Model
+from facescale.jobs import Part
 
 _CHUNK = 1 << 12  # images after which the work is kept
 _NO_LIMIT = 1 << 60  # bytes: the folder is the user's, and nothing else is in it
@@ -92,20 +93,12 @@ def embed_readable(images: Images, how: Embedding, what: str) -> Embedded:
     Raises:
         ValueError: no image can be read, or the network is damaged (see `embed_images`).
     """
-    size, flip = how.model.contract.size, how.model.needs_flip
-    cached = FeatureCache(how.features, how.model.cache_key(), _NO_LIMIT).under(
-        size=size, flip=flip, scaling=SCALING
-    )
     bad: dict[int, str] = {}
     parts: list[Features] = []
     places: list[int] = []
-    for start in range(0, len(images), _CHUNK):
-        part = range(start, min(start + _CHUNK, len(images)))
-        readable, features = _features(images, part, how, cached, bad)
+    for readable, features in _chunks(images, how, what, Part(1, 1), bad):
         places += readable
         parts += [] if features is None else [features]
-        if how.progress:
-            how.progress(what, part.stop, len(images))
     reasons = {images.key(index): reason for index, reason in sorted(bad.items())}
     if not places:
         first = next((f": '{key}': {reason}" for key, reason in reasons.items()), "; it holds none")
@@ -114,6 +107,41 @@ def embed_readable(images: Images, how: Embedding, what: str) -> Embedded:
     unit_ND = np.concatenate([part.unit_ND for part in parts])
     pixels_N = np.concatenate([part.size_N2.astype(np.int64).prod(axis=1) for part in parts])
     return Embedded(ChosenImages(images, index_N), index_N, unit_ND, pixels_N, reasons)
+
+
+def embed_part(images: Images, how: Embedding, what: str, part: Part) -> int:
+    """Embed one part of a source and keep its embeddings, which `embed_readable` then finds.
+
+    Parts consist of whole chunks and so of the same batches, whatever their number.
+
+    Args:
+        images: the source.
+        how: the network.
+        what: how to call the source.
+        part: which images.
+
+    Returns:
+        How many images of the part can be read.
+    """
+    return sum(len(readable) for readable, _ in _chunks(images, how, what, part, {}))
+
+
+def _chunks(
+    images: Images, how: Embedding, what: str, part: Part, bad: dict[int, str]
+) -> Iterator[tuple[list[int], Features | None]]:
+    """The readable images of each chunk of a part, and their features, which are kept."""
+    size, flip = how.model.contract.size, how.model.needs_flip
+    cached = FeatureCache(how.features, how.model.cache_key(), _NO_LIMIT).under(
+        size=size, flip=flip, scaling=SCALING
+    )
+    starts = range(0, len(images), _CHUNK)
+    own = part.span(len(starts))
+    total = min(own.stop * _CHUNK, len(images)) - own.start * _CHUNK
+    for done, start in enumerate(starts[own.start : own.stop], start=1):
+        chunk = range(start, min(start + _CHUNK, len(images)))
+        yield _features(images, chunk, how, cached, bad)
+        if how.progress:
+            how.progress(what, min(done * _CHUNK, total), total)
 
 
 def _features(

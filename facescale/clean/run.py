@@ -29,6 +29,7 @@ from facescale.prepare.near_copies import copies_between, copy_threshold, near_c
 from facescale.prepare.same_photo import SAME
 
 EDITS, PAGE, TABLE, FIGURES, FEATURES = "edits.csv", "clean.html", "findings.csv", "findings.json", "features"
+DATA = "the data set"
 LEAST_RANK1 = 0.9  # of the images find their own identity; a weaker model misses much
 
 
@@ -159,12 +160,9 @@ def clean(
         ValueError: no such model or test set, a name that comes twice, no image that can be read.
     """
     chosen, folder = options or Options(), Path(out)
-    loaded = load(model, chosen.device)
-    size = loaded.contract.size
-    tests = [open_test_set(text, size) for text in against]
-    _check_names([test.name for test in tests])
-    how = Embedding(loaded, folder / FEATURES, chosen.batch_size, chosen.workers, progress)
-    found = embed_readable(ReaderImages(data), how, "the data set")
+    tests, how = open_all(model, folder, against, chosen, progress)
+    loaded, size = how.model, how.model.contract.size
+    found = embed_readable(ReaderImages(data), how, DATA)
     kept, ids = np.unique(data.ids[found.index_N], return_inverse=True)
     names = [identity_names(data)[one] for one in kept.tolist()]
     near = (
@@ -185,6 +183,16 @@ def clean(
     write_json(folder / FIGURES, report.to_dict(), findings)
     write_page(folder / PAGE, report, sources if chosen.pictures else None)
     return report
+
+
+def open_all(
+    model: str | Path, folder: Path, against: Sequence[str], options: Options, progress: Progress | None
+) -> tuple[list[TestSet], Embedding]:
+    """The test sets, and the network that embeds them and the data set; arguments as of `clean`."""
+    loaded = load(model, options.device)
+    tests = [open_test_set(text, loaded.contract.size) for text in against]
+    _check_names([test.name for test in tests])
+    return tests, Embedding(loaded, folder / FEATURES, options.batch_size, options.workers, progress)
 
 
 class _Looked:

@@ -10,6 +10,7 @@ import typer
 
 from facescale.cli.app import DeviceOption, JsonOption, app, show
 from facescale.cli.data import DataArgument, EditsOption
+from facescale.cli.shards import part_of
 
 if TYPE_CHECKING:
     from facescale.clean.embedded import Progress
@@ -53,18 +54,28 @@ def clean(
     batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass.")] = 128,
     workers: Annotated[int, typer.Option(min=1, help="Decoding threads.")] = 2,
     device: DeviceOption = "auto",
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N",
+            help="Only embed part I of N, as a job of an array; the command without it then finds the parts.",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Find wrong labels, copies and people of test sets.
 
     Also split and merged identities. Nothing is changed: look at clean.html, remove what you reject from
     edits.csv, and train with --set data.edits=OUT/edits.csv. The same command continues after an
-    interruption.
+    interruption. With --shard, each of n jobs that share OUT embeds its part of the images and proposes
+    nothing.
     """
+    from facescale.clean.part import embed_shard
     from facescale.clean.run import EDITS, PAGE, TABLE, Options
     from facescale.clean.run import clean as run
     from facescale.data import open_reader
 
+    part = part_of(shard)
     options = Options(
         precision=precision,
         label=label,
@@ -80,6 +91,10 @@ def clean(
     )
     reader = open_reader(data, edits=edits or [])
     with _bar(not as_json) as progress:
+        if part is not None:
+            images = embed_shard(reader, model, out, part, against or [], options, progress)
+            text = f"shard {part}: {images:,} images embedded; when all are, run the command without --shard"
+            return show({"shard": str(part), "images": images}, as_json, text)
         report = run(reader, model, out, against or [], options, progress)
     written = f"{out}: {EDITS} (for data.edits), {PAGE} (with pictures), {TABLE} (all scores)"
     show(report.to_dict(), as_json, "\n".join([*report.lines(), written]))

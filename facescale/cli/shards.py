@@ -19,7 +19,7 @@ ClusterOption = Annotated[
 ]
 
 
-def part_of(shard: str | None, cluster: str) -> "Part | None":
+def part_of(shard: str | None, cluster: str = "") -> "Part | None":
     """The part that ``--shard`` names; None without it.
 
     Raises:

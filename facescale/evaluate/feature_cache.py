@@ -147,12 +147,15 @@ class CachedFeatures:
                 _units_of(path).unlink(missing_ok=True)
 
     def _evict(self) -> None:
-        files = [(p.parent == self._folder, p.name, p) for p in self._folder.parent.glob("*/*.npy")]
-        total = sum(path.stat().st_size for *_, path in files)
-        for *_, path in sorted(files):  # those of this network last; names begin with the time
+        files = []
+        for path in self._folder.parent.glob("*/*.npy"):
+            with suppress(FileNotFoundError):  # another process renames or removes files meanwhile
+                files.append((path.parent == self._folder, path.name, path, path.stat().st_size))
+        total = sum(size for *_, size in files)
+        for *_, path, size in sorted(files):  # those of this network last; names begin with the time
             if total <= self._max_bytes:
                 break
-            total -= path.stat().st_size
+            total -= size
             path.unlink(missing_ok=True)
 
 

@@ -1,7 +1,8 @@
 """Check a packed data set against its checksums, its index and its lists, record by record."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -9,13 +10,16 @@ from facescale.arrays import IntArray
 from facescale.checksums import MANIFEST, Checksums
 from facescale.data import open_reader
 from facescale.data.readers.base import Reader
-from facescale.data.readers.lmdb_set import LmdbReader
-from facescale.data.readers.recordio import RecordReader
+from facescale.data.readers.lmdb_set import LmdbReader, build_list, kept_list
+from facescale.data.readers.recordio import RecordReader, build_index, kept_index
 from facescale.data.readers.recordio_format import HEADER, Words, is_set_header
 from facescale.data.readers.recordio_index import read_index, rebuild_index
 from facescale.data.readers.recordio_words import Gaps, MappedWords
-from facescale.data.readers.shard_index import build_index, shard_index
+from facescale.data.readers.saved_index import index_places
+from facescale.data.readers.shard_index import build_index as index_of_shards
+from facescale.data.readers.shard_index import shard_index
 from facescale.data.readers.shards import ShardReader
+from facescale.data.readers.texts import Texts
 from facescale.data.spec import split_sources
 
 _SHOWN = 5  # places named in a sentence
@@ -26,7 +30,8 @@ def verify_data(spec: str) -> list[str]:
 
     Every file is compared with the checksums that convert-data wrote, where it did. Of a record file all
     records are walked, without the index, and compared with it; of shards all headers are read again; of a
-    database the keys are counted. Whether images can be decoded is for `facescale.prepare.inspect` to say.
+    database the keys are counted. An index that an earlier call kept is compared with a new one. Whether
+    images can be decoded is for `facescale.prepare.inspect` to say.
 
     Args:
         spec: as for `facescale.data.open_reader`.
@@ -42,9 +47,13 @@ def _problems(text: str, reader: Reader) -> Iterator[str]:
     yield from _checksums(path if path.is_dir() else path.parent)
     if isinstance(reader, RecordReader):
         yield from _records(reader.path)
+        size = reader.path.stat().st_size
+        yield from _kept([str(reader.path)], kept_index(reader.path, size), build_index(reader.path, size))
     if isinstance(reader, ShardReader):
         yield from _shards(reader)
     if isinstance(reader, LmdbReader):
+        listing = reader.list_file
+        yield from _kept([str(listing)], kept_list(listing), build_list(listing))
         extra = reader.num_stored - len(reader)
         if extra:
             yield f"'{text}' stores {reader.num_stored:,} values, and its list names {len(reader):,} keys"
@@ -89,11 +98,22 @@ def _header_keys(words: Words, offsets: IntArray) -> IntArray:
 
 
 def _shards(reader: ShardReader) -> Iterator[str]:
-    kept, built = shard_index(reader.files), build_index(reader.files)
-    same = all(np.array_equal(a, b) for a, b in zip(kept[:4], built[:4], strict=True))
-    if not same:
-        name = reader.files.names[0]
-        yield f"the index kept for '{name}' is not that of the shards; remove .facescale-*.index"
+    yield from _kept(reader.files.names, shard_index(reader.files), index_of_shards(reader.files))
+
+
+def _kept(names: Sequence[str], kept: Sequence[Any] | None, built: Sequence[Any]) -> Iterator[str]:
+    """A sentence if the index that was kept of some files differs from a new one in any column."""
+    if kept is None or all(_equal(a, b) for a, b in zip(kept, built, strict=True)):
+        return
+    places = " or ".join(f"'{place}'" for place in index_places(names))
+    yield f"the index kept for '{names[0]}' is not that of its files; remove {places}"
+
+
+def _equal(first: Any, second: Any) -> bool:
+    if isinstance(first, Texts):
+        block, ends = first.block
+        return np.array_equal(block, second.block[0]) and np.array_equal(ends, second.block[1])
+    return np.array_equal(np.asarray(first), np.asarray(second))
 
 
 def _listed(places: IntArray) -> str:

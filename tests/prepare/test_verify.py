@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from facescale.data import open_reader
-from facescale.data.readers.saved_index import load_index, save_index
+from facescale.data.readers import lmdb_set, recordio
+from facescale.data.readers.saved_index import load_index, save_index, state_of
 from facescale.data.readers.shard_index import state_of_files
 from facescale.data.writers import FILES, WRITERS
 from facescale.prepare.convert_data import convert_data
@@ -76,7 +77,34 @@ def test_a_kept_index_of_other_shards_is_found(packed):
     columns = dict(load_index([kept], state, {}))
     save_index([kept], state, {**columns, "id": columns["id"][::-1]})
     (problem,) = verify_data(str(folder))
-    assert "is not that of the shards; remove .facescale-*.index" in problem
+    assert f"is not that of its files; remove '{kept}' or" in problem
+
+
+_REC, _LIST = (recordio, ["train.rec", "train.idx"]), (lmdb_set, ["train_kv.txt"])
+_COLUMNS = {"recordio": (_REC, ("id", "offset", "label")), "lmdb": (_LIST, ("id", "ends", "label"))}
+
+
+@pytest.mark.parametrize(
+    ("form", "module", "source", "column"),
+    [(form, *files, column) for form, (files, columns) in _COLUMNS.items() for column in columns],
+)
+def test_a_kept_index_of_other_records_is_found(
+    packed, monkeypatch, form: str, module, source: list[str], column: str
+):
+    monkeypatch.setattr(module, "WORTH_SAVING", 6)
+    folder = packed(form)
+    open_reader(folder)
+    assert verify_data(str(folder)) == []
+    (kept,) = folder.glob(".facescale-*.index")
+    state = state_of(*(folder / name for name in source))
+    columns = dict(load_index([kept], state, {}))
+    wrong = columns[column].copy()
+    wrong[1] = wrong[2]
+    save_index([kept], state, {**columns, column: wrong})
+    (problem,) = verify_data(str(folder))
+    assert (
+        f"the index kept for '{folder / source[0]}' is not that of its files; remove '{kept}' or" in problem
+    )
 
 
 def test_every_source_is_verified(packed):

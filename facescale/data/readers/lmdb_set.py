@@ -19,6 +19,9 @@ from facescale.data.readers.texts import Texts
 from facescale.data.spec import split_options
 from facescale.guard.reading import check_file
 
+Listed = tuple[Texts, IntArray, IntArray]
+"""Keys of the images, the labels, and the number of each image's label."""
+
 
 class LmdbReader(Labelled):
     """An LMDB database of images with a list of keys and labels (F2C), in the order of the list.
@@ -37,8 +40,8 @@ class LmdbReader(Labelled):
         if not path.exists():
             raise ValueError(f"'{path}' does not exist; give the folder of an LMDB database")
         folder = path if path.is_dir() else path.parent
-        keys_file = Path(options["keys"]) if "keys" in options else _only_list(folder)
-        self._keys, labels, ids = _listed(keys_file)
+        self.list_file = Path(options["keys"]) if "keys" in options else _only_list(folder)
+        self._keys, labels, ids = _listed(self.list_file)
         self._file = LmdbFile(path)
         super().__init__(folder, labels, ids)
 
@@ -64,19 +67,36 @@ class LmdbReader(Labelled):
         return 0
 
 
-def _listed(path: Path) -> tuple[Texts, IntArray, IntArray]:
+def _listed(path: Path) -> Listed:
     """Keys, labels and numbers of the labels of a list; a long one is read once, then kept as an index."""
     check_file(path, "the list")
-    places, state = index_places([str(path)]), state_of(path)
-    found = load_index(places, state, {"ends": 1 << 63, "id": 1 << 63, "label": 1 << 63})
-    if found and found["id"].max() < len(found["label"]) and len(found["ends"]) == len(found["id"]) + 1:
-        return Texts.of_block(found["keys"], found["ends"]), found["label"], found["id"]
-    keys, label_N = read_list(path)
-    labels, ids = numbered(label_N)
+    if (found := kept_list(path)) is not None:
+        return found
+    keys, labels, ids = built = build_list(path)
     if len(keys) >= WORTH_SAVING:
         block, ends = keys.block
-        save_index(places, state, {"keys": block, "ends": compact(ends), "id": ids, "label": labels})
-    return keys, labels, ids
+        columns = {"keys": block, "ends": compact(ends), "id": ids, "label": labels}
+        save_index(index_places([str(path)]), state_of(path), columns)
+    return built
+
+
+def kept_list(path: Path) -> Listed | None:
+    """What an earlier call kept of a list; None if nothing that fits it."""
+    limits = {"ends": 1 << 63, "id": 1 << 63, "label": 1 << 63}
+    found = load_index(index_places([str(path)]), state_of(path), limits)
+    if not found or found["id"].max() >= len(found["label"]) or len(found["ends"]) != len(found["id"]) + 1:
+        return None
+    return Texts.of_block(found["keys"], found["ends"]), found["label"], found["id"]
+
+
+def build_list(path: Path) -> Listed:
+    """Keys, labels and numbers of the labels, from the lines.
+
+    Raises:
+        ValueError: a line cannot be read.
+    """
+    keys, label_N = read_list(path)
+    return keys, *numbered(label_N)
 
 
 def _only_list(folder: Path) -> Path:

@@ -3,7 +3,6 @@
 import os
 import struct
 import weakref
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,7 @@ import numpy as np
 
 from facescale.arrays import IntArray
 from facescale.data.readers.base import BadRecordError
-from facescale.data.readers.info_file import read_info
-from facescale.data.readers.labelled import numbered
-from facescale.data.readers.labels_file import original_names
+from facescale.data.readers.labelled import Labelled, numbered
 from facescale.data.readers.recordio_format import (
     FRAME,
     HEADER,
@@ -47,7 +44,7 @@ _START = struct.Struct("<III")  # magic, word, and the flag of the header
 _READ_AHEAD = 8192  # more than an aligned face takes, so that most records are one read
 
 
-class RecordReader:
+class RecordReader(Labelled):
     """A RecordIO file of InsightFace or im2rec (.rec), in the order of its keys.
 
     ``path`` with the suffix .idx (lines "key<TAB>offset") saves one pass over the file; without it the keys
@@ -67,25 +64,8 @@ class RecordReader:
         size = os.fstat(self._fd).st_size
         if size < FRAME.size + HEADER.size or size % 4:
             raise ValueError(f"'{path}' is {size:,} bytes long, which no RecordIO file is; copy it again")
-        self._keys, self._offsets, self._labels, self.ids = _indexed(self.path, size)
-
-    @property
-    def num_ids(self) -> int:
-        """Number of identities that have images."""
-        return len(self._labels)
-
-    @property
-    def names(self) -> Sequence[str]:
-        """Label that the file gives each identity."""
-        return [str(label) for label in self._labels.tolist()]
-
-    @property
-    def info(self) -> dict[str, str]:
-        """Licence, source and the like, from dataset.json."""
-        return read_info(self.path.parent)
-
-    def __len__(self) -> int:
-        return len(self._keys)
+        self._keys, self._offsets, labels, ids = _indexed(self.path, size)
+        super().__init__(self.path.parent, labels, ids)
 
     def __getitem__(self, index: int) -> tuple[bytes, int]:
         """Encoded image and identity of ``index``.
@@ -111,11 +91,6 @@ class RecordReader:
     def key(self, index: int) -> str:
         """File and record key of image ``index``."""
         return f"{self.path.name}#{self._keys[index]}"
-
-    @property
-    def original_names(self) -> Sequence[str]:
-        """Names of the identities: those that labels.json beside the file keeps, else their labels."""
-        return original_names(self.path.parent, self.names)
 
     def image_hashes(self) -> Uints:
         """See ``base.image_hashes``: of the record's key and its length."""
@@ -162,25 +137,38 @@ class RecordReader:
 
 def _indexed(path: Path, size: int) -> Index:
     """The index of a record file of ``size`` bytes; of a large one it is made once, then kept in a file."""
-    places, state = index_places([str(path)]), state_of(path, path.with_suffix(".idx"))
-    limits = {"offset": size, "id": 1 << 63, "label": 1 << 63, "key": 1 << 63}
-    found = load_index(places, state, limits)
-    if found and found["id"].max() < len(found["label"]) and len(found["offset"]) == len(found["id"]):
-        key = found["key"]
-        keys: Keys = (
-            key if len(key) == len(found["id"]) else range(int(key[0]), int(key[0]) + len(found["id"]))
-        )
-        return keys, found["offset"], found["label"], found["id"]
-    keys, offsets, labels, ids = _read(path, size)
+    if (found := kept_index(path, size)) is not None:
+        return found
+    keys, offsets, labels, ids = built = build_index(path, size)
     if len(keys) >= WORTH_SAVING:
         first = np.array(keys[:1], np.int64)  # a range takes no memory
         key = first if isinstance(keys, range) else keys
-        save_index(places, state, {"offset": offsets, "key": key, "label": labels, "id": ids})
-    return keys, offsets, labels, ids
+        columns = {"offset": offsets, "key": key, "label": labels, "id": ids}
+        save_index(index_places([str(path)]), _state(path), columns)
+    return built
 
 
-def _read(path: Path, size: int) -> Index:
-    """The index from the .idx file, or else the records."""
+def kept_index(path: Path, size: int) -> Index | None:
+    """The index that an earlier call kept of a record file of ``size`` bytes; None if none fits it."""
+    limits = {"offset": size, "id": 1 << 63, "label": 1 << 63, "key": 1 << 63}
+    found = load_index(index_places([str(path)]), _state(path), limits)
+    if not found or found["id"].max() >= len(found["label"]) or len(found["offset"]) != len(found["id"]):
+        return None
+    key, count = found["key"], len(found["id"])
+    keys: Keys = key if len(key) == count else range(int(key[0]), int(key[0]) + count)
+    return keys, found["offset"], found["label"], found["id"]
+
+
+def _state(path: Path) -> str:
+    return state_of(path, path.with_suffix(".idx"))
+
+
+def build_index(path: Path, size: int) -> Index:
+    """The index from the .idx file, or else the records.
+
+    Raises:
+        ValueError: the file is truncated, the .idx file is of another one, or a label is no whole number.
+    """
     words = MappedWords(path)
     index = path.with_suffix(".idx")
     keys, offsets = read_index(index, size) if index.is_file() else rebuild_index(path, words)
