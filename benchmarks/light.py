@@ -1,4 +1,4 @@
-"""A light protocol: a network of half a million weights, and faces held in memory as small pixels.
+"""A light protocol: a network of 340,000 weights, and faces held in memory as small pixels.
 
 ``evidence.py`` trains hundreds of times with it. Names that a config can give are added to the package's
 tables by `registered`: the network ``light``, the data ``held:train`` and the protocol ``held:test``.
@@ -31,7 +31,7 @@ from facescale.evaluate.verification import Verification
 
 SIDE = 40  # of the part of the face that the network sees, pixels
 WHOLE, CROP = 54, [6, 12, SIDE]  # photographs: the window of small_faces (75, [9, 17, 56]), at this size
-DRAWN_IMAGES = 20  # drawn of each synthetic person; a training takes the first ones
+DRAWN_IMAGES = 10  # drawn of each synthetic person; a training takes the first ones
 _DIRECTIONS, _CELL = 8, 4
 
 
@@ -46,17 +46,18 @@ class OrientedGradients(nn.Module):
         super().__init__()
         angle = [2 * math.pi * k / _DIRECTIONS for k in range(_DIRECTIONS)]
         rows = [[math.cos(a), math.sin(a)] for a in angle]
-        self.register_buffer("directions", torch.tensor(rows)[:, :, None, None])
+        self.register_buffer("directions", torch.tensor(rows))
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
         """Map images (B, 3, S, S) to (B, 8, S / 4, S / 4)."""
-        grey = F.pad(x.float().mean(1, keepdim=True), (1, 1, 1, 1), mode="replicate")
-        across, down = (
-            grey[:, :, 1:-1, 2:] - grey[:, :, 1:-1, :-2],
-            grey[:, :, 2:, 1:-1] - grey[:, :, :-2, 1:-1],
-        )
-        found = F.conv2d(torch.cat([across, down], 1), self.directions).relu()
+        x = x.float()
+        grey = ((x[:, 0] + x[:, 1] + x[:, 2]) / 3)[:, None]
+        grey = F.pad(grey, (1, 1, 1, 1), mode="replicate")
+        across = grey[:, :, 1:-1, 2:] - grey[:, :, 1:-1, :-2]
+        down = grey[:, :, 2:, 1:-1] - grey[:, :, :-2, 1:-1]
+        found = (self.directions @ torch.cat([across, down], 1).flatten(2)).relu()
+        found = found.unflatten(2, x.shape[2:])
         cell = (F.avg_pool2d(found, _CELL) + 1e-4).sqrt()
         strength = F.avg_pool2d(cell.square().sum(1, keepdim=True), 3, 1, 1)
         return cell / (strength + 1e-3).sqrt()
@@ -75,13 +76,13 @@ class Light(nn.Module):
         self.embedding_size, self.input_size = embedding_size, input_size
         self.gradients = OrientedGradients()
         self.layers = nn.Sequential(
-            *(nn.Conv2d(_DIRECTIONS, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64), PReLU(64)),
-            *(nn.Conv2d(64, 128, 3, 2, 1, bias=False), nn.BatchNorm2d(128), PReLU(128)),
+            *(nn.Conv2d(_DIRECTIONS, 32, 3, 1, 1, bias=False), nn.BatchNorm2d(32), PReLU(32)),
+            *(nn.Conv2d(32, 96, 3, 2, 1, bias=False), nn.BatchNorm2d(96), PReLU(96)),
         )
         side = -(-(input_size // _CELL) // 2)
         self.features = nn.Sequential(
             nn.Flatten(),
-            nn.Linear(128 * side * side, embedding_size, bias=False),
+            nn.Linear(96 * side * side, embedding_size, bias=False),
             nn.BatchNorm1d(embedding_size),
         )
 
@@ -181,7 +182,7 @@ class Faces:
         self._held: dict[str, Any] = {}
 
     def training(self, spec: str, seed: int) -> HeldFaces:
-        """``real``, with ``:flips=0.2``, ``:conflict=0.5`` or ``:few=2``; or ``drawn:ids=3000,images=5``."""
+        """``real``, with ``:flips=0.2``, ``:conflict=0.5`` or ``:few=2``; or ``drawn:ids=2000,images=5``."""
         kind, _, options = spec.partition(":")
         values = dict(part.split("=") for part in options.split(",")) if options else {}
         if kind == "drawn":
