@@ -207,10 +207,8 @@ def _by_head(columns: Mapping[str, tuple[int, float]]) -> dict[tuple[str, str], 
 TABLES = {
     "noise": Table("head", 3, "full", _noise()),
     "margins": Table("margin", 2, "CosFace", _margins()),
-    "images": Table("head", 2, "full", _by_head({f"{n} images": (n, VISITS) for n in (2, 5, 10, 20)})),
-    "visits": Table(
-        "head", 2, "full", _by_head({f"{n:g} visits": (IMAGES, n) for n in (2.5, 5, 10, 20)})
-    ),
+    "images": Table("head", 2, "full", _by_head({f"{n} images": (n, VISITS) for n in _COUNTS})),
+    "visits": Table("head", 2, "full", _by_head({f"{n:g} visits": (IMAGES, n) for n in _VISITS})),
     "shallow": Table(
         "head", 3, "full", {(h, "2 images"): _photographs("real:few=2", h, images=SHALLOW) for h in _HEADS}
     ),
