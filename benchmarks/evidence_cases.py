@@ -140,43 +140,44 @@ def _margins() -> dict[tuple[str, str], Training]:
 
 
 def _rates() -> dict[tuple[str, str], Training]:
-    rates = {"0.1": "0.1", "0.3": "0.3", "0.1, 0.3, 1 in turn": "[0.1,0.3,1.0]"}
+    rates = {"0.1": "0.1", "0.1, 0.3, 1 in turn": "[0.1,0.3,1.0]", "0.3": "0.3"}
     cells = {("1 (full)", "photographs"): _photographs("real", "full")}
-    cells["1 (full)", "synthetic"] = _drawn(_DRAWN_HEADS["full"])
     for name, rate in rates.items():
         cells[name, "photographs"] = Training("real", "small_faces", (_PFC, f"head.rate={rate}"), REAL)
+    cells["1 (full)", "synthetic"] = _drawn(_DRAWN_HEADS["full"])
+    for name, rate in rates.items():
         cells[name, "synthetic"] = _drawn((_PFC, f"head.rate={rate}"))
     return cells
 
 
 def _defaults(recipe: str, changes: Mapping[str, tuple[str, ...]]) -> dict[tuple[str, str], Training]:
-    cells = {("recipe", "photographs"): Training("real", recipe, (), REAL)}
-    for name, settings in changes.items():
-        cells[name, "photographs"] = Training("real", recipe, settings, REAL)
     head = recipe.removeprefix("small_faces_")
+    cells = {("recipe", "photographs"): Training("real", recipe, (), REAL)}
     cells["defaults of the head and the twin", "photographs"] = Training(
         "real", "small_faces", (f"head.name={head}",), REAL
     )
+    for name, settings in changes.items():
+        cells[name, "photographs"] = Training("real", recipe, settings, REAL)
     return cells
 
 
 _SLOW = ("twin.momentum=0.999", "twin.schedule=constant")
 _ATTFC_CHANGES = {
-    "slots for 30 % of the identities": ("head.share=0.3",),
     "ring, no average": ("head.unique=false", "head.refresh=1.0"),
-    "without the batch's centres": ("head.fresh=false",),
     "no average (refresh 1)": ("head.refresh=1.0",),
     "temperature 1": ("head.temperature=1.0",),
+    "without the batch's centres": ("head.fresh=false",),
     "1 key": ("head.keys=1",),
+    "slots for 30 % of the identities": ("head.share=0.3",),
     "twin 0.999, constant": _SLOW,
 }
 _F2C_CHANGES = {
-    "slots for 30 % of the identities": ("head.share=0.3",),
     "two rows": ("head.rows_per_id=2",),
-    "one view stays": ("head.both=false",),
-    "refresh 0.3": ("head.refresh=0.3",),
     "no average (refresh 1)": ("head.refresh=1.0",),
+    "one view stays": ("head.both=false",),
+    "slots for 30 % of the identities": ("head.share=0.3",),
     "twin 0.999, constant": _SLOW,
+    "refresh 0.3": ("head.refresh=0.3",),
 }
 
 
