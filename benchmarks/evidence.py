@@ -36,6 +36,7 @@ from facescale.train import train
 RESULTS = Path(__file__).resolve().parent / "results" / "evidence"
 FIGURES = ("accuracy", "fold_std", "low", "high", "auc")
 RUNS = ("training", "seed", *FIGURES, "cpu_s", "machine", "commit", "date")
+RESAMPLES = 1000  # of the people
 COMPARED = ("difference", "difference_low", "difference_high", "p")
 SUMMARY = ("table", "row", "column", "seeds", "accuracy", "spread", "low", "high", *COMPARED)
 
@@ -46,6 +47,8 @@ def run(training: Training, seed: int, faces: Faces, out: Path) -> dict[str, flo
     shutil.rmtree(folder, ignore_errors=True)
     with registered(faces.training(training.data, seed), faces.test(training.data)):
         found = train(read_config(training.recipe, training.options(seed)), folder)
+    if not found.finished:
+        raise SystemExit("stopped; the same command continues")
     (record,) = read_records(found.run.results)
     pairs = {name: np.array(record.curves["pairs"][name]) for name in ("right", "first", "second")}
     np.savez_compressed(_decisions(out, training, seed), **pairs)
@@ -143,7 +146,7 @@ def _cell(
     training, reference = table.cells[row, column], table.cells.get((table.reference, column))
     values = known[training.name]
     right_N, first_N, second_N = _mean_right(out, training, values)
-    of_all = paired_difference(np.zeros_like(right_N), right_N, first_N, second_N)
+    of_all = paired_difference(np.zeros_like(right_N), right_N, first_N, second_N, RESAMPLES)
     cell = {
         "table": name,
         "row": row,
@@ -157,7 +160,7 @@ def _cell(
     common = sorted(values.keys() & known.get(reference.name, {}).keys()) if reference else []
     if reference and reference != training and common:
         ours, theirs = (_mean_right(out, one, common)[0] for one in (training, reference))
-        found = paired_difference(theirs, ours, first_N, second_N)
+        found = paired_difference(theirs, ours, first_N, second_N, RESAMPLES)
         figures = found.value, found.low, found.high, found.p
         cell |= {key: f"{value:.4f}" for key, value in zip(COMPARED, figures, strict=True)}
     return cell

@@ -205,11 +205,22 @@ def _by_head(columns: Mapping[str, tuple[int, float]]) -> dict[tuple[str, str], 
     }
 
 
+def _epochs() -> dict[tuple[str, str], Training]:
+    """On photographs, more of them."""
+    sizes = {"3 epochs, 48 visits": REAL, "6 epochs, 97 visits": 2 * REAL}
+    return {
+        (head, column): _photographs("real", head, images=images)
+        for head in ("full", "AttFC")
+        for column, images in sizes.items()
+    }
+
+
 TABLES = {
     "noise": Table("head", 3, "full", _noise()),
     "margins": Table("margin", 2, "CosFace", _margins()),
     "images": Table("head", 2, "full", _by_head({f"{n} images": (n, VISITS) for n in _COUNTS})),
     "visits": Table("head", 2, "full", _by_head({f"{n:g} visits": (IMAGES, n) for n in _VISITS})),
+    "epochs": Table("head", 1, "full", _epochs()),
     "shallow": Table(
         "head", 3, "full", {(h, "2 images"): _photographs("real:few=2", h, images=SHALLOW) for h in _HEADS}
     ),
