@@ -206,12 +206,17 @@ def _by_head(columns: Mapping[str, tuple[int, float]]) -> dict[tuple[str, str], 
 
 
 def _epochs() -> dict[tuple[str, str], Training]:
-    """On photographs, more of them."""
-    sizes = {"3 epochs, 48 visits": REAL, "6 epochs, 97 visits": 2 * REAL}
+    """On photographs, longer trainings."""
+    sizes = {
+        "3 epochs, 48 visits": ("real", REAL),
+        "6 epochs, 97 visits": ("real", 2 * REAL),
+        "3 epochs, 40 % flips": ("real:flips=0.4", REAL),
+        "6 epochs, 40 % flips": ("real:flips=0.4", 2 * REAL),
+    }
     return {
-        (head, column): _photographs("real", head, images=images)
+        (head, column): _photographs(data, head, images=images)
         for head in ("full", "AttFC")
-        for column, images in sizes.items()
+        for column, (data, images) in sizes.items()
     }
 
 
