@@ -59,7 +59,7 @@ def test_a_training_leaves_a_line_and_is_not_repeated(parts: dict[str, ModuleTyp
     faces = parts["light"].Faces(["synthetic:ids=12,images=8,size=56"], "synthetic:pairs=40", 40, tmp_path)
     jobs = [
         (training("real:flips=0.2", "small_faces_attfc", (), 128), 0),
-        (training("drawn:ids=12,images=3", "synthetic_large", ("head.name=full",), 128), 1),
+        (training("drawn:ids=12,images=6", "synthetic_large", ("head.name=full",), 128), 1),
     ]
     results = tmp_path / "runs.csv"
     for _ in range(2):
