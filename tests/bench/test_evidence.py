@@ -1,0 +1,100 @@
+"""The light trainings of docs/results.md: their data, one small run, its continuation, the page's tables."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from facescale.plan.check import read_config
+
+ROOT = Path(__file__).parents[2]
+NAMES = ("evidence_tables", "evidence", "evidence_cases", "light")
+IDS = np.repeat(np.arange(20), 10)
+
+
+@pytest.fixture(scope="module")
+def parts() -> Iterator[dict[str, ModuleType]]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "benchmarks")
+        yield {name: __import__(name) for name in NAMES}
+        for name in NAMES:
+            del sys.modules[name]
+
+
+def test_flips_move_exactly_their_share_to_other_identities(parts: dict[str, ModuleType]) -> None:
+    wrong = parts["light"].flipped(IDS, 0.4, np.random.default_rng(0))
+    assert (wrong != IDS).sum() == 80
+    assert set(wrong) <= set(IDS)
+
+
+def test_conflicts_cut_identities_in_two_and_move_no_image_to_another_person(
+    parts: dict[str, ModuleType],
+) -> None:
+    wrong = parts["light"].conflicting(IDS, 0.5, np.random.default_rng(0))
+    pairs = set(zip(IDS.tolist(), wrong.tolist(), strict=True))
+    assert len(pairs) == 30 and len(set(wrong)) == 30 and wrong.max() == 29
+    assert np.bincount(wrong)[20:].tolist() == [5] * 10
+
+
+def test_few_keeps_as_many_images_of_every_identity(parts: dict[str, ModuleType]) -> None:
+    places = parts["light"].few(IDS, 2, np.random.default_rng(0))
+    assert np.bincount(IDS[places]).tolist() == [2] * 20
+    assert len(set(places)) == 40
+
+
+def test_every_training_is_a_valid_config_and_sees_as_many_images(parts: dict[str, ModuleType]) -> None:
+    with parts["light"].registered(None, None):
+        for training, seed in parts["evidence"].wanted(parts["evidence_cases"].TABLES, [0]):
+            config = read_config(training.recipe, training.options(seed))
+            views = 2 if config.head.name == "f2c" else 1
+            steps = int(config.train.duration.removesuffix(" steps"))
+            assert config.train.batch_size * views * steps == training.images // 64 * 64, training.name
+
+
+def test_a_training_leaves_a_line_and_is_not_repeated(parts: dict[str, ModuleType], tmp_path: Path) -> None:
+    evidence, training = parts["evidence"], parts["evidence_cases"].Training
+    faces = parts["light"].Faces(["synthetic:ids=12,images=8,size=56"], "synthetic:pairs=40", 40, tmp_path)
+    jobs = [
+        (training("real:flips=0.2", "small_faces_attfc", (), 128), 0),
+        (training("drawn:ids=12,images=6", "synthetic_large", ("head.name=full",), 128), 1),
+    ]
+    results = tmp_path / "runs.csv"
+    for _ in range(2):
+        evidence.measure(jobs, faces, tmp_path, results, "any", minutes=5)
+    rows = evidence.read(results)
+    assert [(row["training"], row["seed"]) for row in rows] == [(job.name, str(seed)) for job, seed in jobs]
+    for row in rows:
+        assert 0 <= float(row["low"]) < float(row["accuracy"]) < float(row["high"]) <= 1
+    right, first, second = evidence._mean_right(tmp_path, jobs[0][0], [0])
+    assert right.mean() == pytest.approx(float(rows[0]["accuracy"]), abs=1e-4)
+    assert len(first) == len(second) == 40
+
+
+def test_no_training_begins_when_the_time_is_over(parts: dict[str, ModuleType], tmp_path: Path) -> None:
+    jobs = [(parts["evidence_cases"].Training("real", "small_faces", (), 128), 0)]
+    parts["evidence"].measure(jobs, None, tmp_path, tmp_path / "runs.csv", "any", minutes=-1)
+    assert not (tmp_path / "runs.csv").exists()
+
+
+def test_the_page_is_what_the_command_writes(parts: dict[str, ModuleType]) -> None:
+    tables = parts["evidence_tables"]
+    page = tables.PAGE.read_text(encoding="utf-8")
+    assert tables.updated(page) == page, "run: python benchmarks/evidence_tables.py"
+
+
+def test_a_significant_difference_is_in_bold(parts: dict[str, ModuleType]) -> None:
+    record = dict.fromkeys(parts["evidence"].SUMMARY, "")
+    figures = {"seeds": "2", "accuracy": "0.7", "spread": "0.01", "low": "0.68", "high": "0.72"}
+    compared = {"difference": "-0.02", "difference_low": "-0.03", "difference_high": "-0.01", "p": "0.001"}
+    rows = [
+        record | figures | {"table": "noise", "row": "full", "column": "clean"},
+        record | figures | compared | {"table": "noise", "row": "F2C", "column": "clean"},
+    ]
+    assert parts["evidence_tables"].render("noise", rows) == (
+        "| head | clean |\n|---|---|\n"
+        "| full | 70.0 ± 1.0 (68.0 to 72.0) |\n| F2C | 70.0 ± 1.0 (68.0 to 72.0) |\n\n"
+        "| less full | clean |\n|---|---|\n| F2C | **-2.0** (-3.0 to -1.0) |\n"
+    )
