@@ -56,7 +56,7 @@ from facescale.plan.measure import peak_memory
 from facescale.train import train
 
 device = torch.device("cpu")
-for name in ("rows", "lru", "records"):
+for name in ("rows", "lru", "records", "norm_loops"):
     kernels.loops(name)
 
 def run(*settings):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from facescale.backbones.activation_checkpoint import run_blocks
 from facescale.backbones.iresnet import IResNet, last_side
 from facescale.backbones.layers import GroupedConv2d, PReLU, in_full_precision
+from facescale.backbones.norm import BatchNorm2d, Chain
 
 
 class UnitIResNet(IResNet):
@@ -40,9 +41,9 @@ def conv_norm(
     padding = 1 if kernel == 3 else 0
     parts: list[tuple[str, nn.Module]] = [
         ("conv", conv_class(num_in, num_out, kernel, stride, padding, groups=groups, bias=False)),
-        ("bn", nn.BatchNorm2d(num_out)),
+        ("bn", BatchNorm2d(num_out)),
     ]
-    return nn.Sequential(OrderedDict(parts if linear else [*parts, ("prelu", PReLU(num_out))]))
+    return Chain(OrderedDict(parts if linear else [*parts, ("prelu", PReLU(num_out))]))
 
 
 class InvertedBottleneck(nn.Module):
@@ -52,7 +53,7 @@ class InvertedBottleneck(nn.Module):
         super().__init__()
         hidden = num_in * expansion
         self.residual = stride == 1 and num_in == num_out
-        self.conv = nn.Sequential(
+        self.conv = Chain(
             *conv_norm(num_in, hidden, 1),
             *conv_norm(hidden, hidden, 3, stride, groups=hidden),
             *conv_norm(hidden, num_out, 1, linear=True),
@@ -136,15 +137,15 @@ class Bottleneck(nn.Module):
     def __init__(self, num_in: int, width: int, stride: int, project: bool) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(num_in, width, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
+        self.bn1 = BatchNorm2d(width)
         self.conv2 = nn.Conv2d(width, width, 3, stride, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(width)
+        self.bn2 = BatchNorm2d(width)
         self.conv3 = nn.Conv2d(width, 4 * width, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(4 * width)
+        self.bn3 = BatchNorm2d(4 * width)
         self.downsample: nn.Sequential | None = None
         if project:
             projection = nn.Conv2d(num_in, 4 * width, 1, stride, bias=False)
-            self.downsample = nn.Sequential(projection, nn.BatchNorm2d(4 * width))
+            self.downsample = nn.Sequential(projection, BatchNorm2d(4 * width))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, num_in, H, W) to (B, 4 * width, H / stride, W / stride)."""
@@ -184,7 +185,7 @@ class FFCResNet(nn.Module):
         self.input_size = input_size
         self.checkpointing = checkpointing
         self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
+        self.bn1 = BatchNorm2d(64)
         self.layer1 = self._stage(num_blocks[0], 64, 64, 1)
         self.layer2 = self._stage(num_blocks[1], 256, 128, 2)
         self.layer3 = self._stage(num_blocks[2], 512, 256, 2)

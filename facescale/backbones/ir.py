@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from facescale.backbones.activation_checkpoint import run_blocks
 from facescale.backbones.iresnet import last_side
 from facescale.backbones.layers import PReLU, in_full_precision
+from facescale.backbones.norm import BatchNorm2d, Chain
 
 
 class SqueezeExcite(nn.Module):
@@ -31,14 +32,14 @@ class IRBlock(nn.Module):
         self.shortcut_layer: nn.Module = nn.MaxPool2d(1, stride)
         if num_in != num_out:
             projection = nn.Conv2d(num_in, num_out, 1, stride, bias=False)
-            self.shortcut_layer = nn.Sequential(projection, nn.BatchNorm2d(num_out))
-        self.res_layer = nn.Sequential(
-            nn.BatchNorm2d(num_in),
+            self.shortcut_layer = nn.Sequential(projection, BatchNorm2d(num_out))
+        self.res_layer = Chain(
+            BatchNorm2d(num_in),
             nn.Conv2d(num_in, num_out, 3, 1, 1, bias=False),
-            nn.BatchNorm2d(num_out),
+            BatchNorm2d(num_out),
             PReLU(num_out),
             nn.Conv2d(num_out, num_out, 3, stride, 1, bias=False),
-            nn.BatchNorm2d(num_out),
+            BatchNorm2d(num_out),
         )
         if squeeze_excite:
             self.res_layer.add_module("se_block", SqueezeExcite(num_out))
@@ -84,9 +85,9 @@ class IR(nn.Module):
         self.embedding_size = embedding_size
         self.input_size = input_size
         self.checkpointing = checkpointing
-        self.input_layer = nn.Sequential(nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64), PReLU(64))
+        self.input_layer = Chain(nn.Conv2d(3, 64, 3, 1, 1, bias=False), BatchNorm2d(64), PReLU(64))
         self.output_layer = nn.Sequential(
-            nn.BatchNorm2d(512),
+            BatchNorm2d(512),
             nn.Dropout(dropout),
             nn.Flatten(),
             nn.Linear(512 * last_side(input_size) ** 2, embedding_size),

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from facescale.backbones.activation_checkpoint import run_blocks
 from facescale.backbones.layers import PReLU, in_full_precision
+from facescale.backbones.norm import BatchNorm2d, Chain, norm_prelu
 
 
 class Block(nn.Module):
@@ -14,20 +15,20 @@ class Block(nn.Module):
 
     def __init__(self, num_in: int, num_out: int, stride: int) -> None:
         super().__init__()
-        self.bn1 = nn.BatchNorm2d(num_in)
+        self.bn1 = BatchNorm2d(num_in)
         self.conv1 = nn.Conv2d(num_in, num_out, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(num_out)
+        self.bn2 = BatchNorm2d(num_out)
         self.prelu = PReLU(num_out)
         self.conv2 = nn.Conv2d(num_out, num_out, 3, stride, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(num_out)
+        self.bn3 = BatchNorm2d(num_out)
         self.downsample: nn.Sequential | None = None
         if stride > 1:
             projection = nn.Conv2d(num_in, num_out, 1, stride, bias=False)
-            self.downsample = nn.Sequential(projection, nn.BatchNorm2d(num_out))
+            self.downsample = nn.Sequential(projection, BatchNorm2d(num_out))
 
     def residual(self, x: Tensor) -> Tensor:
         """What the block adds to its input."""
-        x = self.prelu(self.bn2(self.conv1(self.bn1(x))))
+        x = norm_prelu(self.bn2, self.prelu, self.conv1(self.bn1(x)))
         return self.bn3(self.conv2(x))  # type: ignore[no-any-return]
 
     def shortcut(self, x: Tensor) -> Tensor:
@@ -82,13 +83,13 @@ class IResNet(nn.Module):
         self.input_size = input_size
         self.checkpointing = checkpointing
         self.conv1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
+        self.bn1 = BatchNorm2d(64)
         self.prelu = PReLU(64)
         self.layer1 = stage(make_block, num_blocks[0], 64, 64)
         self.layer2 = stage(make_block, num_blocks[1], 64, 128)
         self.layer3 = stage(make_block, num_blocks[2], 128, 256)
         self.layer4 = stage(make_block, num_blocks[3], 256, 512)
-        self.bn2 = nn.BatchNorm2d(512)
+        self.bn2 = BatchNorm2d(512)
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(512 * last_side(input_size) ** 2, embedding_size)
         self.features = nn.BatchNorm1d(embedding_size)
@@ -105,7 +106,7 @@ class IResNet(nn.Module):
     def last_map(self, x: Tensor) -> Tensor:
         """Map images (B, 3, S, S) to the output of the last stage (B, 512, S / 16, S / 16)."""
         checkpointing = self.checkpointing and self.training
-        x = run_blocks([nn.Sequential(self.conv1, self.bn1, self.prelu)], x, checkpointing)
+        x = run_blocks([Chain(self.conv1, self.bn1, self.prelu)], x, checkpointing)
         for blocks in (self.layer1, self.layer2, self.layer3, self.layer4):
             x = run_blocks(blocks, x, checkpointing)
         return x

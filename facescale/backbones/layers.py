@@ -80,6 +80,7 @@ class _DepthwiseStrideFunction(torch.autograd.Function):
 
     oneDNN has no vector code for the input gradient with a stride in bf16: 110 ms at batch 32, 128 channels,
     56 x 56 pixels on one core, against 10 ms for zeros between the gradient's pixels and a plain convolution.
+    In fp32 it has, and torch's own gradient takes 0.4 to 0.75 of the time of this one (AVX2).
     """
 
     @staticmethod
@@ -134,10 +135,10 @@ class GroupedConv2d(nn.Conv2d):
         stride, padding = self.stride[0], int(self.padding[0])
         if x.shape[2:] == self.weight.shape[2:] and padding == 0:
             return (x * self.weight.squeeze(1)).sum((2, 3), keepdim=True)
-        if stride > 1:
-            weight = self.weight.to(
-                torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
-            )
+        weight = self.weight.to(
+            torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+        )
+        if stride > 1 and weight.dtype is not torch.float32:
             apply = _DepthwiseStrideFunction.apply
             return apply(x.to(weight.dtype), weight, stride, padding)  # type: ignore[no-untyped-call,no-any-return]
         return super().forward(x)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from facescale.backbones.iresnet import Block, IResNet
 from facescale.backbones.layers import full_precision
+from facescale.backbones.norm import BatchNorm2d
 
 
 class Blend(nn.Module):
@@ -89,7 +90,7 @@ class CoordinateAttention(nn.Module):
         super().__init__()
         hidden = max(8, width // 32)
         self.conv1 = nn.Conv2d(width, hidden, 1)
-        self.bn1 = nn.BatchNorm2d(hidden)
+        self.bn1 = BatchNorm2d(hidden)
         self.conv_h = nn.Conv2d(hidden, width, 1)
         self.conv_w = nn.Conv2d(hidden, width, 1)
 
@@ -209,8 +210,8 @@ class MLAIResNet(IResNet):
                 nn.init.normal_(module.weight, 0, 0.1)
         self.clean = clean
         if clean:
-            self.patch_norm = nn.BatchNorm2d(512)
-            self.blend_norm = nn.BatchNorm2d(512)
+            self.patch_norm = BatchNorm2d(512)
+            self.blend_norm = BatchNorm2d(512)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map normalised images (B, 3, S, S) to embeddings (B, embedding_size) that are not unit vectors."""

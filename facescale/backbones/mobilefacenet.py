@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from facescale.backbones.activation_checkpoint import run_blocks
 from facescale.backbones.layers import GroupedConv2d, PReLU, in_full_precision
+from facescale.backbones.norm import BatchNorm2d, Chain
 
 
 class LinearBlock(nn.Module):
@@ -17,7 +18,7 @@ class LinearBlock(nn.Module):
         super().__init__()
         conv_class = nn.Conv2d if groups == 1 else GroupedConv2d
         conv = conv_class(num_in, num_out, kernel, stride, padding, groups=groups, bias=False)
-        self.layers = nn.Sequential(conv, nn.BatchNorm2d(num_out))
+        self.layers = Chain(conv, BatchNorm2d(num_out))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, num_in, H, W) to (B, num_out, H', W')."""

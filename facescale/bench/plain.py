@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from facescale.backbones.layers import GroupedConv2d, PReLU
+from facescale.backbones.norm import BatchNorm2d
 from facescale.data.readers.base import Reader
 
 _SCALE, _MARGIN = 64.0, 0.4
@@ -53,6 +54,8 @@ def plain_layers(net: nn.Module) -> nn.Module:
     for module in net.modules():
         if isinstance(module, PReLU):
             module.__class__ = nn.PReLU  # type: ignore[assignment]
+        elif isinstance(module, BatchNorm2d):
+            module.__class__ = nn.BatchNorm2d  # type: ignore[assignment]
         elif isinstance(module, GroupedConv2d):
             module.__class__ = nn.Conv2d  # type: ignore[assignment]
     return net

@@ -125,9 +125,8 @@ class Stage:
         self._finish(one for one in self._writes if one.buffer is buffer or one.buffer is ahead)
         for write in [one for one in reversed(self._writes) if not one.done.done()]:
             write.ready()
-            order = np.argsort(write.rows)
-            theirs = _among(rows, write.rows[order])
-            source = torch.from_numpy(order[np.searchsorted(write.rows[order], rows[theirs])])
+            theirs = _among(rows, write.rows)
+            source = torch.from_numpy(write.places[np.searchsorted(write.rows, rows[theirs])])
             names = ("record",) if "record" in buffer else tuple(buffer)  # the others are views of it
             into = torch.from_numpy(at[theirs])
             for here, there in zip(into.split(BLOCK), source.split(BLOCK), strict=True):
@@ -159,9 +158,11 @@ class Stage:
             self._source.write(rows, buffer)
 
         self._finish(one for one in self._writes if one.done.done())
-        self._writes.append(_Write(self._thread.submit(write), numbers(rows), buffer, ready))
+        done, row_R = self._thread.submit(write), numbers(rows)
+        place_R = np.arange(len(row_R)) if isinstance(rows, slice) else np.argsort(row_R)
+        self._writes.append(_Write(done, row_R[place_R], place_R, buffer, ready))
         if self._ahead and not isinstance(self._ahead.rows, slice) and not isinstance(rows, slice):
-            self._ahead.written.append(np.sort(rows.numpy()))
+            self._ahead.written.append(self._writes[-1].rows)
 
     def forget(self) -> None:
         """Drop what was fetched ahead, wait until all is written."""
@@ -204,10 +205,11 @@ class _Ahead:
 
 @dataclass(frozen=True, eq=False)
 class _Write:
-    """Rows on their way from a buffer, which keeps them until ``done``."""
+    """Rows (ascending) on their way from places of a buffer, which keeps them until ``done``."""
 
     done: Future[None]
     rows: np.ndarray
+    places: np.ndarray
     buffer: Buffer
     ready: Wait
 

@@ -180,22 +180,21 @@ class CentreStore:
         if self._stage is None or block.buffer is not None:
             self.write_back(rows, block)
 
-    def move(self, rows: Rows, block: RowBlock, grad_RD: Tensor, radial_R: Tensor, lr: float) -> None:
-        """What ``update`` does, by ``fused``, with the gradient grad + radial * row.
+    def move(self, rows: Rows, block: RowBlock, grad_RD: Tensor, lr: float) -> None:
+        """What ``update`` does, by ``fused``.
 
         Args:
             rows: local rows.
             block: as ``open`` or ``gather`` returned them; not read if they are moved ``in_place``.
             grad_RD: see ``FusedSGD.step``.
-            radial_R: see there.
             lr: rate.
         """
         assert self.fused is not None
         if self.in_place:
             assert self.memory is not None
-            self.fused.step(self.memory.tensors, rows, grad_RD, radial_R, lr)
+            self.fused.step(self.memory.tensors, rows, grad_RD, lr)
             return
-        self.fused.step(block.fields, slice(0, count(rows)), grad_RD, radial_R, lr)
+        self.fused.step(block.fields, slice(0, count(rows)), grad_RD, lr)
         if block.buffer is not None:
             self.write_back(rows, block)
 

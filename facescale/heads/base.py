@@ -57,12 +57,14 @@ class Bytes:
         host: resident in host memory (host placement).
         disk: in files (disk placement).
         transient: extra peak on the device within a step.
+        kept: of it what a step keeps of all logits, not to compute them twice (``logits_mb`` of ``full``).
     """
 
     device: int = 0
     host: int = 0
     disk: int = 0
     transient: int = 0
+    kept: int = 0
 
 
 class ClassHead(nn.Module):

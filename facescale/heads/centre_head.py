@@ -1,4 +1,4 @@
-"""Base of the heads with a centre for every identity: exact, without logits or a gradient matrix."""
+"""Base of the heads with a centre for every identity: exact, without all logits or a gradient matrix."""
 
 from functools import partial
 from pathlib import Path
@@ -9,21 +9,22 @@ from torch import Tensor
 from facescale.centres import by_identity
 from facescale.centres import sharded_checkpoint as centres_saved
 from facescale.centres.options import StoreOptions
-from facescale.centres.row_block import RowBlock
 from facescale.centres.store import CentreStore
 from facescale.distributed import Dist
 from facescale.files import Writing
 from facescale.heads.base import Bytes, ClassHead, HeadOutput, check_ids
 from facescale.heads.centre_softmax import negatives_value, target_cosines
-from facescale.heads.chunked_softmax import ChunkedSoftmax
 from facescale.heads.class_chunks import ClassChunks, places_in
 from facescale.heads.fused_softmax import fused_softmax, unit_and_norm
-from facescale.heads.memory import centre_bytes
+from facescale.heads.memory import centre_bytes, rows_kept
 from facescale.heads.move_rows import move_rows
-from facescale.heads.saved_batch import SampledBatch, SavedBatch, on_classes
+from facescale.heads.plain_softmax import softmax_for
+from facescale.heads.saved_batch import SampledBatch, SavedBatch, moving
 from facescale.heads.softmax import released_losses, sample_losses, with_batch_terms
 from facescale.margins import Margin, TargetLogits
 from facescale.ops import as_float, default_chunk, product_dtype, to_device, unit, without_autocast
+
+LOGITS_MB = 128
 
 # V views, B batch of this process, G batch of all processes, C classes, D embedding size
 
@@ -33,8 +34,9 @@ class CentreHead(ClassHead):
 
     ``forward`` passes over the chunks once and computes the loss and its gradient by the embeddings.
     ``backward`` keeps the batch (unit embeddings and a few numbers per sample). ``after_step`` passes over
-    the chunks again: it recomputes the logits of a chunk, derives the gradient of its rows and updates these
-    rows at once. So neither B x C logits nor a C x D gradient ever exist, and the gradients are still exact:
+    the chunks again: it takes the logits of a chunk, kept or computed again, derives the gradient of its rows
+    and updates these rows at once. So a C x D gradient never exists, nor more of the B x C logits than a
+    given number of bytes, and the gradients are still exact:
 
     - gradient accumulation: all batches since the last step are kept, the sum of their gradients moves the
       rows once;
@@ -56,6 +58,7 @@ class CentreHead(ClassHead):
             target cosines, exponentials and sums over classes stay float32), or "auto" for bfloat16 where it
             is fast.
         chunk: classes evaluated at a time; 0 is a good size for the device.
+        logits_mb: see ``FullHead``; of sampled classes, all are kept.
         compat: as released by Partial FC: -log p is cut at 69.08 in value (not in gradient), and identities
             that are -1 count as samples without a target class, with that loss.
         store: options of the ``CentreStore``.
@@ -79,11 +82,14 @@ class CentreHead(ClassHead):
         seed: int,
         store: StoreOptions,
         dense_decay: bool = False,
+        logits_mb: int = LOGITS_MB,
     ) -> None:
         super().__init__(num_ids, embedding_size, margin, dist)
         if chunk < 0:
             raise ValueError(f"chunk is {chunk} classes; it must be positive, or 0 for a good size")
-        self.compat = compat
+        if logits_mb < 0:
+            raise ValueError(f"logits_mb is {logits_mb}; it must be positive, or 0 to keep no logits")
+        self.compat, self._logits_bytes = compat, logits_mb * 1_000_000
         self.products = product_dtype(products, dist.device)
         self.store = CentreStore(
             num_ids,
@@ -98,7 +104,7 @@ class CentreHead(ClassHead):
         self._chunks = ClassChunks(self.store, chunk)
         self.step = 0
         self.skipped_steps = 0
-        self._softmax = ChunkedSoftmax(self.margin, self.store.scratch, self.products)
+        self._softmax = softmax_for(self.margin, self.store.scratch, self.products)
         self._fused = fused_softmax(self.margin, self.store, self.products)
         self._pending: list[SampledBatch] = []
         self._latest: SampledBatch | None = None
@@ -160,13 +166,15 @@ class CentreHead(ClassHead):
         has_G = id_G >= 0
         target = margin.prepare(target_cos_G, norm_G, has_G if self.compat else None)
         unknown_G = torch.zeros(len(id_G), device=id_G.device)
+        if self._latest:
+            self._latest.saved.forget()
         saved = SavedBatch(
             e_GD.detach().float(),
             e_GD.detach().to(self.products),
             TargetLogits(target.cos_B.detach(), {name: x.detach() for name, x in target.extra.items()}),
             local_G if classes is None else places_in(classes, local_G),
             *(unknown_G, unknown_G, unknown_G),
-            *self._room(classes, len(id_G)),
+            *self._room(classes, len(id_G), e_GD.requires_grad),
         )
         sampled = self._latest = SampledBatch(saved, classes, block)
         fused = self._fused if self._fuses(len(id_G)) else None
@@ -203,40 +211,30 @@ class CentreHead(ClassHead):
         self.step += 1
 
     def _move(self, lr: float) -> None:
-        classes, block, batches = self._moving()
+        classes, block, batches = moving(
+            self._pending, self._latest, lambda chosen: self._chunks.open(chosen, self._expected(self.step))
+        )
         batch = sum(len(saved.e_BD) for saved in batches)
         if self._fused is not None and self._fuses(batch) and all(one.member_C is None for one in batches):
             self._fused.move(batches, classes, self.loss_scale, lr)
         else:
             move_rows(self.store, self._softmax, self._chunks, (classes, block), batches, self.loss_scale, lr)
 
-    def _moving(self) -> tuple[Tensor | None, RowBlock | None, list[SavedBatch]]:
-        """Classes that move in this step, their rows, and the batches with columns among these classes."""
-        chosen = [sampled.classes for sampled in self._pending if sampled.classes is not None]
-        if not chosen:
-            return None, None, [sampled.saved for sampled in self._pending]
-        sampled = self._pending[0]
-        if len(self._pending) == 1 and sampled is self._latest:
-            return sampled.classes, sampled.block, [sampled.saved]
-        classes, block = self._chunks.open(torch.cat(chosen).unique(), self._expected(self.step))
-        assert classes is not None
-        return classes, block, [on_classes(sampled, classes) for sampled in self._pending]
-
     def _fuses(self, batch: int) -> bool:
         """Whether a kernel evaluates all rows at once for a batch of that size."""
         return self._fused is not None and self._fused.takes(batch)
 
-    def _room(self, classes: Tensor | None, batch: int) -> tuple[Tensor | None, ...]:
-        """Room for the norms of all rows read; for products and exponentials of sampled ones."""
+    def _room(self, classes: Tensor | None, batch: int, learns: bool) -> tuple[Tensor | None, Tensor | None]:
+        """Room for the norms of all rows read, and for what is kept of them for their gradient."""
         if self._fuses(batch):
-            return None, None, None
-        take = self.store.scratch.take
+            return None, None
+        store, take = self.store, self.store.scratch.take
+        num_rows = kept = store.num_rows if classes is None else len(classes) * store.rows_per_id
         if classes is None:
-            return take("all_norms", (self.store.num_rows, 1)), None, None
-        num_rows = len(classes) * self.store.rows_per_id
-        product_NB = take("products", (num_rows, batch), self.products)
-        exp_NB = take("exps", (len(classes), batch), self.products) if self._softmax.keeps_exp else None
-        return take("all_norms", (num_rows, 1)), product_NB, exp_NB
+            cell = batch * self.products.itemsize
+            kept = rows_kept(num_rows, self._chunks.size * store.rows_per_id, cell, self._logits_bytes)
+        room = take("kept", (kept, batch), self.products) if kept and learns else None
+        return take("all_norms", (num_rows, 1)), room
 
     def bytes_needed(self, batch_size: int) -> Bytes:
         """See ``ClassHead.bytes_needed``."""
@@ -247,6 +245,7 @@ class CentreHead(ClassHead):
             self._chunks.size,
             batch_size * self.dist.world_size,
             self.num_selected(batch_size * self.dist.world_size),
+            self._logits_bytes,
             self._fused,
         )
 

@@ -48,18 +48,13 @@ class ChunkLogits:
     def evaluate(
         self, w_RD: Tensor | None, num_rows: int, first: int, saved: SavedBatch, recompute: bool
     ) -> Chunk:
-        """Logits of a chunk; ``recompute`` takes products and norms from the first time."""
+        """Logits of a chunk; ``recompute`` takes products and norms from the first time, where kept."""
         margin, target = self.margin, saved.target
         start = first * margin.subcentres
-        here = slice(start, start + num_rows)
-        if saved.inverse_N1 is None:
-            inverse_R1 = self._scratch.take("norms", (num_rows, 1))
-        else:
-            inverse_R1 = saved.inverse_N1[here]
-        if w_RD is not None and (saved.inverse_N1 is None or not recompute):
-            torch.linalg.vector_norm(w_RD, dim=1, keepdim=True, out=inverse_R1)
-            inverse_R1.clamp_min_(1e-12).reciprocal_()
-        factor_RD, product_RB = self._multiplied(w_RD, saved, here, recompute)
+        inverse_R1 = self.inverse_lengths(w_RD, num_rows, start, saved, recompute)
+        factor_RD, product_RB = self._multiplied(
+            w_RD, num_rows, saved.kept(start, num_rows), saved, recompute
+        )
         plain = margin.plain_negatives and margin.counts is None
         if plain and margin.subcentres == 1:
             return Chunk(factor_RD, inverse_R1, product_RB, None, margin.scale)
@@ -80,17 +75,27 @@ class ChunkLogits:
             (slope_BC,) = torch.autograd.grad(out_BC.sum(), leaf_BC)
         return Chunk(factor_RD, inverse_R1, level_RB, out_BC.detach().T, slope_BC.T, winner_C1B)
 
+    def inverse_lengths(
+        self, w_RD: Tensor | None, num_rows: int, start: int, saved: SavedBatch, recompute: bool
+    ) -> Tensor:
+        """1 / |w| (R, 1) of rows from ``start`` on; ``recompute`` takes it from the first time, if kept."""
+        if saved.inverse_N1 is None:
+            inverse_R1 = self._scratch.take("norms", (num_rows, 1))
+        else:
+            inverse_R1 = saved.inverse_N1[start : start + num_rows]
+        if w_RD is not None and (saved.inverse_N1 is None or not recompute):
+            torch.linalg.vector_norm(w_RD, dim=1, keepdim=True, out=inverse_R1)
+            inverse_R1.clamp_min_(1e-12).reciprocal_()
+        return inverse_R1
+
     def _multiplied(
-        self, w_RD: Tensor | None, saved: SavedBatch, here: slice, recompute: bool
+        self, w_RD: Tensor | None, num_rows: int, kept_RB: Tensor | None, saved: SavedBatch, recompute: bool
     ) -> tuple[Tensor | None, Tensor]:
         """The rows as factors (None where not needed), and their products (R, B) with the batch, float32."""
-        if saved.product_NB is None:
-            num_rows = here.stop - here.start
+        product_RB, factor_RD = kept_RB, None
+        if product_RB is None:
             product_RB = self._scratch.take("product", (num_rows, len(saved.e_BD)), self._products)
-        else:
-            product_RB = saved.product_NB[here]
-        factor_RD = None
-        if not recompute or saved.product_NB is None:
+        if not recompute or kept_RB is None:
             assert w_RD is not None
             factor_RD = self.factor("rows", w_RD)
             torch.mm(factor_RD, saved.factor_BD.T, out=product_RB)

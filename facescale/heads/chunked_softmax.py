@@ -1,17 +1,33 @@
 """A margin loss against one chunk of class centres at a time: value, gradient by embeddings, by rows."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from facescale.heads.chunk_logits import Chunk, ChunkLogits, to_rows
 from facescale.heads.saved_batch import SavedBatch
-from facescale.heads.softmax import NOTHING
+from facescale.heads.softmax import NOTHING, is_bounded
 from facescale.margins import Margin
 from facescale.ops import Scratch
 
 # B batch (of all processes), C classes of a chunk, R its rows (C times the sub-centres), D embedding size
+
+
+@dataclass(frozen=True)
+class Push:
+    """A batch after its backward pass, as it acts on rows; the loss scale is divided out.
+
+    Attributes:
+        saved: the batch.
+        value: gradient of the loss by the value of each sample (B,); (B, D) in ``PlainSoftmax``.
+        target: gradient of the loss by the target cosine of each sample (B,); (B, D) in ``PlainSoftmax``.
+    """
+
+    saved: SavedBatch
+    value: Tensor
+    target: Tensor
 
 
 class ChunkedSoftmax:
@@ -22,9 +38,11 @@ class ChunkedSoftmax:
         value_b           log sum_c exp(l_bc), or sum_c l_bc
         grad_embedding_b  sum_c p_bc l'(cos_bc) w_c / |w_c|, the gradient of value_b by the unit embedding
     and, with a_bc = grad_value_b p_bc l'(cos_bc) or, where c is the target class, grad_target_b, row c
-    has the gradient
-        (sum_b a_bc e_b - (sum_b a_bc cos_bc) w_c / |w_c|) / |w_c|
+    has as gradient the part of
+        sum_b a_bc e_b / |w_c|
+    that is orthogonal to w_c, as its length does not matter.
     The row gradients are made from a second evaluation, once backward has set grad_value and grad_target.
+    It takes the products with the batch from the first one for rows that the batch has room for.
 
     Args:
         margin: the margin.
@@ -36,14 +54,8 @@ class ChunkedSoftmax:
         self.margin, self._scratch, self._products = margin, scratch, products
         self._logits = ChunkLogits(margin, scratch, products)
         self._softmax = margin.reduction == "softmax"
-        # exp of every logit and the sum of all of them are normal float32 numbers: nothing to subtract first
-        self._bounded = margin.plain_negatives and margin.scale < 64.1
+        self._bounded = is_bounded(margin)
         self._absent = -torch.inf if self._softmax else 0.0
-
-    @property
-    def keeps_exp(self) -> bool:
-        """Whether ``SavedBatch.exp_NB`` can be used."""
-        return self._softmax and self._bounded and self.margin.counts is None
 
     def forward(
         self, saved: SavedBatch, chunks: Iterable[tuple[int, Tensor]], with_grad: bool
@@ -82,8 +94,6 @@ class ChunkedSoftmax:
                 out_CB.sub_(running_max_B)
             if self._softmax:
                 out_CB.exp_()
-            if saved.exp_NB is not None:
-                saved.exp_NB[first : first + len(out_CB)] = out_CB
             ones_C = self._scratch.take("ones", (len(out_CB),)).fill_(1)
             sum_B.addmv_(out_CB.T, ones_C)  # sum(0) takes twice the memory of the chunk on CUDA
             if with_grad:
@@ -99,13 +109,21 @@ class ChunkedSoftmax:
                 grad_embedding_BD += torch.mm(self._logits.factor("weights", weight_RB).T, chunk.factor_RD)
         return running_max_B, sum_B, grad_embedding_BD
 
+    def pushes(self, batches: Sequence[SavedBatch], loss_scale: float) -> list[Push]:
+        """What ``gradient`` takes, made once for all chunks.
+
+        Args:
+            batches: those that backward went through since the last step, at least one.
+            loss_scale: factor on the loss, to be divided out.
+        """
+        return [Push(one, one.grad_value_B / loss_scale, one.grad_target_B / loss_scale) for one in batches]
+
     def row_gradient(
         self,
         w_RD: Tensor,
         first: int,
-        batches: Sequence[SavedBatch],
+        pushes: Sequence[Push],
         decay: float,
-        loss_scale: float,
         into_RD: Tensor | None = None,
         factor: float = 0.0,
     ) -> Tensor:
@@ -114,9 +132,8 @@ class ChunkedSoftmax:
         Args:
             w_RD: the rows.
             first: position of their first class among the classes that move.
-            batches: those that backward went through since the last step, at least one.
+            pushes: of the step.
             decay: weight decay.
-            loss_scale: factor on the loss, to be divided out.
             into_RD: to add the gradient to; None is a buffer of this object.
             factor: multiplies what ``into_RD`` holds before.
 
@@ -124,54 +141,42 @@ class ChunkedSoftmax:
             ``into_RD``, or the buffer, valid until the next call.
         """
         into_RD = self._scratch.take("wide gradient", w_RD.shape) if into_RD is None else into_RD
-        grad_RD, radial_R = self.gradient_parts(w_RD, len(w_RD), first, batches, decay, loss_scale)
+        grad_RD = self.gradient(w_RD, len(w_RD), first, pushes)
         if grad_RD.dtype is not into_RD.dtype:  # torch would allocate it
             grad_RD = self._scratch.take("wide gradient", grad_RD.shape).copy_(grad_RD)
+        square_R = torch.linalg.vecdot(w_RD, w_RD).clamp_min_(1e-24)
+        radial_R = decay - torch.linalg.vecdot(grad_RD, w_RD).div_(square_R)
         if factor:
             torch.add(grad_RD, into_RD, alpha=factor, out=into_RD)
         elif into_RD.data_ptr() != grad_RD.data_ptr():
             into_RD.copy_(grad_RD)
         return into_RD.addcmul_(w_RD, radial_R[:, None])
 
-    def gradient_parts(
-        self,
-        w_RD: Tensor | None,
-        num_rows: int,
-        first: int,
-        batches: Sequence[SavedBatch],
-        decay: float,
-        loss_scale: float,
-    ) -> tuple[Tensor, Tensor]:
-        """The gradient of the rows of one chunk as grad + radial * row.
+    def gradient(self, w_RD: Tensor | None, num_rows: int, first: int, pushes: Sequence[Push]) -> Tensor:
+        """sum_b a_bc e_b / |w_c|, the part along the row included, for the rows of one chunk.
 
         Args:
-            w_RD: the rows, or None where the products with all batches were kept.
+            w_RD: the rows, or None where what all batches need of them was kept.
             num_rows: how many.
             first: see ``row_gradient``.
-            batches: see there.
-            decay: see there.
-            loss_scale: see there.
+            pushes: see there.
 
         Returns:
-            grad (R, D) in the precision of products or float32, and radial (R,), valid until the next call.
+            (R, D) in the precision of products or float32, valid until the next call.
         """
         grad_RD: Tensor | None = None
-        radial_R = torch.full((num_rows,), decay, device=batches[0].e_BD.device)
-        for saved in batches:
+        for push in pushes:
+            saved = push.saved
             chunk = self._logits.evaluate(w_RD, num_rows, first, saved, recompute=True)
-            inverse_R1, grad_B = chunk.inverse_R1, saved.grad_value_B / loss_scale
-            weight_CB = self._weights(chunk, first, saved, grad_B)
+            weight_CB = self._weights(chunk, saved, push.value)
             if saved.member_C is not None:
                 weight_CB.mul_(saved.member_C[first : first + len(weight_CB), None])
             if cells := saved.target_cells(first, len(weight_CB)):
-                weight_CB[cells] = saved.grad_target_B[cells[1]] / loss_scale
+                weight_CB[cells] = push.target[cells[1]]
             weight_RB = to_rows(weight_CB, chunk)
-            cosine_R1 = inverse_R1 if chunk.out_CB is None else 1.0
-            along_R = torch.linalg.vecdot(weight_RB, chunk.level_RB)
-            radial_R -= along_R * (cosine_R1 * inverse_R1.square())[:, 0]
-            grad_RD = self._product(weight_RB.mul_(inverse_R1), saved.factor_BD, grad_RD)
+            grad_RD = self._product(weight_RB.mul_(chunk.inverse_R1), saved.factor_BD, grad_RD)
         assert grad_RD is not None
-        return grad_RD, radial_R
+        return grad_RD
 
     def parameter_gradients(
         self, saved: SavedBatch, chunks: Iterable[tuple[int, Tensor]], parameters: Sequence[Tensor]
@@ -210,7 +215,7 @@ class ChunkedSoftmax:
         torch.mm(self._logits.factor("weights", weight_RB), e_BD, out=product_RD)
         return product_RD if before_RD is None else before_RD.add_(product_RD)
 
-    def _weights(self, chunk: Chunk, first: int, saved: SavedBatch, grad_B: Tensor) -> Tensor:
+    def _weights(self, chunk: Chunk, saved: SavedBatch, grad_B: Tensor) -> Tensor:
         """Gradient of the loss by the cosines (C, B), wrong in the cells of target classes."""
         if not self._softmax:
             assert isinstance(chunk.slope, Tensor)
@@ -218,9 +223,6 @@ class ChunkedSoftmax:
         weight_CB = self._scratch.take(
             "logits", (chunk.level_RB if chunk.out_CB is None else chunk.out_CB).shape
         )
-        if saved.exp_NB is not None:
-            exp_CB, factor_B = saved.exp_NB[first : first + len(weight_CB)], saved.value_B.neg().exp_()
-            return weight_CB.copy_(exp_CB).mul_(factor_B * grad_B * chunk.slope)
         if chunk.out_CB is None:
             torch.addcmul(-saved.value_B, chunk.level_RB, chunk.inverse_R1 * self.margin.scale, out=weight_CB)
         else:

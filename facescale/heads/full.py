@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from facescale.centres.options import StoreOptions, takes_store_options
 from facescale.distributed import Dist
-from facescale.heads.centre_head import CentreHead
+from facescale.heads.centre_head import LOGITS_MB, CentreHead
 from facescale.margins import Margin
 
 
@@ -12,7 +12,9 @@ from facescale.margins import Margin
 class FullHead(CentreHead):
     """Margin loss over all identities, exact, in chunks of classes; see ``CentreHead``.
 
-    All rows are read twice and written once per step. Optimizer rows are those of ``CentreStore``.
+    All rows are read twice and written once per step. Their gradient needs the logits a second time: some are
+    kept (``logits_mb``), the others are computed again, at the cost of one of the four products of a step,
+    with the same result, bit by bit. Optimizer rows are those of ``CentreStore``.
 
     Example:
         >>> head = facescale.heads.build("full", num_ids=1000, embedding_size=16, margin="cosface")
@@ -30,6 +32,8 @@ class FullHead(CentreHead):
         dist: this process among its peers.
         products: precision of matrix products: "auto", "float32" or "bfloat16".
         chunk: classes evaluated at a time; 0 is a good size for the device.
+        logits_mb: MB of each process for a number a logit, in the precision of products; 0 keeps none. Where
+            Triton's kernels run (see the guide), they keep none either way.
         compat: as released: -log p is cut at 69.08, identities that are -1 count; see ``CentreHead``.
         seed: seed of the start values.
         **store: see ``StoreOptions``.
@@ -44,6 +48,7 @@ class FullHead(CentreHead):
         *,
         products: Literal["auto", "float32", "bfloat16"] = "auto",
         chunk: int = 0,
+        logits_mb: int = LOGITS_MB,
         compat: bool = False,
         seed: int = 0,
         **store: Any,
@@ -55,6 +60,7 @@ class FullHead(CentreHead):
             dist,
             products=products,
             chunk=chunk,
+            logits_mb=logits_mb,
             compat=compat,
             seed=seed,
             store=StoreOptions(**store),

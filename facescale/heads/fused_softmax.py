@@ -13,6 +13,7 @@ from facescale import kernels
 from facescale.centres.row_optim import RowSGD
 from facescale.centres.store import CentreStore
 from facescale.heads.saved_batch import SavedBatch
+from facescale.heads.softmax import is_bounded, is_plain
 from facescale.margins import Margin
 from facescale.ops import to_device, unit
 
@@ -35,7 +36,7 @@ class FusedSoftmax:
 
     def __init__(self, module: ModuleType, margin: Margin, store: CentreStore) -> None:
         self._kernels, self._margin, self._store = module, margin, store
-        self._bounded = margin.scale < 64.1  # as in ``ChunkedSoftmax``
+        self._bounded = is_bounded(margin)
 
     def takes(self, batch: int) -> bool:
         """Whether a batch of that size fits."""
@@ -133,11 +134,6 @@ def fused_softmax(margin: Margin, store: CentreStore, products: torch.dtype) -> 
         return None
     module = kernels_for(store.dist.device, products, store.dim)
     return None if module is None else FusedSoftmax(module, margin, store)
-
-
-def is_plain(margin: Margin) -> bool:
-    """Whether the logits of negatives are their scaled cosines and nothing is counted."""
-    return margin.reduction == "softmax" and margin.plain_negatives and margin.counts is None
 
 
 def kernels_for(device: torch.device, products: torch.dtype, dim: int) -> ModuleType | None:

@@ -10,6 +10,7 @@ from facescale.centres.record_index import NUMBER_BYTES, table_bytes
 from facescale.centres.store import CentreStore
 from facescale.heads.base import Bytes
 from facescale.heads.fused_softmax import FusedSoftmax
+from facescale.heads.plain_softmax import PlainSoftmax
 from facescale.margins import Margin
 from facescale.ops import StochasticRounding
 
@@ -28,6 +29,7 @@ def centre_bytes(
     chunk: int,
     batch: int,
     num_selected: int | None,
+    logits_bytes: int,
     fused: FusedSoftmax | None = None,
 ) -> Bytes:
     """Planned memory of a ``CentreHead``.
@@ -39,6 +41,7 @@ def centre_bytes(
         chunk: classes evaluated at a time.
         batch: images of all processes.
         num_selected: classes that a step compares with (None: all).
+        logits_bytes: most that is kept of the logits of all classes.
         fused: evaluates them instead, where it takes the batch.
     """
     if fused is not None and fused.takes(batch):
@@ -49,12 +52,15 @@ def centre_bytes(
     sampled, per_id = num_selected is not None, store.rows_per_id
     rows_read = store.num_rows if num_selected is None else num_selected * per_id
     rows = min(chunk * per_id, rows_read)
-    work = _of_chunk(margin, products, rows, batch, store.dim, sampled)
+    cell = batch * products.itemsize
+    kept = rows_read if sampled else rows_kept(rows_read, chunk * per_id, cell, logits_bytes)
+    work = kept * cell + _of_chunk(margin, products, rows, batch, store.dim, kept == rows_read)
     if products is torch.float32 or not store.fuses:
         work += rows * store.dim * _FLOAT  # the gradient of the rows
     work += rows_read * _FLOAT + batch * store.dim * _FLOAT * (6 + per_id)  # norms; embeddings, target rows
     if num_selected is not None:
-        work += _of_sample(margin, products, rows_read, batch, per_id) + 100 * num_selected
+        work += 100 * num_selected
+    of_all = 0 if sampled else kept * cell
     staged = rows if not sampled else rows_read
     work += _of_copies(store, rows, staged, sampled)
     block = BLOCK * store.dim * _FLOAT
@@ -62,26 +68,37 @@ def centre_bytes(
     resident = store.num_rows * sum(field.bytes for field in store.fields)
     if store.placement == "device":
         on_cpu = store.dist.device.type == "cpu"  # where the first rows are drawn, too
-        return Bytes(device=resident, transient=max(work, first) if on_cpu else work)
+        return Bytes(device=resident, transient=max(work, first) if on_cpu else work, kept=of_all)
     buffers = 2 * (staged + batch * per_id) * 17 // 16
     if store.placement == "host":
-        return Bytes(host=resident + max(first, buffers * resident // max(1, store.num_rows)), transient=work)
+        host = resident + max(first, buffers * resident // max(1, store.num_rows))
+        return Bytes(host=host, transient=work, kept=of_all)
     record = record_bytes(store.fields)
     spare = 0 if begins_compiled(store.fields) else block + _THREAD
     numbers = table_bytes(store.num_rows)
     host = buffers * record + first + spare + numbers + store.num_rows // 4
-    return Bytes(host=host, disk=store.num_rows * (record + NUMBER_BYTES), transient=work)
+    disk = store.num_rows * (record + NUMBER_BYTES)
+    return Bytes(host=host, disk=disk, transient=work, kept=of_all)
 
 
-def _of_chunk(margin: Margin, products: torch.dtype, rows: int, batch: int, dim: int, sampled: bool) -> int:
-    """What ``ChunkedSoftmax`` holds of a chunk of rows."""
-    cells, classes = rows * batch, rows // margin.subcentres * batch
-    work = classes * _FLOAT + cells * _FLOAT  # logits, their product with the cosines
-    if products is torch.float32:
-        work += 0 if sampled else cells * _FLOAT  # those of a sample are kept for all its chunks
-    else:
-        half = products.itemsize  # products in both precisions; rows, weights, gradient and batch in half
-        work += cells * (_FLOAT + half + (0 if sampled else half)) + (2 * rows + batch) * dim * half
+def rows_kept(num_rows: int, of_chunk: int, row_bytes: int, most: int) -> int:
+    """Of how many rows, in whole chunks from the first one on, ``most`` bytes keep ``row_bytes``."""
+    rows = min(num_rows, most // row_bytes)
+    return rows if rows == num_rows else rows // of_chunk * of_chunk
+
+
+def _of_chunk(margin: Margin, products: torch.dtype, rows: int, batch: int, dim: int, kept: bool) -> int:
+    """What is held of a chunk of rows, where what is kept of the logits is not (or of some chunks only)."""
+    cells, classes, half = rows * batch, rows // margin.subcentres * batch, products.itemsize
+    in_half = products is not torch.float32
+    work = (2 * rows + batch) * dim * half if in_half else 0  # rows, gradient and batch
+    if in_half:  # products and weights, of which one is kept, and one of them in float32, too
+        work += cells * (_FLOAT + half + (0 if kept else half))
+    elif not kept:
+        work += cells * _FLOAT
+    if PlainSoftmax.takes(margin):
+        return work
+    work += classes * _FLOAT  # logits
     bent = not margin.plain_negatives or margin.counts is not None
     if bent or margin.subcentres > 1:
         work += cells * _FLOAT  # the cosines beside the products
@@ -91,13 +108,6 @@ def _of_chunk(margin: Margin, products: torch.dtype, rows: int, batch: int, dim:
         # weights of all rows, nearest ones and which they are; made anew for each chunk
         work += 3 * cells * _FLOAT + classes * (_FLOAT + 8)
     return work
-
-
-def _of_sample(margin: Margin, products: torch.dtype, rows_read: int, batch: int, per_id: int) -> int:
-    """Products, and exponentials where they are kept, of all sampled rows with the batch."""
-    keeps_exp = margin.reduction == "softmax" and margin.plain_negatives and margin.counts is None
-    kept = rows_read + (rows_read // per_id if keeps_exp and margin.scale < 64.1 else 0)
-    return kept * batch * products.itemsize
 
 
 def _of_copies(store: CentreStore, rows: int, staged: int, sampled: bool) -> int:

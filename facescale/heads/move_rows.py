@@ -32,18 +32,17 @@ def move_rows(
         loss_scale: factor on the loss, to be divided out.
         lr: rate.
     """
-    classes, block = moving
-    decay = store.rule.coupled_decay
-    # Rows that move in place need not be copied, nor read if the products with them were kept.
-    unread = store.in_place and all(saved.product_NB is not None for saved in batches)
+    (classes, block), pushes = moving, softmax.pushes(batches, loss_scale)
+    # Rows that move in place need not be copied where everything else that they are needed for was kept.
+    unread = classes is not None and store.in_place and all(one.kept_NB is not None for one in batches)
     for first, rows, part in chunks.read(classes, block, only_rows=store.in_place, unread=unread):
         if store.fused:
             w_RD = None if unread else part.rows_RD
-            gradient = softmax.gradient_parts(w_RD, count(rows), first, batches, decay, loss_scale)
-            store.move(rows, part, *gradient, lr)
+            store.move(rows, part, softmax.gradient(w_RD, count(rows), first, pushes), lr)
             continue
         into = store.rule.gradient_into(part.fields)
-        grad_RD = softmax.row_gradient(part.rows_RD, first, batches, decay, loss_scale, *into)
+        decay = store.rule.coupled_decay
+        grad_RD = softmax.row_gradient(part.rows_RD, first, pushes, decay, *into)
         store.update(rows, part, grad_RD, lr)
     if classes is not None and block is not None:
         store.write_back(store.rows_of(classes), block)

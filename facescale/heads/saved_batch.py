@@ -1,6 +1,7 @@
 """What a head with class centres keeps of a batch between forward and the update of the rows."""
 
 from bisect import bisect_left
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -28,8 +29,8 @@ class SavedBatch:
         grad_value_B: gradient of the loss by ``value_B``; known after backward.
         grad_target_B: gradient of the loss by the target cosine; known after backward.
         inverse_N1: room for 1 / |w| of all rows read, which are needed twice; None where they are not kept.
-        product_NB: room for the products of all rows read with the batch, where these are few.
-        exp_NB: room for exp(l) of all rows read, where these are few and l needs no shift.
+        kept_NB: room for what ``ChunkedSoftmax`` keeps of the first rows read, in the precision of products;
+            None where it keeps nothing.
         place_B: ``column_B`` on the device.
         member_C: which classes this batch was compared with, where rows of several batches move together.
     """
@@ -42,8 +43,7 @@ class SavedBatch:
     grad_value_B: Tensor
     grad_target_B: Tensor
     inverse_N1: Tensor | None = None
-    product_NB: Tensor | None = None
-    exp_NB: Tensor | None = None
+    kept_NB: Tensor | None = None
     member_C: Tensor | None = None
 
     def __post_init__(self) -> None:
@@ -51,6 +51,16 @@ class SavedBatch:
         self._columns = column_B.tolist()
         there = to_device(self.e_BD.device, column_B, sample_B, self.column_B)
         self._column_B, self._sample_B, self.place_B = there
+
+    def kept(self, start: int, num_rows: int) -> Tensor | None:
+        """Room for what is kept of ``num_rows`` rows from ``start`` on, (R, B); None where nothing is."""
+        if self.kept_NB is None or start + num_rows > len(self.kept_NB):
+            return None
+        return self.kept_NB[start : start + num_rows]
+
+    def forget(self) -> None:
+        """Keep no numbers of rows: their room is given to another batch."""
+        self.inverse_N1 = self.kept_NB = None
 
     def target_cells(self, first: int, num_classes: int) -> tuple[Tensor, Tensor] | None:
         """Cells (class in the chunk, sample) of target classes in the chunk that starts at ``first``."""
@@ -75,8 +85,30 @@ class SampledBatch:
     block: RowBlock | None
 
 
+def moving(
+    pending: Sequence[SampledBatch],
+    latest: SampledBatch | None,
+    open_rows: Callable[[Tensor], tuple[Tensor | None, RowBlock | None]],
+) -> tuple[Tensor | None, RowBlock | None, list[SavedBatch]]:
+    """Classes that move in a step, their rows, and the batches with columns among these classes.
+
+    Args:
+        pending: batches that backward went through since the last step.
+        latest: the batch that was sampled last.
+        open_rows: gives classes in the order of their rows, and these, as ``ClassChunks.open``.
+    """
+    chosen = [sampled.classes for sampled in pending if sampled.classes is not None]
+    if not chosen:
+        return None, None, [sampled.saved for sampled in pending]
+    if len(pending) == 1 and pending[0] is latest:
+        return latest.classes, latest.block, [latest.saved]
+    classes, block = open_rows(torch.cat(chosen).unique())
+    assert classes is not None
+    return classes, block, [on_classes(sampled, classes) for sampled in pending]
+
+
 def on_classes(sampled: SampledBatch, classes: Tensor) -> SavedBatch:
-    """The batch with columns among ``classes``, a union of several batches' classes, without kept products.
+    """The batch with columns among ``classes``, a union of several batches' classes, with nothing kept.
 
     Args:
         sampled: a batch that was compared with some of ``classes``.
@@ -90,7 +122,6 @@ def on_classes(sampled: SampledBatch, classes: Tensor) -> SavedBatch:
         saved,
         column_B=places_in(classes, target_B),
         inverse_N1=None,
-        product_NB=None,
-        exp_NB=None,
+        kept_NB=None,
         member_C=to_device(saved.e_BD.device, torch.isin(classes, before))[0],
     )

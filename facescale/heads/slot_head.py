@@ -14,8 +14,9 @@ from facescale.distributed import Dist
 from facescale.files import Writing, follow_umask
 from facescale.guard.tensor_file import open_tensors
 from facescale.heads.base import Bytes, ClassHead
-from facescale.heads.fused_softmax import is_plain, kernels_for
+from facescale.heads.fused_softmax import kernels_for
 from facescale.heads.queue_softmax import Chunks, negatives_value
+from facescale.heads.softmax import is_bounded, is_plain
 from facescale.margins import Margin, TargetLogits
 from facescale.ops import default_chunk, product_dtype, to_device, unit
 from facescale.pools import IntArray, LruPool, Pool, RingPool
@@ -86,7 +87,7 @@ class SlotHead(ClassHead):
         width = embedding_size * (8 if dist.device.type == "cpu" else 1)
         self.chunk = chunk or default_chunk(width, dist.device)
         # Kernels that keep logits in registers and subtract nothing from them
-        takes = is_plain(self.margin) and self.margin.scale < 64.1
+        takes = is_plain(self.margin) and is_bounded(self.margin)
         self.kernels = kernels_for(dist.device, self.products, embedding_size) if takes else None
         self._random = random
         sizes_only = torch.get_default_device().type == "meta"

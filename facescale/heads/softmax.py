@@ -13,6 +13,16 @@ NOTHING = -1e30  # stands for log 0 where minus infinity would make NaN
 _FLOOR = 1e-30  # least probability of the target class in Partial FC's release
 
 
+def is_plain(margin: Margin) -> bool:
+    """Whether the logits of negatives are their scaled cosines and nothing is counted."""
+    return margin.reduction == "softmax" and margin.plain_negatives and margin.counts is None
+
+
+def is_bounded(margin: Margin) -> bool:
+    """Whether float32 holds the sum of exp(logit) of all negatives, with nothing subtracted."""
+    return margin.plain_negatives and margin.scale < 64.1
+
+
 def over_processes(
     margin: Margin, running_max_G: Tensor, sum_G: Tensor, grad_embedding_GD: Tensor, dist: Dist
 ) -> Tensor:

@@ -11,6 +11,7 @@ from facescale.kernels.compiled import compiled
 
 # R rows, X bytes of a record, P rows of the pool, M of the masks, D embedding size
 
+_LOW = (1 << DIGIT_BITS) - 1
 _MOST_BYTES = 1 << 20  # per call: file systems give larger pieces of memory to larger writes, in less time
 _MOST_PARTS = 1024  # that the system takes per call (IOV_MAX)
 
@@ -69,12 +70,14 @@ def begin(
     word_RW = record_RX.view(np.int32)
     for r in range(len(row_R)):
         digits, word_W = row_R[r], word_RW[place_R[r]]
-        value_D = pool_PD[digits & ((1 << DIGIT_BITS) - 1)]
-        dim = len(value_D)
-        word_W[:dim] = value_D
-        word_W[dim:] = 0
+        from_D = pool_PD[digits & _LOW]
+        dim = len(from_D)
         for number in range(num_masks):
             digits >>= DIGIT_BITS
-            mask_D = masks_MD[(digits & ((1 << DIGIT_BITS) - 1)) + (number << DIGIT_BITS)]
-            for d in range(dim):
-                word_W[d] ^= mask_D[d]
+            mask_D = masks_MD[(digits & _LOW) + (number << DIGIT_BITS)]
+            for d in range(dim):  # in one pass with the copy
+                word_W[d] = from_D[d] ^ mask_D[d]
+            from_D = word_W
+        if not num_masks:
+            word_W[:dim] = from_D
+        word_W[dim:] = 0

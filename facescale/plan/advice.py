@@ -21,6 +21,13 @@ from facescale.plan.units import amount
 
 PAYS = 0.1  # share of a step's arithmetic from which a cheaper head is worth its approximation
 
+# Of a table, by the attributes of ``Bytes``.
+_COLUMNS = {
+    **{place: f"head on {place}" for place in ("device", "host", "disk")},
+    "transient": "transient",
+    "kept": "of it logits",
+}
+
 # In the order in which they are to be preferred: exact first, then sampled, then those of constant size.
 CANDIDATES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("full", {}),
@@ -59,10 +66,7 @@ class Candidate:
 
     def row(self) -> dict[str, Any]:
         """As a row of a table."""
-        sizes = {
-            f"head on {key}" if key != "transient" else key: amount(n)
-            for key, n in asdict(self.bytes).items()
-        }
+        sizes = {_COLUMNS[key]: amount(n) for key, n in asdict(self.bytes).items()}
         if self.copy:
             sizes["checkpoint copy"] = amount(self.copy)
         fits = "" if self.fits is None else "yes" if self.fits else "no"

@@ -1,6 +1,7 @@
 """What a run will need: bytes, from shapes alone, and time, from two seconds of the real network."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from facescale.backbones.low_rank import own_state
+from facescale.backbones.norm import counted_as_on_cpu
 from facescale.config import Config
 from facescale.distributed import Dist
 from facescale.distributed.sharding import largest_part
@@ -19,7 +21,7 @@ from facescale.plan.plan import Plan
 # Measured (docs/benchmarks.md): tensors of the largest layer's size that exist at once in its backward pass,
 # those of a view through the twin, and the share of the activations that lies idle between blocks.
 _AT_ONCE = 4
-_OF_TWIN = 2
+_OF_TWIN = 3
 _GAPS = 0.08
 _GATHERED = 3  # of divided weights: the largest block, its gradient, and the buffer that exchanges either
 
@@ -71,8 +73,8 @@ def _bytes(tensors: Sequence[Tensor]) -> int:
 def backbone_bytes(config: Config, plan: Plan) -> BackboneBytes:
     """Plan the backbone's memory without building it (shapes on the meta device).
 
-    Activations are counted as autograd saves them, in the precision of the run; a custom gradient that keeps
-    less than torch's own is not known here, so this is what is needed at most.
+    Activations are counted as autograd saves them, in the precision of the run. Of custom gradients, only
+    that of ``backbones.norm`` is known to keep less than torch's own: this is what is needed at most.
     """
     net = backbone_skeleton(config).train()
     shares = plan.world_size if config.distributed.shard_backbone else 1
@@ -119,7 +121,8 @@ def _activations(net: nn.Module, plan: Plan) -> tuple[int, int]:
     kept: list[Tensor] = []
     side = int(net.input_size)  # type: ignore[arg-type]
     images = torch.empty(plan.part_batch, 3, side, side, device="meta", dtype=PRECISIONS[plan.precision])
-    with torch.autograd.graph.saved_tensors_hooks(count, lambda x: x):
+    as_planned = counted_as_on_cpu() if torch.device(plan.device).type == "cpu" else nullcontext()
+    with as_planned, torch.autograd.graph.saved_tensors_hooks(count, lambda x: x):
         net(images)
     return sum(seen.values()), max(seen.values())
 

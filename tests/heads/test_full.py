@@ -216,6 +216,7 @@ def test_wrong_options_are_refused_in_a_sentence() -> None:
         ({"placement": "disk"}, "placement 'disk' needs a directory"),
         ({"products": "int8"}, "products of head 'full' is 'int8'; it must be one of auto, float32"),
         ({"chunk": -1}, "chunk is -1 classes"),
+        ({"logits_mb": -1}, "logits_mb is -1; it must be positive, or 0 to keep no logits"),
     ):
         with pytest.raises(ValueError, match=words):
             make(**options)

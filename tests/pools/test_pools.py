@@ -116,6 +116,22 @@ def test_long_use_keeps_the_order_and_the_memory(numba: bool) -> None:
 
 
 @pytest.mark.parametrize("numba", COMPILED)
+@pytest.mark.parametrize("capacity", [1, 3, 64, 130, 1000])
+def test_long_batches_equal_their_ids_one_by_one(capacity: int, numba: bool) -> None:
+    """Longer than what is looked up at a time, with ids that come back while it is worked on."""
+    rng = np.random.default_rng(capacity)
+    pool, oracle = make_pool(capacity, numba), Oracle(capacity)
+    for size in (63, 64, 65, 127, 128, 129, 200, 500, 1, 0, 333):
+        ids = np.concatenate([rng.integers(0, spread * capacity + 2, size) for spread in (1, 2, 10)])
+        before = items(pool)
+        pool.try_get(ids)
+        pool.rollback()
+        assert items(pool) == before
+        assert pool.get(ids).tolist() == [oracle.get(i) for i in ids.tolist()]
+        assert items(pool) == oracle.items()
+
+
+@pytest.mark.parametrize("numba", COMPILED)
 def test_many_open_tries_outgrow_the_log_and_can_still_be_undone(numba: bool) -> None:
     pool = make_pool(10, numba)
     pool.get(np.arange(10))
