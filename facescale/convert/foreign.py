@@ -11,7 +11,7 @@ from torch import Tensor
 
 from facescale import registry
 from facescale.backbones.profile import skeleton
-from facescale.convert.renamed import in_order, parts_of
+from facescale.convert.renamed import in_order, parts_of, width_in_order
 from facescale.guard.pickles import PickleError
 from facescale.guard.reading import check_file, reason
 from facescale.guard.tensor_file import read_tensors
@@ -20,11 +20,6 @@ from facescale.model_card import Contract
 
 State = dict[str, Tensor]
 
-# Networks that others have written again. (F2C's MobileFaceNet is mbf_s with another preprocessing.)
-_RENAMED = {
-    "insightface": frozenset({"mbf_s", "mbf", "mbf_large", "r18", "r34", "r50", "r100"}),
-    "MobileFaceNet 112x96": frozenset({"ffc_mobile"}),
-}
 _TRUNCATED = 0.3  # share of a network's entries that a damaged copy of its file may still have
 
 # Prefixes that trainers and wrappers add to the keys of a backbone.
@@ -56,6 +51,14 @@ class Origin:
 _IRESNETS = ("r18", "r34", "r50", "r100", "r200")
 _MLA = ("mla_r18", "mla_r34", "mla_r50", "mla_r100", "mla_r200")
 _IR = ("ir18", "ir34", "ir50", "ir101", "ir_se50", "ir_se101")
+
+# Networks that others have written again. (F2C's MobileFaceNet is mbf_s with another preprocessing.)
+_RENAMED = {
+    "insightface": frozenset({"mbf_s", "mbf", "mbf_large", "r18", "r34", "r50", "r100"}),
+    "MobileFaceNet 112x96": frozenset({"ffc_mobile"}),
+    "TFace": frozenset(_IR),
+}
+
 _BGR = Contract(colour="BGR")
 _FFC = Contract(colour="BGR", std=128.0)
 
@@ -190,25 +193,18 @@ def recognise(checkpoint: Any, path: str = "the checkpoint", origin: str | None 
 def _renamed(state: State, origin: str | None) -> Converted | None:
     """The first network whose entries have the same shapes in the same order, under other names."""
     for part in parts_of(state):
-        embedding_size = next((len(value) for value in reversed(part.values()) if value.ndim), 0)
-        for candidate in ORIGINS if embedding_size else ():
+        for candidate in ORIGINS:
             if origin not in (None, candidate.name):
                 continue
             for name in [n for n in candidate.backbones if n in _RENAMED.get(candidate.name, ())]:
-                layout = skeleton(name, embedding_size, **candidate.options).state_dict()
+                any_width = skeleton(name, 512, **candidate.options).state_dict()
+                width = width_in_order(part, any_width, candidate.embedding_key)
+                layout = skeleton(name, width, **candidate.options).state_dict() if width else any_width
                 if (found := in_order(part, layout)) is not None:
-                    spec = {
-                        "name": name,
-                        "embedding_size": embedding_size,
-                        "options": dict(candidate.options),
-                    }
-                    return Converted(
-                        spec,
-                        _complete(found, layout),
-                        candidate.contract,
-                        candidate.name,
-                        _assumption(f"{candidate.name}'s {name}", part, candidate.contract),
-                    )
+                    spec = {"name": name, "embedding_size": width, "options": dict(candidate.options)}
+                    assumed = _assumption(f"{candidate.name}'s {name}", part, candidate.contract)
+                    complete = _complete(found, layout)
+                    return Converted(spec, complete, candidate.contract, candidate.name, assumed)
     return None
 
 

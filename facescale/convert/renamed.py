@@ -21,8 +21,7 @@ def in_order(state: Mapping[str, Tensor], layout: Mapping[str, Tensor]) -> State
     entries that say what they are (weight, bias, running_mean, running_var) must stand where ``layout`` has
     the same.
     """
-    ours = [name for name in layout if not name.endswith(SKIPPED)]
-    theirs = [name for name in state if not name.endswith(SKIPPED)]
+    ours, theirs = _names(layout), _names(state)
     if len(ours) != len(theirs):
         return None
     for our, their in zip(ours, theirs, strict=True):
@@ -31,12 +30,23 @@ def in_order(state: Mapping[str, Tensor], layout: Mapping[str, Tensor]) -> State
     return {our: state[their].reshape(layout[our].shape) for our, their in zip(ours, theirs, strict=True)}
 
 
+def width_in_order(state: Mapping[str, Tensor], layout: Mapping[str, Tensor], key: str) -> int:
+    """Length of the entry that stands where ``layout`` has ``key``; 0 where the numbers of entries differ."""
+    ours, theirs = _names(layout), _names(state)
+    shape = state[theirs[ours.index(key)]].shape if len(ours) == len(theirs) else ()
+    return shape[0] if shape else 0
+
+
 def parts_of(state: Mapping[str, Tensor]) -> Iterator[State]:
     """The whole state dict, and those entries that share a first name where they are most of it."""
     yield dict(state)
     (first, count), *_ = Counter(name.partition(".")[0] for name in state).most_common(1)
     if len(state) / 2 < count < len(state):
         yield {name: value for name, value in state.items() if name.partition(".")[0] == first}
+
+
+def _names(state: Mapping[str, Tensor]) -> list[str]:
+    return [name for name in state if not name.endswith(SKIPPED)]
 
 
 def _core(shape: Size) -> tuple[int, ...]:
