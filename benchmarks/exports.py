@@ -28,6 +28,7 @@ from facescale.export.write import ExportReport, export
 from facescale.inference.load import load
 from facescale.inference.model import Encoder, Model
 from facescale.inference.onnx_encoder import OnnxEncoder
+from facescale.machine.onnx_session import session_options
 from facescale.model_card import Graph
 
 BATCH = 32
@@ -85,10 +86,9 @@ def with_threads(out: Path, model: Model, threads: int) -> OnnxEncoder:
     """The file in a session of so many threads, which sleep while they wait: other programs run here, too."""
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    session = onnxruntime.InferenceSession(str(out), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        str(out), session_options(threads), providers=["CPUExecutionProvider"]
+    )
     return OnnxEncoder(session, model.contract, model.card.graph or Graph())
 
 

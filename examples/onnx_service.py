@@ -4,13 +4,17 @@
     python examples/onnx_service.py face.onnx 8080
     POST /compare {"first": BASE64, "second": BASE64, "far": 0.01} -> {"same": true, "cosine": 0.71, ...}
 
-Pictures are JPEG or PNG of faces that are aligned already, of the size that the model takes.
+Each request computes on one thread of its own, or on THREADS (in the environment), and no more requests
+compute at once than there are cores for them. Pictures are JPEG or PNG of faces that are aligned already, of the size that
+the model takes.
 """
 
 import base64
 import io
 import json
+import os
 import sys
+import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -25,7 +29,12 @@ class Faces:
     """An exported model with its card."""
 
     def __init__(self, path: str) -> None:
-        self.session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        threads = int(os.environ.get("THREADS", "1"))
+        self.turns = threading.Semaphore(max(1, (os.cpu_count() or 1) // threads))
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # or waiting takes a core
+        self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         self.card = json.loads(self.session.get_modelmeta().custom_metadata_map["facescale"])
         if not (self.card["graph"]["uint8_input"] and self.card["graph"]["unit_output"]):
             raise SystemExit("export the model with --uint8-input --unit-output")
@@ -42,7 +51,8 @@ class Faces:
         if far not in known:
             raise ValueError(f"no threshold at a false-accept rate of {far}; it has {sorted(known)}")
         batch = np.stack([self.picture(first), self.picture(second)])
-        a, b = self.session.run(None, {"images": batch})[0]
+        with self.turns:
+            a, b = self.session.run(None, {"images": batch})[0]
         cosine = float(a @ b)
         return {"same": cosine >= known[far], "cosine": cosine, "threshold": known[far]}
 

@@ -13,6 +13,7 @@ from facescale.guard.reading import check_file, reading, reason
 from facescale.inference.model import Model
 from facescale.inference.onnx_contract import guess_contract, stated_contract
 from facescale.inference.onnx_encoder import OnnxEncoder
+from facescale.machine.onnx_session import session_options
 from facescale.inference.weights import load_foreign, load_model
 from facescale.model_card import KEY, Card, Contract, Graph
 from facescale.run import RunDir
@@ -112,12 +113,9 @@ def load_onnx(
             "an .onnx file needs ONNX Runtime; install it with: pip install 'facescale[export]'"
         ) from None
     check_onnx(path)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3
     providers = _providers(device, onnxruntime.get_available_providers())
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers)
+        session = onnxruntime.InferenceSession(str(path), session_options(torch.get_num_threads()), providers)
     except Exception as error:  # its exceptions have no common base class
         raise ValueError(
             f"cannot read '{path}' as ONNX: {reason(error)}; get a complete copy of it"

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from facescale.arrays import Pixels
+from facescale.machine.onnx_session import session_options
 from facescale.registry import lookup
 
 MIN_SCORE = 0.5
@@ -105,11 +106,8 @@ class CenterFace:
             for axis, size in enumerate(value.type.tensor_type.shape.dim):
                 if axis != 1:
                     size.Clear()
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.log_severity_level = 3
         self._session = onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            model.SerializeToString(), session_options(1), providers=["CPUExecutionProvider"]
         )
         self._min_score = min_score
 

@@ -16,6 +16,7 @@ from facescale.gallery.people_search import PeopleSearch
 from facescale.gallery.photos import FindFace, FoundFace, aligned_of_any_size, aligned_only
 from facescale.inference.model import Model
 from facescale.prepare.photos import open_photo
+from facescale.serve.batching import SharedCalls
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,8 @@ class FaceService:
             find = aligned_of_any_size
         self.model, self.gallery, self.limits = model, gallery, limits or Limits()
         self._find, self._keep = find, keep
-        self._lock = threading.Lock()  # detectors and sessions are not all safe to share between threads
+        self._lock = threading.Lock()  # detectors are not all safe to share between threads
+        self._shared = SharedCalls(model.embed)
         self._kept = 0
         self._use_index, self._opening = use_index, threading.Lock()
         self._search: PeopleSearch | None = None
@@ -149,8 +151,7 @@ class FaceService:
         return found
 
     def _embed(self, faces: list[FoundFace]) -> Embeddings:
-        with self._lock:
-            return self.model.embed(np.stack([face.pixels for face in faces]))
+        return self._shared(np.stack([face.pixels for face in faces]))
 
     def _write(self, pixels: Pixels, folder: Path) -> None:
         with self._lock:
