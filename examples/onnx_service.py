@@ -5,8 +5,8 @@
     POST /compare {"first": BASE64, "second": BASE64, "far": 0.01} -> {"same": true, "cosine": 0.71, ...}
 
 Each request computes on one thread of its own, or on THREADS (in the environment), and no more requests
-compute at once than there are cores for them. Pictures are JPEG or PNG of faces that are aligned already, of the size that
-the model takes.
+compute at once than there are cores for them. Pictures are JPEG or PNG of faces that are aligned already, of
+the size that the model takes.
 """
 
 import base64

@@ -13,8 +13,8 @@ from facescale.guard.reading import check_file, reading, reason
 from facescale.inference.model import Model
 from facescale.inference.onnx_contract import guess_contract, stated_contract
 from facescale.inference.onnx_encoder import OnnxEncoder
-from facescale.machine.onnx_session import session_options
 from facescale.inference.weights import load_foreign, load_model
+from facescale.machine.onnx_session import session_options
 from facescale.model_card import KEY, Card, Contract, Graph
 from facescale.run import RunDir
 

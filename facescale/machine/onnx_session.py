@@ -1,4 +1,4 @@
-"""How ONNX Runtime computes: no more threads than there are free cores, and none that spins while it waits."""
+"""How ONNX Runtime computes: no more threads than there are free cores, and none that spins."""
 
 from typing import Any
 
