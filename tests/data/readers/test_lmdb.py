@@ -56,7 +56,7 @@ def test_a_datum_of_caffe_and_a_bare_picture_are_read_too():
         (b"\x0a\x05ab", "ends within a field of its Datum"),
         (b"\x0a\x00", "a Datum without an image"),
         (b"", "a Datum without an image"),
-        (b"\x0b", r"no picture and no Datum \(wire type 3\)"),
+        (b"\x0b", r"neither an image nor a Datum \(wire type 3\)"),
         (b"\x0a" + b"\xff" * 12, "a number of its Datum that does not end"),
     ],
 )
