@@ -20,17 +20,17 @@ from facescale.kernels.parts import in_parts
 _BLOCK = 65_536  # numbers in a block: it stays in a core's cache while it is read twice
 _ONE_THREAD = 1 << 17  # so few numbers are not worth waking threads
 
-_shapes_of_cpu = ContextVar("_shapes_of_cpu", default=False)
+_counted_for: ContextVar[str | None] = ContextVar("_counted_for", default=None)
 
 
 @contextmanager
-def counted_as_on_cpu() -> Iterator[None]:
-    """Let networks on the meta device keep for the backward pass what they would keep on a CPU."""
-    token = _shapes_of_cpu.set(True)
+def shapes_only(device: str) -> Iterator[None]:
+    """Let batch norms on the meta device only keep, for the backward pass, what they would on ``device``."""
+    token = _counted_for.set(device)
     try:
         yield
     finally:
-        _shapes_of_cpu.reset(token)
+        _counted_for.reset(token)
 
 
 class BatchNorm2d(nn.BatchNorm2d):
@@ -42,6 +42,8 @@ class BatchNorm2d(nn.BatchNorm2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to the same shape."""
+        if x.device.type == "meta" and _counted_for.get():
+            return _KeepsInput.apply(x)  # type: ignore[no-untyped-call,no-any-return]
         loops = _loops_for(self, x)
         return super().forward(x) if loops is None else _normalised(self, None, x, loops)
 
@@ -88,7 +90,7 @@ def _normalised(norm: BatchNorm2d, prelu: PReLU | None, x: Tensor, loops: Module
 
 def _loops_for(norm: BatchNorm2d, x: Tensor) -> ModuleType | None:
     """The compiled loops if they can do this batch norm on this input, else None."""
-    counted = x.device.type == "meta" and _shapes_of_cpu.get()
+    counted = x.device.type == "meta" and _counted_for.get() == "cpu"
     suits = (
         (counted or (x.device.type == "cpu" and x.is_contiguous(memory_format=torch.channels_last)))
         and x.dtype is torch.float32
@@ -228,7 +230,7 @@ class _NormPReLU(torch.autograd.Function):
 
 
 class _KeepsInput(torch.autograd.Function):
-    """The shapes of ``_NormPReLU``."""
+    """The shapes of a batch norm without its arithmetic, which torch does slowly on the meta device."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:

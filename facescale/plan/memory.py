@@ -1,7 +1,6 @@
 """What a run will need: bytes, from shapes alone, and time, from two seconds of the real network."""
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from facescale.backbones.low_rank import own_state
-from facescale.backbones.norm import counted_as_on_cpu
+from facescale.backbones.norm import shapes_only
 from facescale.config import Config
 from facescale.distributed import Dist
 from facescale.distributed.sharding import largest_part
@@ -121,8 +120,10 @@ def _activations(net: nn.Module, plan: Plan) -> tuple[int, int]:
     kept: list[Tensor] = []
     side = int(net.input_size)  # type: ignore[arg-type]
     images = torch.empty(plan.part_batch, 3, side, side, device="meta", dtype=PRECISIONS[plan.precision])
-    as_planned = counted_as_on_cpu() if torch.device(plan.device).type == "cpu" else nullcontext()
-    with as_planned, torch.autograd.graph.saved_tensors_hooks(count, lambda x: x):
+    with (
+        shapes_only(torch.device(plan.device).type),
+        torch.autograd.graph.saved_tensors_hooks(count, lambda x: x),
+    ):
         net(images)
     return sum(seen.values()), max(seen.values())
 

@@ -1,6 +1,7 @@
 """The recipes of the package: what each trains on, what was published for it, what it needs."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -54,6 +55,7 @@ class Recipe:
             launch = f"torchrun --nnodes {self.processes // 8} --nproc-per-node 8 -m -- "
         return f"{launch}facescale train {self.name} --run runs/{self.name}"
 
+    @cached_property
     def device_bytes(self) -> int:
         """Memory on each device in bytes, planned for GPUs in bf16 and ``processes`` of them."""
         dist = Dist(0, self.processes, torch.device("cuda"))
@@ -96,7 +98,7 @@ def describe(recipe: Recipe) -> str:
         f"Data: {recipe.data}, {recipe.ids:,} identities, {recipe.images:,} images.",
         f"Published, in per cent: {recipe.published}.",
         f"Measured on: {recipe.hardware}. Source: {recipe.source}.",
-        f"Planned memory on each of {recipe.processes} devices in bf16: {amount(recipe.device_bytes())}.",
+        f"Planned memory on each of {recipe.processes} devices in bf16: {amount(recipe.device_bytes)}.",
         *([f"Note: {recipe.note}."] if recipe.note else []),
     ]
     return "".join(f"# {line}\n" for line in lines) + "\n" + recipe.config.to_toml()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from facescale import backbones, kernels
 from facescale.backbones import norm
 from facescale.backbones.layers import PReLU
-from facescale.backbones.norm import BatchNorm2d, Chain, counted_as_on_cpu
+from facescale.backbones.norm import BatchNorm2d, Chain, shapes_only
 from facescale.bench.plain import plain_layers
 from tests.compiled import needs_numba
 
@@ -174,7 +174,9 @@ def test_a_plan_counts_what_the_loops_keep() -> None:
     meta = copy.deepcopy(net).to("meta")
     x = torch.empty(8, 3, 56, 56, device="meta")
     torchs = kept_bytes(meta, x)
-    with counted_as_on_cpu():
+    with shapes_only("cpu"):
         counted = kept_bytes(meta, x)
+    with shapes_only("cuda"):
+        assert abs(kept_bytes(meta, x) / torchs - 1) < 0.01
     assert counted < 0.75 * torchs
     assert abs(counted / kept - 1) < 0.02
