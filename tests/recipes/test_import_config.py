@@ -160,7 +160,11 @@ def test_nothing_is_executed(tmp_path: Path) -> None:
         ("c.json", "[1]", "holds no settings"),
         ("c.py", INSIGHTFACE + "config.margin_list = 3", "margin_list = 3 is not three numbers"),
         ("c.py", INSIGHTFACE + "config.batch_size = 'x'", "batch_size = 'x' is not a number"),
-        ("c.py", INSIGHTFACE + "config.network = 'r51'", "the network has no counterpart: unknown backbone 'r51'"),
+        (
+            "c.py",
+            INSIGHTFACE + "config.network = 'r51'",
+            "the network has no counterpart: unknown backbone 'r51'",
+        ),
         ("c.py", INSIGHTFACE + "config.decay_epoch = 'x'", "decay_epoch = 'x' is not a list of epochs"),
         (
             "c.sh",

@@ -23,8 +23,21 @@ NAMES = recipe_names()
 # One of all recipes that train with the same code, on networks and data of other sizes.
 DRY_RUN = [
     *("casia_r100", "cemiface_ir50", "demo", "glint360k_mbf", "glint360k_mla_r100", "glint360k_r18"),
-    *("glint360k_r50", "glint360k_r50_pfc01", "ms1mv3_ir50_f2c", "ms1mv3_mbf", "ms1mv3_r50", "ms1mv3_r50_attfc"),
-    *("ms_celeb_1m_r100_robustface", "small_faces", "small_faces_attfc", "small_faces_f2c", "synthetic_large"),
+    *(
+        "glint360k_r50",
+        "glint360k_r50_pfc01",
+        "ms1mv3_ir50_f2c",
+        "ms1mv3_mbf",
+        "ms1mv3_r50",
+        "ms1mv3_r50_attfc",
+    ),
+    *(
+        "ms_celeb_1m_r100_robustface",
+        "small_faces",
+        "small_faces_attfc",
+        "small_faces_f2c",
+        "synthetic_large",
+    ),
     *("wf12m_flip_r50_pfc01_filter", "wf42m_mbf_pfc02_16gpus", "wf42m_vit_t_pfc02"),
 ]
 
