@@ -96,7 +96,7 @@ def embed_readable(images: Images, how: Embedding, what: str) -> Embedded:
     bad: dict[int, str] = {}
     parts: list[Features] = []
     places: list[int] = []
-    for readable, features in _chunks(images, how, what, Part(1, 1), bad):
+    for readable, features in _features_of(images, chunks_of(len(images)), how, what, bad):
         places += readable
         parts += [] if features is None else [features]
     reasons = {images.key(index): reason for index, reason in sorted(bad.items())}
@@ -109,39 +109,49 @@ def embed_readable(images: Images, how: Embedding, what: str) -> Embedded:
     return Embedded(ChosenImages(images, index_N), index_N, unit_ND, pixels_N, reasons)
 
 
-def embed_part(images: Images, how: Embedding, what: str, part: Part) -> int:
-    """Embed one part of a source and keep its embeddings, which `embed_readable` then finds.
+def chunks_of(num_images: int, part: Part | None = None) -> list[range]:
+    """The images of a source in chunks, which are embedded and kept together.
 
-    Parts consist of whole chunks and so of the same batches, whatever their number.
+    A part consists of whole chunks and so of the same batches, whatever the number of parts.
+
+    Args:
+        num_images: of the source.
+        part: the chunks of one part; by default all.
+    """
+    starts = range(0, num_images, _CHUNK)
+    own = starts if part is None else [starts[place] for place in part.span(len(starts))]
+    return [range(start, min(start + _CHUNK, num_images)) for start in own]
+
+
+def embed_chunks(images: Images, chunks: Sequence[range], how: Embedding, what: str) -> int:
+    """Embed part of a source and keep its embeddings, which `embed_readable` then finds.
 
     Args:
         images: the source.
+        chunks: some of `chunks_of` it.
         how: the network.
         what: how to call the source.
-        part: which images.
 
     Returns:
-        How many images of the part can be read.
+        How many of the images can be read.
     """
-    return sum(len(readable) for readable, _ in _chunks(images, how, what, part, {}))
+    return sum(len(readable) for readable, _ in _features_of(images, chunks, how, what, {}))
 
 
-def _chunks(
-    images: Images, how: Embedding, what: str, part: Part, bad: dict[int, str]
+def _features_of(
+    images: Images, chunks: Sequence[range], how: Embedding, what: str, bad: dict[int, str]
 ) -> Iterator[tuple[list[int], Features | None]]:
-    """The readable images of each chunk of a part, and their features, which are kept."""
+    """The readable images of each chunk, and their features, which are kept."""
     size, flip = how.model.contract.size, how.model.needs_flip
     cached = FeatureCache(how.features, how.model.cache_key(), _NO_LIMIT).under(
         size=size, flip=flip, scaling=SCALING
     )
-    starts = range(0, len(images), _CHUNK)
-    own = part.span(len(starts))
-    total = min(own.stop * _CHUNK, len(images)) - own.start * _CHUNK
-    for done, start in enumerate(starts[own.start : own.stop], start=1):
-        chunk = range(start, min(start + _CHUNK, len(images)))
+    done, total = 0, sum(map(len, chunks))
+    for chunk in chunks:
         yield _features(images, chunk, how, cached, bad)
+        done += len(chunk)
         if how.progress:
-            how.progress(what, min(done * _CHUNK, total), total)
+            how.progress(what, done, total)
 
 
 def _features(

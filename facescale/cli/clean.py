@@ -10,7 +10,7 @@ import typer
 
 from facescale.cli.app import DeviceOption, JsonOption, app, show
 from facescale.cli.data import DataArgument, EditsOption
-from facescale.cli.shards import part_of
+from facescale.cli.shards import ClusterOption, part_of
 
 if TYPE_CHECKING:
     from facescale.clean.embedded import Progress
@@ -61,6 +61,7 @@ def clean(
             help="Only embed part I of N, as a job of an array; the command without it then finds the parts.",
         ),
     ] = None,
+    cluster: ClusterOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """Find wrong labels, copies and people of test sets.
@@ -68,14 +69,15 @@ def clean(
     Also split and merged identities. Nothing is changed: open clean.html, remove what you reject from
     edits.csv, and train with --set data.edits=OUT/edits.csv. The same command continues after an
     interruption. With --shard, each of n jobs that share OUT embeds its part of the images and proposes
-    nothing.
+    nothing; with --cluster, its workers embed, and this machine proposes.
     """
-    from facescale.clean.part import embed_shard
+    from facescale.clean.part import CleanJob, embed_on_cluster, embed_shard
     from facescale.clean.run import EDITS, PAGE, TABLE, Options
     from facescale.clean.run import clean as run
     from facescale.data import open_reader
+    from facescale.data.spec import absolute
 
-    part = part_of(shard)
+    part = part_of(shard, cluster)
     options = Options(
         precision=precision,
         label=label,
@@ -95,6 +97,11 @@ def clean(
             images = embed_shard(reader, model, out, part, against or [], options, progress)
             text = f"shard {part}: {images:,} images embedded; when all are, run the command without --shard"
             return show({"shard": str(part), "images": images}, as_json, text)
+        if cluster:
+            words = tuple(absolute(text) for text in against or [])
+            lists = tuple(str(path.absolute()) for path in edits or [])
+            job = CleanJob(absolute(data), absolute(str(model)), str(out.absolute()), words, lists, options)
+            embed_on_cluster(job, cluster, progress)
         report = run(reader, model, out, against or [], options, progress)
     written = f"{out}: {EDITS} (for data.edits), {PAGE} (with pictures), {TABLE} (all scores)"
     show(report.to_dict(), as_json, "\n".join([*report.lines(), written]))

@@ -8,7 +8,7 @@ import typer
 
 from facescale.cli.app import DeviceOption, JsonOption, app, show, table
 from facescale.cli.bar import progress_bar
-from facescale.cli.shards import ClusterOption, ShardOption, absolute_if_there, part_of, waiting_text
+from facescale.cli.shards import ClusterOption, ShardOption, part_of, waiting_text
 
 OnOption = Annotated[
     list[str] | None,
@@ -196,6 +196,7 @@ def embed(
     """
     from dataclasses import asdict
 
+    from facescale.data.spec import absolute
     from facescale.gallery.photo_reader import open_faces
     from facescale.inference.embed_parts import EmbedJob, embed_in_steps, embed_on_cluster, embed_part
     from facescale.inference.load import contract_note, load
@@ -205,7 +206,7 @@ def embed(
     job = EmbedJob(
         (str(model.absolute()), device, "fp32", contract),
         open_faces,
-        (absolute_if_there(images), detect, every),
+        (absolute(images), detect, every),
         batch_size,
         resize,
     )

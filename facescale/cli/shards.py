@@ -1,6 +1,5 @@
 """What commands that many machines share have in common: --shard and --cluster."""
 
-import os
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -40,8 +39,3 @@ def waiting_text(waiting: "list[Part]") -> str:
         return "another job joins the parts"
     named = ", ".join(map(str, waiting[:_NAMED])) + (", ..." if len(waiting) > _NAMED else "")
     return f"not done yet: {named}; the job that ends last joins the parts"
-
-
-def absolute_if_there(source: str) -> str:
-    """The absolute path of what exists here: workers have other working folders; other texts as they are."""
-    return os.path.abspath(source) if os.path.exists(source) else source

@@ -35,6 +35,28 @@ def split_sources(spec: str | Path | Sequence[str | Path]) -> list[str]:
     return sources
 
 
+def absolute(text: str) -> str:
+    """The same words with every path in them that exists made absolute, for a process in another folder."""
+    sources = [_absolute(source) for source in split_sources(text)]
+    return os.path.abspath(text) if os.path.exists(text) else _JOINED.join(sources)
+
+
+def _absolute(source: str) -> str:
+    name, spec = split_name(source)
+    path, options = _cut_options(spec)
+    scheme, colon, inner = path.partition(":")
+    is_inner = bool(colon) and not os.path.exists(path)
+    path = f"{scheme}:{_absolute_path(inner)}" if is_inner else _absolute_path(path)
+    options = re.sub(
+        r"(?<![^&])(root|keys)=([^&]+)", lambda key: f"{key[1]}={_absolute_path(key[2])}", options
+    )
+    return (f"{name}=" if name else "") + path + (f"?{options}" if options else "")
+
+
+def _absolute_path(text: str) -> str:
+    return os.path.abspath(text) if os.path.exists(text) else text
+
+
 def split_name(text: str) -> tuple[str, str]:
     """Name and path of ``NAME=PATH``; the name is empty where the text is a path alone.
 

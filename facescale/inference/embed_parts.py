@@ -5,7 +5,6 @@ processors of one kind to the last bit.
 """
 
 import json
-import platform
 import shutil
 import time
 from collections.abc import Callable
@@ -30,7 +29,7 @@ from facescale.inference.embed_files import (
 from facescale.inference.load import load
 from facescale.inference.model import Model
 from facescale.jobs import Part
-from facescale.jobs.cluster import Cluster
+from facescale.jobs.cluster import Cluster, check_same, check_shared
 from facescale.jobs.lock import BusyError, lock_folder
 
 _FEW, _BATCHES, _MOST = 64, 64, 100_000  # a cluster's parts: so many, or of so many batches; at most
@@ -196,11 +195,7 @@ def embed_into(job: EmbedJob, head: str, folder: Path, part: Part) -> None:
     Raises:
         ValueError: this machine has other files than the one that gave ``head``.
     """
-    if not folder.is_dir():
-        raise ValueError(
-            f"'{folder}' is missing on the worker {platform.node()}; images, model and result must lie"
-            " on a file system that all workers share"
-        )
+    check_shared(folder, "images, model and result")
     model, reader = _opened(job, head)
     span = job.span(part, len(reader))
     _write_part(folder, part, head, embed_images(model, reader, span, job.batch_size, 1, job.resize))
@@ -211,11 +206,7 @@ def _opened(job: EmbedJob, head: str) -> tuple[Model, Reader]:
     """Model and images, kept by a worker for its next parts."""
     model = load(*job.model)
     reader = job.open_reader(model)
-    if job.head(model, reader) != head:
-        raise ValueError(
-            f"the worker {platform.node()} finds another model or other images under the same names; all"
-            " workers must share one file system"
-        )
+    check_same(job.head(model, reader), head)
     return model, reader
 
 

@@ -1,7 +1,9 @@
 """Tasks on a Dask cluster; a task whose worker is lost runs again on another."""
 
+import platform
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
+from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -11,6 +13,40 @@ _PATIENCE = 60  # seconds until a scheduler has answered, and until it has a wor
 _AHEAD = 4  # tasks sent for each thread of a worker
 
 T = TypeVar("T")
+
+
+def check_shared(folder: Path, what: str) -> None:
+    """Called on a worker: raise if a folder of the work is missing there.
+
+    Args:
+        folder: made by whoever sent the work.
+        what: all that must lie on a shared file system, for the message.
+
+    Raises:
+        ValueError: it is missing.
+    """
+    if not folder.is_dir():
+        raise ValueError(
+            f"'{folder}' is missing on the worker {platform.node()}; {what} must lie on a file system that"
+            " all workers share"
+        )
+
+
+def check_same(here: str, sent: str) -> None:
+    """Called on a worker: raise if it finds other files than whoever sent the work.
+
+    Args:
+        here: a text that stands for the model and the images that the worker finds.
+        sent: the same of the sender.
+
+    Raises:
+        ValueError: they differ.
+    """
+    if here != sent:
+        raise ValueError(
+            f"the worker {platform.node()} finds another model or other images under the same names; all"
+            " workers must share one file system"
+        )
 
 
 class Cluster:

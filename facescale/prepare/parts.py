@@ -5,7 +5,6 @@ matter: whoever joins them takes what they hold, and examines what none does.
 """
 
 import json
-import platform
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -13,7 +12,7 @@ from pathlib import Path
 
 from facescale.files import write_atomically
 from facescale.jobs import Part
-from facescale.jobs.cluster import Cluster
+from facescale.jobs.cluster import Cluster, check_shared
 from facescale.jobs.part import hash_of
 from facescale.prepare.examine import Settings, open_face_source
 from facescale.prepare.journal import Journal, head_of
@@ -117,11 +116,7 @@ def examine_into(folder: Path, root: Path, keys: Sequence[str], settings: Settin
         BusyError: another process has this part.
     """
     for needed in (root, folder.parent):
-        if not needed.is_dir():
-            raise ValueError(
-                f"'{needed}' is missing on the worker {platform.node()}; photos and data set must lie"
-                " on a file system that all workers share"
-            )
+        check_shared(needed, "photos and data set")
     faces = open_face_source(settings)
     with Journal(folder, settings, root) as journal:
         todo = [key for key in keys if not journal.knows(key, root / key)]

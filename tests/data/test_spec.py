@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from facescale.data.spec import key_values, parse_options, split_name, split_options, split_sources
+from facescale.data.spec import absolute, key_values, parse_options, split_name, split_options, split_sources
 
 KINDS = {"pairs": int, "share": float, "split": str}
 
@@ -94,3 +94,22 @@ def test_options_have_the_types_of_their_keys() -> None:
 def test_a_wrong_option_is_answered_in_one_sentence(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         parse_options(text, KINDS, spec=f"s:{text}", example="s:pairs=9")
+
+
+def test_paths_of_the_words_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b", "p.csv", "Tom + Jerry", "n=1", "pairs"):
+        (tmp_path / name).mkdir()
+    here = str(tmp_path)
+    for words, expected in {
+        "a": f"{here}/a",
+        "a + lmdb:b?keys=p.csv": f"{here}/a + lmdb:{here}/b?keys={here}/p.csv",
+        "Tom + Jerry": f"{here}/Tom + Jerry",
+        "n=1": f"{here}/n=1",
+        "lfw=p.csv?root=a&rule=pairs": f"lfw={here}/p.csv?root={here}/a&rule=pairs",
+        "x=a + b": f"x={here}/a + {here}/b",
+        "synthetic:pairs=8,seed=1": "synthetic:pairs=8,seed=1",
+        "nothing": "nothing",
+        "shards:s3://bucket/a": "shards:s3://bucket/a",
+    }.items():
+        assert absolute(words) == expected

@@ -40,6 +40,8 @@ class LmdbReader(Labelled):
         if not path.exists():
             raise ValueError(f"'{path}' does not exist; give the folder of an LMDB database")
         folder = path if path.is_dir() else path.parent
+        if path.is_dir() and not (path / "data.mdb").is_file():
+            raise ValueError(f"'{path}' holds no LMDB database (data.mdb); give the folder of one")
         self.list_file = Path(options["keys"]) if "keys" in options else _only_list(folder)
         self._keys, labels, ids = _listed(self.list_file)
         self._file = LmdbFile(path)

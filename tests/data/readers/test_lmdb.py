@@ -128,6 +128,9 @@ def test_what_is_no_database_is_refused(packed, tmp_path):
         open_reader(packed)
     with pytest.raises(ValueError, match="'/no/db' does not exist; give the folder of an LMDB database"):
         open_reader("lmdb:/no/db")
+    (packed / "data.mdb").unlink()
+    with pytest.raises(ValueError, match=r"holds no LMDB database \(data\.mdb\); give the folder of one"):
+        open_reader(f"lmdb:{packed}")
     with pytest.raises(ValueError, match=r"has no option 'kyes' \(did you mean 'keys'\?\)"):
         open_reader(f"lmdb:{packed}?kyes=x")
 
