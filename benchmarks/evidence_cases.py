@@ -150,34 +150,59 @@ def _rates() -> dict[tuple[str, str], Training]:
     return cells
 
 
-def _defaults(recipe: str, changes: Mapping[str, tuple[str, ...]]) -> dict[tuple[str, str], Training]:
-    head = recipe.removeprefix("small_faces_")
-    cells = {("recipe", "photographs"): Training("real", recipe, (), REAL)}
-    cells["defaults of the head and the twin", "photographs"] = Training(
-        "real", "small_faces", (f"head.name={head}",), REAL
-    )
+def _options(
+    recipe: str,
+    synthetic: tuple[str, ...],
+    from_defaults: Mapping[str, tuple[str, ...]],
+    changes: Mapping[str, tuple[str, ...]],
+) -> dict[tuple[str, str], Training]:
+    """A recipe, what leads from the defaults to it step by step, and single changes of it."""
+    head = f"head.name={recipe.removeprefix('small_faces_')}"
+    cells = {
+        ("recipe", "photographs"): Training("real", recipe, (), REAL),
+        ("recipe", "synthetic"): _drawn((*synthetic, "head.share=0.3")),
+        ("defaults", "photographs"): Training("real", "small_faces", (head,), REAL),
+    }
+    for name, settings in from_defaults.items():
+        row = f"defaults, slots of the recipe{name}"
+        cells[row, "photographs"] = Training("real", "small_faces", (head, "head.share=1.0", *settings), REAL)
+        cells[row, "synthetic"] = _drawn((head, "head.share=0.3", *settings))
     for name, settings in changes.items():
         cells[name, "photographs"] = Training("real", recipe, settings, REAL)
     return cells
 
 
-_SLOW = ("twin.momentum=0.999", "twin.schedule=constant")
+_CONSTANT = {
+    "twin 0.999, warm-up": ("twin.momentum=0.999",),
+    "twin 0.999, constant": ("twin.momentum=0.999", "twin.schedule=constant"),
+}
+_WARM = ("twin.schedule=warmup",)
+_ATTFC_FROM_DEFAULTS = {
+    "": (),
+    ", twin with warm-up": _WARM,
+    ", twin with warm-up, unique and fresh": (*_WARM, "head.unique=true", "head.fresh=true"),
+}
+_F2C_FROM_DEFAULTS = {
+    "": (),
+    ", twin with warm-up": _WARM,
+    ", twin with warm-up, one row": (*_WARM, "head.rows_per_id=1"),
+}
 _ATTFC_CHANGES = {
-    "ring, no average": ("head.unique=false", "head.refresh=1.0"),
+    **_CONSTANT,
     "no average (refresh 1)": ("head.refresh=1.0",),
+    "ring, no average": ("head.unique=false", "head.refresh=1.0"),
     "temperature 1": ("head.temperature=1.0",),
     "without the batch's centres": ("head.fresh=false",),
     "1 key": ("head.keys=1",),
     "slots for 30 % of the identities": ("head.share=0.3",),
-    "twin 0.999, constant": _SLOW,
 }
 _F2C_CHANGES = {
+    **_CONSTANT,
     "two rows": ("head.rows_per_id=2",),
     "no average (refresh 1)": ("head.refresh=1.0",),
+    "refresh 0.3": ("head.refresh=0.3",),
     "one view stays": ("head.both=false",),
     "slots for 30 % of the identities": ("head.share=0.3",),
-    "twin 0.999, constant": _SLOW,
-    "refresh 0.3": ("head.refresh=0.3",),
 }
 
 
@@ -230,8 +255,10 @@ TABLES = {
         "head", 3, "full", {(h, "2 images"): _photographs("real:few=2", h, images=SHALLOW) for h in _HEADS}
     ),
     "rates": Table("rate", 3, "1 (full)", _rates()),
-    "attfc": Table("AttFC", 1, "recipe", _defaults("small_faces_attfc", _ATTFC_CHANGES)),
-    "f2c": Table("F2C", 1, "recipe", _defaults("small_faces_f2c", _F2C_CHANGES)),
+    "attfc": Table(
+        "AttFC", 1, "recipe", _options("small_faces_attfc", _ATTFC, _ATTFC_FROM_DEFAULTS, _ATTFC_CHANGES)
+    ),
+    "f2c": Table("F2C", 1, "recipe", _options("small_faces_f2c", _F2C, _F2C_FROM_DEFAULTS, _F2C_CHANGES)),
     "slots": Table("", 1, "", _slots()),
     "keys": Table("", 1, "", _keys()),
 }
