@@ -38,7 +38,7 @@ class Training:
         items = BATCH // 2 if pairs else BATCH
         photographs = [f"backbone.input_size={WHOLE}", f"backbone.crop={CROP}", *_MILD]
         return [
-            *(_LIGHT),
+            *_LIGHT,
             *([f"backbone.input_size={SIDE}"] if self.data.startswith("drawn") else photographs),
             f"train.duration={self.images // BATCH} steps",
             f"train.batch_size={items}",
@@ -250,15 +250,15 @@ TABLES = {
     "margins": Table("margin", 2, "CosFace", _margins()),
     "images": Table("head", 2, "full", _by_head({f"{n} images": (n, VISITS) for n in _COUNTS})),
     "visits": Table("head", 2, "full", _by_head({f"{n:g} visits": (IMAGES, n) for n in _VISITS})),
-    "epochs": Table("head", 1, "full", _epochs()),
+    "epochs": Table("head", 3, "full", _epochs()),
     "shallow": Table(
         "head", 3, "full", {(h, "2 images"): _photographs("real:few=2", h, images=SHALLOW) for h in _HEADS}
     ),
     "rates": Table("rate", 3, "1 (full)", _rates()),
     "attfc": Table(
-        "AttFC", 1, "recipe", _options("small_faces_attfc", _ATTFC, _ATTFC_FROM_DEFAULTS, _ATTFC_CHANGES)
+        "AttFC", 3, "recipe", _options("small_faces_attfc", _ATTFC, _ATTFC_FROM_DEFAULTS, _ATTFC_CHANGES)
     ),
-    "f2c": Table("F2C", 1, "recipe", _options("small_faces_f2c", _F2C, _F2C_FROM_DEFAULTS, _F2C_CHANGES)),
+    "f2c": Table("F2C", 3, "recipe", _options("small_faces_f2c", _F2C, _F2C_FROM_DEFAULTS, _F2C_CHANGES)),
     "slots": Table("", 1, "", _slots()),
     "keys": Table("", 1, "", _keys()),
 }
