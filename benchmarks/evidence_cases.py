@@ -153,18 +153,18 @@ def _rates() -> dict[tuple[str, str], Training]:
 def _options(
     recipe: str,
     synthetic: tuple[str, ...],
-    from_defaults: Mapping[str, tuple[str, ...]],
+    from_release: Mapping[str, tuple[str, ...]],
     changes: Mapping[str, tuple[str, ...]],
 ) -> dict[tuple[str, str], Training]:
-    """A recipe, what leads from the defaults to it step by step, and single changes of it."""
+    """A recipe, what leads from the release to it step by step, and single changes of it."""
     head = f"head.name={recipe.removeprefix('small_faces_')}"
     cells = {
         ("recipe", "photographs"): Training("real", recipe, (), REAL),
         ("recipe", "synthetic"): _drawn((*synthetic, "head.share=0.3")),
-        ("defaults", "photographs"): Training("real", "small_faces", (head,), REAL),
+        ("released settings", "photographs"): Training("real", "small_faces", (head, _CONSTANT), REAL),
     }
-    for name, settings in from_defaults.items():
-        row = f"defaults, slots of the recipe{name}"
+    for name, settings in from_release.items():
+        row = f"released settings, slots of the recipe{name}"
         cells[row, "photographs"] = Training("real", "small_faces", (head, "head.share=1.0", *settings), REAL)
         cells[row, "synthetic"] = _drawn((head, "head.share=0.3", *settings))
     for name, settings in changes.items():
@@ -172,23 +172,23 @@ def _options(
     return cells
 
 
-_CONSTANT = {
+_WARM, _CONSTANT = "twin.schedule=warmup", "twin.schedule=constant"
+_ATTFC_FROM_RELEASE = {
+    "": (_CONSTANT,),
+    ", twin with warm-up": (_WARM,),
+    ", twin with warm-up, unique and fresh": (_WARM, "head.unique=true", "head.fresh=true"),
+}
+_F2C_FROM_RELEASE = {
+    "": (_CONSTANT,),
+    ", twin with warm-up": (_WARM,),
+    ", twin with warm-up, one row": (_WARM, "head.rows_per_id=1"),
+}
+_SLOW_TWINS = {
     "twin 0.999, warm-up": ("twin.momentum=0.999",),
-    "twin 0.999, constant": ("twin.momentum=0.999", "twin.schedule=constant"),
-}
-_WARM = ("twin.schedule=warmup",)
-_ATTFC_FROM_DEFAULTS = {
-    "": (),
-    ", twin with warm-up": _WARM,
-    ", twin with warm-up, unique and fresh": (*_WARM, "head.unique=true", "head.fresh=true"),
-}
-_F2C_FROM_DEFAULTS = {
-    "": (),
-    ", twin with warm-up": _WARM,
-    ", twin with warm-up, one row": (*_WARM, "head.rows_per_id=1"),
+    "twin 0.999, constant": ("twin.momentum=0.999", _CONSTANT),
 }
 _ATTFC_CHANGES = {
-    **_CONSTANT,
+    **_SLOW_TWINS,
     "no average (refresh 1)": ("head.refresh=1.0",),
     "ring, no average": ("head.unique=false", "head.refresh=1.0"),
     "temperature 1": ("head.temperature=1.0",),
@@ -197,7 +197,7 @@ _ATTFC_CHANGES = {
     "slots for 30 % of the identities": ("head.share=0.3",),
 }
 _F2C_CHANGES = {
-    **_CONSTANT,
+    **_SLOW_TWINS,
     "two rows": ("head.rows_per_id=2",),
     "no average (refresh 1)": ("head.refresh=1.0",),
     "refresh 0.3": ("head.refresh=0.3",),
@@ -256,9 +256,9 @@ TABLES = {
     ),
     "rates": Table("rate", 3, "1 (full)", _rates()),
     "attfc": Table(
-        "AttFC", 3, "recipe", _options("small_faces_attfc", _ATTFC, _ATTFC_FROM_DEFAULTS, _ATTFC_CHANGES)
+        "AttFC", 3, "recipe", _options("small_faces_attfc", _ATTFC, _ATTFC_FROM_RELEASE, _ATTFC_CHANGES)
     ),
-    "f2c": Table("F2C", 3, "recipe", _options("small_faces_f2c", _F2C, _F2C_FROM_DEFAULTS, _F2C_CHANGES)),
+    "f2c": Table("F2C", 3, "recipe", _options("small_faces_f2c", _F2C, _F2C_FROM_RELEASE, _F2C_CHANGES)),
     "slots": Table("", 1, "", _slots()),
     "keys": Table("", 1, "", _keys()),
 }
