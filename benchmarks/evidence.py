@@ -1,14 +1,12 @@
 """Evidence on heads, margins and their options by many light trainings; tables in docs/results.md.
 
     python benchmarks/evidence.py --train celeba cfp_nolfw --lfw lfw --out runs/evidence --only noise margins
-    python benchmarks/evidence.py --train celeba cfp_nolfw --lfw lfw --out runs/evidence --summarise
+    python benchmarks/evidence_tables.py --out runs/evidence
 
 Trains, one after the other in this process, what `evidence_cases.TABLES` lists: with seed 0 for all tables,
 then with the next seed. A result is a line of results/evidence/runs.csv, with its 95 % interval over people;
-what is there is not trained again, so a run that was stopped continues. ``--summarise`` writes summary.csv:
-mean and spread over seeds, the interval of the mean over people, and the difference to the table's reference
-on the same pairs, of right decisions averaged over the seeds that both have. `evidence_tables.py` writes the
-page.
+what is there is not trained again, so a run that was stopped continues. Right and wrong decisions of each
+training stay in ``--out``, for the second command: `evidence_summary.py` reads them.
 """
 
 import argparse
@@ -19,29 +17,23 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
 import torch
-from evidence_cases import TABLES, Table, Training
+from evidence_cases import TABLES, Training
 from light import Faces, registered
 
-from facescale.arrays import FloatArray, IntArray
 from facescale.evaluate.records import read_records
-from facescale.evaluate.significance import paired_difference
 from facescale.plan.check import read_config
 from facescale.train import train
 
 RESULTS = Path(__file__).resolve().parent / "results" / "evidence"
 FIGURES = ("accuracy", "fold_std", "low", "high", "auc")
 RUNS = ("training", "seed", *FIGURES, "cpu_s", "machine", "commit", "date")
-RESAMPLES = 1000  # of the people
-COMPARED = ("difference", "difference_low", "difference_high", "p")
-SUMMARY = ("table", "row", "column", "seeds", "accuracy", "spread", "low", "high", *COMPARED)
 
 
-def run(training: Training, seed: int, faces: Faces, out: Path) -> dict[str, float]:
+def run(training: Training, seed: int, faces: Faces, out: Path) -> dict[str, str]:
     """Train and test once; right and wrong decisions stay in ``out``, the run folder does not."""
     folder, start = out / "run", time.process_time()
     shutil.rmtree(folder, ignore_errors=True)
@@ -51,21 +43,16 @@ def run(training: Training, seed: int, faces: Faces, out: Path) -> dict[str, flo
         raise SystemExit("stopped; the same command continues")
     (record,) = read_records(found.run.results)
     pairs = {name: np.array(record.curves["pairs"][name]) for name in ("right", "first", "second")}
-    np.savez_compressed(_decisions(out, training, seed), **pairs)
+    np.savez_compressed(decisions(out, training, seed), **pairs)
     shutil.rmtree(folder)
-    low, high = record.result["intervals"]["accuracy"]
-    accuracy = record.result["accuracy"]
-    return {
-        "accuracy": accuracy["mean"],
-        "fold_std": accuracy["std"],
-        "low": low,
-        "high": high,
-        "auc": record.result["auc"],
-        "cpu_s": time.process_time() - start,
-    }
+    accuracy, (low, high) = record.result["accuracy"], record.result["intervals"]["accuracy"]
+    figures = (accuracy["mean"], accuracy["std"], low, high, record.result["auc"])
+    shown = {name: f"{value:.4f}" for name, value in zip(FIGURES, figures, strict=True)}
+    return shown | {"cpu_s": f"{time.process_time() - start:.0f}"}
 
 
-def _decisions(out: Path, training: Training, seed: int) -> Path:
+def decisions(out: Path, training: Training, seed: int) -> Path:
+    """File of a training's right and wrong decisions, and of the two people of each pair."""
     folder = out / "decisions"
     folder.mkdir(parents=True, exist_ok=True)
     word = "".join(letter if letter.isalnum() or letter in "=.-" else "_" for letter in training.name)
@@ -95,13 +82,9 @@ def measure(
             print("the time is over; the same command continues")
             return
         figures = run(training, seed, faces, out)
-        shown = {name: f"{value:.4f}" for name, value in figures.items()} | {
-            "cpu_s": f"{figures['cpu_s']:.0f}"
-        }
-        day = datetime.now(UTC).date().isoformat()
-        row = {"training": training.name, "seed": seed, **shown, "machine": machine, "commit": _commit()}
-        _append(results, RUNS, row | {"date": day})
-        print(f"{shown['accuracy']}  {shown['cpu_s']} s  seed {seed}  {training.name}", flush=True)
+        made = {"machine": machine, "commit": _commit(), "date": datetime.now(UTC).date().isoformat()}
+        _append(results, {"training": training.name, "seed": seed, **figures, **made})
+        print(f"{figures['accuracy']}  {figures['cpu_s']} s  seed {seed}  {training.name}", flush=True)
 
 
 def read(path: Path) -> list[dict[str, str]]:
@@ -112,64 +95,21 @@ def read(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def _append(path: Path, columns: Sequence[str], row: Mapping[str, Any]) -> None:
+def _append(path: Path, row: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     is_new = not path.exists()
     with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer = csv.DictWriter(file, RUNS, lineterminator="\n")
         if is_new:
             writer.writeheader()
         writer.writerow(row)
 
 
 def _commit() -> str:
-    command = ["git", "-C", str(RESULTS.parents[1]), "rev-parse", "--short", "HEAD"]
-    return subprocess.run(command, stdout=subprocess.PIPE, text=True).stdout.strip()
-
-
-def summarise(results: Path, out: Path) -> list[dict[str, Any]]:
-    """A row for each cell of the tables that has results; see the head of this file."""
-    known: dict[str, dict[int, float]] = {}
-    for row in read(results):
-        known.setdefault(row["training"], {})[int(row["seed"])] = float(row["accuracy"])
-    return [
-        _cell(table, name, row, column, known, out)
-        for name, table in TABLES.items()
-        for (row, column), training in table.cells.items()
-        if training.name in known
-    ]
-
-
-def _cell(
-    table: Table, name: str, row: str, column: str, known: Mapping[str, Mapping[int, float]], out: Path
-) -> dict[str, Any]:
-    training, reference = table.cells[row, column], table.cells.get((table.reference, column))
-    values = known[training.name]
-    right_N, first_N, second_N = _mean_right(out, training, values)
-    of_all = paired_difference(np.zeros_like(right_N), right_N, first_N, second_N, RESAMPLES)
-    cell = {
-        "table": name,
-        "row": row,
-        "column": column,
-        "seeds": len(values),
-        "accuracy": f"{mean(values.values()):.4f}",
-        "spread": f"{stdev(values.values()):.4f}" if len(values) > 1 else "",
-        "low": f"{of_all.low:.4f}",
-        "high": f"{of_all.high:.4f}",
-    }
-    common = sorted(values.keys() & known.get(reference.name, {}).keys()) if reference else []
-    if reference and reference != training and common:
-        ours, theirs = (_mean_right(out, one, common)[0] for one in (training, reference))
-        found = paired_difference(theirs, ours, first_N, second_N, RESAMPLES)
-        figures = found.value, found.low, found.high, found.p
-        cell |= {key: f"{value:.4f}" for key, value in zip(COMPARED, figures, strict=True)}
-    return cell
-
-
-def _mean_right(out: Path, training: Training, seeds: Iterable[int]) -> tuple[FloatArray, IntArray, IntArray]:
-    """Share of the seeds that decide each pair rightly, and the people of each pair."""
-    loaded = [np.load(_decisions(out, training, seed)) for seed in seeds]
-    return np.mean([one["right"] for one in loaded], axis=0), loaded[0]["first"], loaded[0]["second"]
+    """Of this repository; empty outside of one."""
+    command = ["git", "-C", str(RESULTS), "rev-parse", "--short", "HEAD"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    return done.stdout.strip()
 
 
 def main() -> None:
@@ -185,19 +125,11 @@ def main() -> None:
     parser.add_argument("--machine", default="", help="words for the results")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the CSV files")
-    parser.add_argument("--summarise", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    results, out = arguments.results, arguments.out
-    if arguments.summarise:
-        rows = summarise(results / "runs.csv", out)
-        (results / "summary.csv").unlink(missing_ok=True)
-        for row in rows:
-            _append(results / "summary.csv", SUMMARY, row)
-        return
-    faces = Faces(arguments.train, arguments.lfw, arguments.pairs, out / "pixels")
-    jobs = wanted(arguments.only, arguments.seeds)
-    measure(jobs, faces, out, results / "runs.csv", arguments.machine, arguments.minutes)
+    faces = Faces(arguments.train, arguments.lfw, arguments.pairs, arguments.out / "pixels")
+    jobs, results = wanted(arguments.only, arguments.seeds), arguments.results / "runs.csv"
+    measure(jobs, faces, arguments.out, results, arguments.machine, arguments.minutes)
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ class Training:
         items = BATCH // 2 if pairs else BATCH
         photographs = [f"backbone.input_size={WHOLE}", f"backbone.crop={CROP}", *_MILD]
         return [
-            *(_LIGHT),
+            *_LIGHT,
             *([f"backbone.input_size={SIDE}"] if self.data.startswith("drawn") else photographs),
             f"train.duration={self.images // BATCH} steps",
             f"train.batch_size={items}",
@@ -150,34 +150,59 @@ def _rates() -> dict[tuple[str, str], Training]:
     return cells
 
 
-def _defaults(recipe: str, changes: Mapping[str, tuple[str, ...]]) -> dict[tuple[str, str], Training]:
-    head = recipe.removeprefix("small_faces_")
-    cells = {("recipe", "photographs"): Training("real", recipe, (), REAL)}
-    cells["defaults of the head and the twin", "photographs"] = Training(
-        "real", "small_faces", (f"head.name={head}",), REAL
-    )
+def _options(
+    recipe: str,
+    synthetic: tuple[str, ...],
+    from_release: Mapping[str, tuple[str, ...]],
+    changes: Mapping[str, tuple[str, ...]],
+) -> dict[tuple[str, str], Training]:
+    """A recipe, what leads from the release to it step by step, and single changes of it."""
+    head = f"head.name={recipe.removeprefix('small_faces_')}"
+    cells = {
+        ("recipe", "photographs"): Training("real", recipe, (), REAL),
+        ("recipe", "synthetic"): _drawn((*synthetic, "head.share=0.3")),
+        ("released settings", "photographs"): Training("real", "small_faces", (head, _CONSTANT), REAL),
+    }
+    for name, settings in from_release.items():
+        row = f"released settings, slots of the recipe{name}"
+        cells[row, "photographs"] = Training("real", "small_faces", (head, "head.share=1.0", *settings), REAL)
+        cells[row, "synthetic"] = _drawn((head, "head.share=0.3", *settings))
     for name, settings in changes.items():
         cells[name, "photographs"] = Training("real", recipe, settings, REAL)
     return cells
 
 
-_SLOW = ("twin.momentum=0.999", "twin.schedule=constant")
+_WARM, _CONSTANT = "twin.schedule=warmup", "twin.schedule=constant"
+_ATTFC_FROM_RELEASE = {
+    "": (_CONSTANT,),
+    ", twin with warm-up": (_WARM,),
+    ", twin with warm-up, unique and fresh": (_WARM, "head.unique=true", "head.fresh=true"),
+}
+_F2C_FROM_RELEASE = {
+    "": (_CONSTANT,),
+    ", twin with warm-up": (_WARM,),
+    ", twin with warm-up, one row": (_WARM, "head.rows_per_id=1"),
+}
+_SLOW_TWINS = {
+    "twin 0.999, warm-up": ("twin.momentum=0.999",),
+    "twin 0.999, constant": ("twin.momentum=0.999", _CONSTANT),
+}
 _ATTFC_CHANGES = {
-    "ring, no average": ("head.unique=false", "head.refresh=1.0"),
+    **_SLOW_TWINS,
     "no average (refresh 1)": ("head.refresh=1.0",),
+    "ring, no average": ("head.unique=false", "head.refresh=1.0"),
     "temperature 1": ("head.temperature=1.0",),
     "without the batch's centres": ("head.fresh=false",),
     "1 key": ("head.keys=1",),
     "slots for 30 % of the identities": ("head.share=0.3",),
-    "twin 0.999, constant": _SLOW,
 }
 _F2C_CHANGES = {
+    **_SLOW_TWINS,
     "two rows": ("head.rows_per_id=2",),
     "no average (refresh 1)": ("head.refresh=1.0",),
+    "refresh 0.3": ("head.refresh=0.3",),
     "one view stays": ("head.both=false",),
     "slots for 30 % of the identities": ("head.share=0.3",),
-    "twin 0.999, constant": _SLOW,
-    "refresh 0.3": ("head.refresh=0.3",),
 }
 
 
@@ -225,13 +250,15 @@ TABLES = {
     "margins": Table("margin", 2, "CosFace", _margins()),
     "images": Table("head", 2, "full", _by_head({f"{n} images": (n, VISITS) for n in _COUNTS})),
     "visits": Table("head", 2, "full", _by_head({f"{n:g} visits": (IMAGES, n) for n in _VISITS})),
-    "epochs": Table("head", 1, "full", _epochs()),
+    "epochs": Table("head", 3, "full", _epochs()),
     "shallow": Table(
         "head", 3, "full", {(h, "2 images"): _photographs("real:few=2", h, images=SHALLOW) for h in _HEADS}
     ),
     "rates": Table("rate", 3, "1 (full)", _rates()),
-    "attfc": Table("AttFC", 1, "recipe", _defaults("small_faces_attfc", _ATTFC_CHANGES)),
-    "f2c": Table("F2C", 1, "recipe", _defaults("small_faces_f2c", _F2C_CHANGES)),
+    "attfc": Table(
+        "AttFC", 3, "recipe", _options("small_faces_attfc", _ATTFC, _ATTFC_FROM_RELEASE, _ATTFC_CHANGES)
+    ),
+    "f2c": Table("F2C", 3, "recipe", _options("small_faces_f2c", _F2C, _F2C_FROM_RELEASE, _F2C_CHANGES)),
     "slots": Table("", 1, "", _slots()),
     "keys": Table("", 1, "", _keys()),
 }

@@ -1,16 +1,20 @@
 """Write the tables of docs/results.md that stand between ``<!-- evidence: NAME -->`` and ``<!-- end -->``.
 
-    python benchmarks/evidence_tables.py
+    python benchmarks/evidence_tables.py --out runs/evidence
 
-They come from results/evidence/summary.csv, which ``evidence.py --summarise`` writes.
+With ``--out``, the folder of ``evidence.py``, results/evidence/summary.csv is made anew first; the tables
+come from that file.
 """
 
+import argparse
+import csv
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from evidence import RESULTS, read
 from evidence_cases import TABLES
+from evidence_summary import SUMMARY, Runs, summarise
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "results.md"
 _REGION = re.compile(r"(<!-- evidence: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -23,9 +27,7 @@ def render(name: str, records: Sequence[Record]) -> str:
     found = {(record["row"], record["column"]): record for record in records if record["table"] == name}
     rows, columns = ([*dict.fromkeys(cell[axis] for cell in found)] for axis in (0, 1))
     table = TABLES[name]
-    most = max((int(record["seeds"]) for record in found.values()), default=0)
-    accuracies = {cell: _accuracy(record, most) for cell, record in found.items()}
-    parts = [_table(table.rows, rows, columns, accuracies)]
+    parts = [_table(table.rows, rows, columns, {key: _accuracy(record) for key, record in found.items()})]
     compared = {key: _difference(record) for key, record in found.items() if record["difference"]}
     if compared:
         others = [row for row in rows if any((row, column) in compared for column in columns)]
@@ -44,20 +46,28 @@ def _table(
     return "\n".join([texts[0], "|---" * len(lines[0]) + "|", *texts[1:]]) + "\n"
 
 
-def _accuracy(record: Record, most: int) -> str:
-    """Mean, spread over seeds where there are several, the interval over people; fewer seeds are said."""
-    mean, spread, low, high = (record[key] for key in ("accuracy", "spread", "low", "high"))
-    around = f" ± {100 * float(spread):.1f}" if spread else ""
-    seeds = f", {record['seeds']} of {most} seeds" if int(record["seeds"]) < most else ""
-    return f"{100 * float(mean):.1f}{around} ({100 * float(low):.1f} to {100 * float(high):.1f}{seeds})"
+def _accuracy(record: Record) -> str:
+    """Mean over the seeds (lowest and highest seed; interval over people)."""
+    seeds = _seeds(record["seeds"], *(f"{100 * float(record[key]):.1f}" for key in ("seed_low", "seed_high")))
+    mean, low, high = (f"{100 * float(record[key]):.1f}" for key in ("accuracy", "low", "high"))
+    return f"{mean} ({seeds}; {low} to {high})"
 
 
 def _difference(record: Record) -> str:
-    """Points with their interval; in bold where it is significant at 5 %."""
-    keys = ("difference", "difference_low", "difference_high")
-    value, low, high = (f"{100 * float(record[key]):+.1f}" for key in keys)
-    shown = f"**{value}**" if float(record["p"]) < 0.05 else value
-    return f"{shown} ({low} to {high})"
+    """The same of a difference; in bold where three seeds agree on its sign and the people do at 5 %."""
+    keys = [f"difference{part}" for part in ("", "_seed_low", "_seed_high", "_low", "_high")]
+    gain, lowest, highest, low, high = (float(record[key]) for key in keys)
+    value, *ends = (f"{100 * one:+.1f}" for one in (gain, lowest, highest, low, high))
+    agree = int(record["difference_seeds"]) >= 3 and lowest * highest > 0 and float(record["p"]) < 0.05
+    shown = f"**{value}**" if agree else value
+    return f"{shown} ({_seeds(record['difference_seeds'], *ends[:2])}; {ends[2]} to {ends[3]})"
+
+
+def _seeds(number: str, lowest: str, highest: str) -> str:
+    """The range over seeds; how many they are if fewer than three."""
+    if number == "1":
+        return "1 seed"
+    return f"{'2 seeds, ' if number == '2' else ''}{lowest} to {highest}"
 
 
 def updated(page: str) -> str:
@@ -67,6 +77,16 @@ def updated(page: str) -> str:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, help="folder of evidence.py; without it only the page is written")
+    arguments = parser.parse_args()
+    if arguments.out:
+        with (RESULTS / "summary.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, SUMMARY, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(summarise(Runs.of(RESULTS / "runs.csv", arguments.out)))
     PAGE.write_text(updated(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
 
 

@@ -141,9 +141,8 @@ def flipped(ids: IntArray, share: float, rng: np.random.Generator) -> IntArray:
 
 def conflicting(ids: IntArray, share: float, rng: np.random.Generator) -> IntArray:
     """``share`` of the identities cut in two at random: two classes show one person."""
-    split_ids, wrong = rng.permutation(int(ids.max()) + 1), ids.copy()
-    number = int(ids.max()) + 1
-    for identity in split_ids[: round(share * len(split_ids))].tolist():
+    number, wrong = int(ids.max()) + 1, ids.copy()
+    for identity in rng.permutation(number)[: round(share * number)].tolist():
         images = rng.permutation(np.flatnonzero(ids == identity))
         if len(images) > 1:
             wrong[images[: len(images) // 2]] = number

@@ -108,7 +108,9 @@ class TwinConfig(Section):
 
     momentum: float = Field(0.999, ge=0, lt=1, description="fraction of the old weights kept per step")
     schedule: Literal["constant", "warmup", "cosine"] = Field(
-        "constant", description="of the momentum; warmup: lower at first; cosine: rises to 1 at the end"
+        "warmup",
+        description="of the momentum; warmup: lower at first; constant: as in the releases; "
+        "cosine: rises to 1 at the end",
     )
     buffers: Literal["own", "copy", "average"] = Field(
         "own",

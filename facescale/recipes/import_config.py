@@ -139,6 +139,7 @@ def _arcface_torch(read: _Read, processes: int) -> Tree:
             "embedding_size": int(read.number("embedding_size")),
         },
         "head": {**(_attfc(read, keys) if attfc else _sampled(read)), "margin": _margin(read)},
+        **({"twin": {"schedule": "constant"}} if attfc else {}),
         "optim": {
             "name": str(read.get("optimizer")),
             "lr": float(read.number("lr")),
@@ -248,7 +249,7 @@ def _f2c(read: _Read, processes: int) -> Tree:
                 **options,
             },
         },
-        "twin": {"momentum": float(read.number("alpha"))},
+        "twin": {"momentum": float(read.number("alpha")), "schedule": "constant"},
         "optim": {
             "lr": float(read.number("LR")),
             "reference_batch": batch,

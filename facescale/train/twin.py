@@ -44,7 +44,7 @@ class Twin(nn.Module):
     Args:
         backbone: the network to follow; copied.
         momentum: m.
-        schedule: see above.
+        schedule: see above; "constant" as in the releases, a config's default is "warmup".
         buffers: see above.
         seed: of the shuffling.
         dist: this process among its peers.

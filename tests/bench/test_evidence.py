@@ -11,7 +11,7 @@ import pytest
 from facescale.plan.check import read_config
 
 ROOT = Path(__file__).parents[2]
-NAMES = ("evidence_tables", "evidence", "evidence_cases", "light")
+NAMES = ("evidence_tables", "evidence_summary", "evidence", "evidence_cases", "light")
 IDS = np.repeat(np.arange(20), 10)
 
 
@@ -68,7 +68,8 @@ def test_a_training_leaves_a_line_and_is_not_repeated(parts: dict[str, ModuleTyp
     assert [(row["training"], row["seed"]) for row in rows] == [(job.name, str(seed)) for job, seed in jobs]
     for row in rows:
         assert 0 <= float(row["low"]) < float(row["accuracy"]) < float(row["high"]) <= 1
-    right, first, second = evidence._mean_right(tmp_path, jobs[0][0], [0])
+    runs = parts["evidence_summary"].Runs.of(results, tmp_path)
+    right, first, second = runs.right(jobs[0][0], [0])
     assert right.mean() == pytest.approx(float(rows[0]["accuracy"]), abs=1e-4)
     assert len(first) == len(second) == 40
 
@@ -85,16 +86,51 @@ def test_the_page_is_what_the_command_writes(parts: dict[str, ModuleType]) -> No
     assert tables.updated(page) == page, "run: python benchmarks/evidence_tables.py"
 
 
-def test_a_significant_difference_is_in_bold(parts: dict[str, ModuleType]) -> None:
-    record = dict.fromkeys(parts["evidence"].SUMMARY, "")
-    figures = {"seeds": "2", "accuracy": "0.7", "spread": "0.01", "low": "0.68", "high": "0.72"}
-    compared = {"difference": "-0.02", "difference_low": "-0.03", "difference_high": "-0.01", "p": "0.001"}
+def test_a_difference_is_of_the_seeds_that_both_have(parts: dict[str, ModuleType], tmp_path: Path) -> None:
+    table = parts["evidence_cases"].TABLES["shallow"]
+    full, attfc = (table.cells[head, "2 images"] for head in ("full", "AttFC"))
+    shares = {full: {0: 0.5, 1: 0.6, 2: 0.9}, attfc: {0: 0.7, 1: 0.5}}
+    people = np.arange(20)
+    for training, of_seed in shares.items():
+        for seed, share in of_seed.items():
+            file = parts["evidence"].decisions(tmp_path, training, seed)
+            np.savez(file, right=people < share * 20, first=people, second=people)
+    by_name = {training.name: of_seed for training, of_seed in shares.items()}
+    rows = parts["evidence_summary"].summarise(parts["evidence_summary"].Runs(by_name, tmp_path))
+    found = {row["row"]: row for row in rows if row["table"] == "shallow"}
+    assert [found["full"][key] for key in ("seeds", "accuracy", "seed_low", "seed_high")] == (
+        ["3", "0.6667", "0.5000", "0.9000"]
+    )
+    keys = ("difference_seeds", "difference", "difference_seed_low", "difference_seed_high")
+    assert [found["AttFC"][key] for key in keys] == ["2", "0.0500", "-0.1000", "0.2000"]
+    assert float(found["AttFC"]["difference_low"]) < 0.05 < float(found["AttFC"]["difference_high"])
+    assert "difference" not in found["full"]
+
+
+def _row(parts: dict[str, ModuleType], row: str, **figures: str) -> dict[str, str]:
+    empty = dict.fromkeys(parts["evidence_summary"].SUMMARY, "")
+    return empty | {"table": "noise", "column": "clean", "row": row} | figures
+
+
+def test_only_three_seeds_that_agree_make_a_difference_bold(parts: dict[str, ModuleType]) -> None:
+    mean = {"seeds": "3", "accuracy": "0.7", "seed_low": "0.69", "seed_high": "0.71", "low": "0.68"}
+    mean |= {"high": "0.72"}
+    gain = {"difference": "-0.02", "difference_low": "-0.03", "difference_high": "-0.01", "p": "0.001"}
+    gain |= {"difference_seed_low": "-0.021", "difference_seed_high": "-0.019", "difference_seeds": "3"}
     rows = [
-        record | figures | {"table": "noise", "row": "full", "column": "clean"},
-        record | figures | compared | {"table": "noise", "row": "F2C", "column": "clean"},
+        _row(parts, "full", **mean),
+        _row(parts, "F2C", **mean, **gain),
+        _row(parts, "AttFC", **mean, **gain | {"difference_seed_high": "0.001"}),
+        _row(parts, "Partial FC 0.3", **mean | {"seeds": "1"}, **gain | {"difference_seeds": "2"}),
     ]
     assert parts["evidence_tables"].render("noise", rows) == (
         "| head | clean |\n|---|---|\n"
-        "| full | 70.0 ± 1.0 (68.0 to 72.0) |\n| F2C | 70.0 ± 1.0 (68.0 to 72.0) |\n\n"
-        "| less full | clean |\n|---|---|\n| F2C | **-2.0** (-3.0 to -1.0) |\n"
+        "| full | 70.0 (69.0 to 71.0; 68.0 to 72.0) |\n"
+        "| F2C | 70.0 (69.0 to 71.0; 68.0 to 72.0) |\n"
+        "| AttFC | 70.0 (69.0 to 71.0; 68.0 to 72.0) |\n"
+        "| Partial FC 0.3 | 70.0 (1 seed; 68.0 to 72.0) |\n\n"
+        "| less full | clean |\n|---|---|\n"
+        "| F2C | **-2.0** (-2.1 to -1.9; -3.0 to -1.0) |\n"
+        "| AttFC | -2.0 (-2.1 to +0.1; -3.0 to -1.0) |\n"
+        "| Partial FC 0.3 | -2.0 (2 seeds, -2.1 to -1.9; -3.0 to -1.0) |\n"
     )

@@ -92,6 +92,7 @@ def test_the_first_form_of_a_config_has_its_rate_for_512_images_and_steps(tmp_pa
 
 def test_attfc_is_our_recipe(tmp_path: Path) -> None:
     config = translated(tmp_path, 1, c__py=ATTFC)
+    assert config.twin.schedule == "constant"
     assert config.head.options == {"keys": 2, "size": 93431 * 3 // 10 // 384 * 384}
     left = set(changed_keys(config, load_config("ms1mv3_r50_attfc")))
     assert left <= NOT_SAID | {"head.share", "head.size", "optim.momentum"}
@@ -100,6 +101,7 @@ def test_attfc_is_our_recipe(tmp_path: Path) -> None:
 def test_the_files_of_f2c_are_our_recipe(tmp_path: Path) -> None:
     config = translated(tmp_path, main__py=F2C_MAIN, train_ffc__sh=F2C_SHELL, optim_config=F2C_OPTIM)
     assert config.head.options == {"size": 7409}
+    assert config.twin.schedule == "constant"
     left = set(changed_keys(config, load_config("ms1mv3_ir50_f2c")))
     assert left <= NOT_SAID | {"head.share", "head.size", "optim.gammas"}
 
