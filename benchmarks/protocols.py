@@ -112,7 +112,9 @@ def ijbc(scale: float) -> None:
             done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
             found[kind] = json.loads(done.stdout)
             print(
-                f"ijbc, {kind}: {found[kind]['seconds']:.1f} s ({found[kind]['wall']:.1f} s on the wall), peak {found[kind]['peak_gb']:.2f} GB",
+                "ijbc, {}: {seconds:.1f} s ({wall:.1f} s on the wall), peak {peak_gb:.2f} GB".format(
+                    kind, **found[kind]
+                ),
                 flush=True,
             )
     ratio = found["script"]["seconds"] / found["ours"]["seconds"]
