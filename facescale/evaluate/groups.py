@@ -45,7 +45,7 @@ class GroupRate:
     @property
     def rate(self) -> float | None:
         """Share of errors."""
-        return self.found and self.found.rate
+        return None if self.found is None else self.found.rate
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
