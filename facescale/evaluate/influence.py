@@ -2,8 +2,8 @@
 
 A person who is counted once more changes TAR by the residual of their genuine pairs, and, through the
 threshold, by that of their impostor pairs times the slope of the ROC. The variance of a difference between
-two models is the sum over people of the squared difference of what each moves (the infinitesimal jackknife); a
-pair of two people is counted with both, which makes it slightly larger than it is. P people.
+two models is the sum over people of the squared difference of what each moves (the infinitesimal jackknife);
+a pair of two people is counted with both, which makes it slightly larger than it is. P people.
 """
 
 import hashlib

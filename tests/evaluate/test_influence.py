@@ -13,7 +13,7 @@ from facescale.evaluate.protocols.data_set import EveryPair
 from facescale.evaluate.records import MeasuredModel, Record
 
 PEOPLE, EACH, FAR = 60, 4, 0.01
-READER = open_reader(f"synthetic:ids={PEOPLE},images={EACH},size=16")
+READER = open_reader(f"synthetic:ids={PEOPLE},images={EACH},size=32")
 
 
 def model_of(shared: np.ndarray, noise: float, random: np.random.Generator) -> Figures:

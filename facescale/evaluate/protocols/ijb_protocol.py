@@ -168,7 +168,7 @@ class Ijb(ImageEvaluator):
         _, person_T = np.unique(lists.person_of(templates.ids), return_inverse=True)
         person_2P = person_T[np.stack([templates.rows(side) for side in lists.pairs.T])]
         intervals, moved = tar_certainty(verified.scores, lists.is_genuine, person_2P, thresholds)
-        drawn = kept_influences(moved, person_T, lists.pairs, lists.is_genuine)
+        drawn = kept_influences(moved, person_T, lists.pairs, lists.is_genuine.astype(np.int64))
         return {f"tar@far={far:g}": tar for far, tar in verified.tar.items()}, intervals, drawn
 
     def _identified(self, templates: ijb.Templates, remarks: list[str]) -> tuple[dict[str, float], Intervals]:
