@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from facescale.checksums import DamageWarning, model_damage
+from facescale.config.criterion import first_choice, is_better
 from facescale.files import naming_full_disk, remove_unfinished, write_atomically
 from facescale.guard.limits import LIST_BYTES
 from facescale.guard.reading import read_bytes, read_object
@@ -136,18 +137,18 @@ class RunDir:
         )
 
     def keep_best(self, step: int, metrics: Mapping[str, Any], best_by: str = "", dead: bool = False) -> None:
-        """Make ``step`` the best checkpoint if one of its figures is the highest so far; the later of equals.
+        """Make ``step`` the best checkpoint if one of its figures is the best so far; the later of equals.
 
         Args:
             step: of the checkpoint.
             metrics: NAME/METRIC -> value; may be empty.
-            best_by: the figure that decides; empty is the first accuracy.
+            best_by: the figure that decides; empty is the first accuracy, else the first that can.
             dead: the network is of no use, whatever its figures; any other one is better.
 
         Raises:
             ValueError: ``best_by`` was not measured.
         """
-        name = best_by or next((key for key in metrics if key.endswith("/accuracy")), None)
+        name = best_by or first_choice(metrics)
         if name is None or not metrics:
             return
         if name not in metrics:
@@ -156,7 +157,7 @@ class RunDir:
             )
         best = self.best()
         better = best is None or best["name"] != name or best.get("dead", False)
-        if better or (best and not dead and metrics[name] >= best["value"]):
+        if better or (best and not dead and is_better(name, metrics[name], best["value"])):
             note = {"step": step, "name": name, "value": metrics[name]}
             write_atomically(self.best_file, json.dumps(note | {"dead": True} if dead else note))
 

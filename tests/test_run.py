@@ -55,6 +55,16 @@ def test_of_equal_checkpoints_the_later_is_the_best(run: RunDir) -> None:
     assert run.best() == {"step": 30, "name": "lfw/accuracy", "value": 0.9}
 
 
+def test_the_lowest_eer_is_the_best_and_without_accuracy_the_first_figure_decides(run: RunDir) -> None:
+    for step, eer in ((10, 0.3), (20, 0.1), (30, 0.2)):
+        run.keep_best(step, {"lfw/accuracy": eer, "lfw/eer": eer}, "lfw/eer")
+    assert run.best() == {"step": 20, "name": "lfw/eer", "value": 0.1}
+    run.best_file.unlink()
+    for step, rank1 in ((10, 0.3), (20, 0.4), (30, 0.2)):
+        run.keep_best(step, {"who/threshold@far=0.1": 1 / step, "who/rank1": rank1, "who/rank5": 1.0})
+    assert run.best() == {"step": 20, "name": "who/rank1", "value": 0.4}
+
+
 def test_a_good_checkpoint_stays_beside_later_ones_of_no_use(run: RunDir) -> None:
     for step in (1, 2, 3, 4):
         run.snapshot(step).mkdir()

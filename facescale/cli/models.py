@@ -144,8 +144,8 @@ def compare(
 ) -> None:
     """Compare runs, and say which differences are real.
 
-    Settings that differ, and figures of the best checkpoints. Accuracy and TAR are compared on the same pairs
-    by a bootstrap over people.
+    Settings that differ, and figures of the best checkpoints. Accuracy and TAR are compared on the same
+    pairs, knowing that pairs share people.
     """
     from facescale.evaluate.compare import compare as compare_runs
     from facescale.evaluate.report.comparison import write_comparison

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from facescale.cli.terminal import for_progress
+from facescale.config.criterion import first_choice, headlines
 from facescale.data.readers.pictures import listed
 from facescale.guard.shown import shown_lines
 from facescale.plan import Plan
@@ -42,7 +43,7 @@ class Display:
                 refresh_per_second=2,
                 expand=True,
             )
-        self._best: float | None = None  # accuracy on the first protocol
+        self._best: float | None = None  # the figure that chooses the checkpoint
 
     def __enter__(self) -> "Display":
         if self._progress:
@@ -67,7 +68,7 @@ class Display:
                 self._bar = self._progress.add_task("training", total=plan.total_steps)
             self._progress.update(self._bar, completed=values["step"])
             if values["kind"] == "eval":
-                now = _first_accuracy(values)
+                now = _first_figure(values)
                 self._best = now if self._best is None or (now or 0) > self._best else self._best
             if values["kind"] == "train":
                 self._progress.update(self._bar, description=_short_text(values, self._best))
@@ -96,8 +97,9 @@ def _short_text(v: dict[str, Any], best: float | None) -> str:
     return text if best is None else f"{text}  best {best:.2%}"
 
 
-def _first_accuracy(v: dict[str, Any]) -> float | None:
-    return next((value for key, value in v.items() if key.endswith("/accuracy")), None)
+def _first_figure(v: dict[str, Any]) -> float | None:
+    chosen = first_choice(key for key in v if "/" in key)
+    return None if chosen is None else v[chosen]
 
 
 def _train_text(v: dict[str, Any]) -> str:
@@ -136,9 +138,15 @@ def _start_line(v: dict[str, Any], plan: Plan) -> str:
 
 
 def _eval_line(v: dict[str, Any], plan: Plan) -> str:
-    names = [key.removesuffix("/accuracy") for key in v if key.endswith("/accuracy")]
-    parts = [f"{n} {v[n + '/accuracy']:.2%} +- {v[n + '/accuracy_std']:.2%}" for n in names]
-    return f"step {v['step']}/{plan.total_steps}  accuracy: {', '.join(parts)}"
+    chosen = headlines(key for key in v if "/" in key)
+    accuracies = [key.removesuffix("/accuracy") for key in chosen if key.endswith("/accuracy")]
+    shown = [f"{n} {v[n + '/accuracy']:.2%} +- {v[n + '/accuracy_std']:.2%}" for n in accuracies]
+    parts = [f"accuracy: {', '.join(shown)}"] if shown else []
+    for key in chosen:
+        name, _, figure = key.rpartition("/")
+        if figure != "accuracy":
+            parts.append(f"{name}: {figure} {v[key]:.2%}")
+    return f"step {v['step']}/{plan.total_steps}  {'  '.join(parts)}"
 
 
 def _health_line(v: dict[str, Any], plan: Plan) -> str:

@@ -254,7 +254,8 @@ class CheckpointConfig(Section):
         False, description="write while the training goes on; needs memory for a copy of the state"
     )
     best_by: str = Field(
-        "", description="figure that chooses the best checkpoint, NAME/METRIC; empty: first accuracy"
+        "",
+        description="figure that chooses the best checkpoint, NAME/METRIC; empty: the first accuracy",
     )
 
 
@@ -266,6 +267,9 @@ class EvalConfig(Section):
         description="NAME = PATH of protocols, as for facescale evaluate --on",
     )
     every: Duration = Field("20%", description="time between evaluations")
+    limit: int = Field(
+        0, ge=0, description="measure a fixed part: so many pairs, images or templates of each; 0: all"
+    )
     flip: bool = Field(True, description="add the embedding of the mirrored image (flip fusion)")
     batch_size: int = Field(128, ge=1, description="images per forward pass")
 

@@ -40,9 +40,16 @@ def _of_groups(name: str, groups: Mapping[str, Any]) -> Iterator[str]:
             cell = next(one for one in groups[key] if one["first"] == one["second"] == group)
             shares.append(f"{word} {cell['reason'] if cell['rate'] is None else small(cell['rate'])}")
         yield f"  {group}: {', '.join(shares)}"
-    ratios = [(word, groups[f"max_over_geomean_{key}"]) for key, word in keys]
-    shown = [f"{word} {'none' if value is None else format(value, '.2f')}" for word, value in ratios]
+    ratios = [(word, *ratio_of(groups, key)) for key, word in keys]
+    shown = [f"{word} {value}{f' ({ends})' if ends else ''}" for word, value, ends in ratios]
     yield f"  Max/GeoMean: {', '.join(shown)}"
+
+
+def ratio_of(groups: Mapping[str, Any], key: str, none: str = "none") -> tuple[str, str]:
+    """Max/GeoMean of a rate and its interval, as text."""
+    value, ends = groups[f"max_over_geomean_{key}"], groups.get(f"max_over_geomean_{key}_interval")
+    shown = none if value is None else f"{value:.2f}"
+    return shown, f"{ends[0]:.2f} to {ends[1]:.2f}" if ends else ""
 
 
 def _of_transfer(name: str, row: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 
 from facescale.config import load_config
 from facescale.evaluate.figures import shown_value
+from facescale.evaluate.influence import influence_difference
 from facescale.evaluate.records import Record, newest_of_each, read_records
 from facescale.evaluate.significance import Difference, paired_difference, paired_tar_difference
 from facescale.run import RunDir
@@ -143,6 +144,11 @@ def _differences(
         others = {record.name: record for record in records[second]}
         for record in records[first]:
             other = others.get(record.name)
+            if other and "people" in record.curves and "people" in other.curves:
+                moved, said = _of_same_people(record, other)
+                found |= {(record.name, figure, first, second): value for figure, value in moved.items()}
+                notes += [f"{record.name}: {first} and {second} {text}" for text in said]
+                continue
             one, two = (of.curves.get("pairs") if of else None for of in (record, other))
             if not other or not one or not two:
                 continue
@@ -167,6 +173,21 @@ def _common_rates(record: Record, other: Record) -> list[float]:
         for key in record.figures
         if key.startswith(prefix) and key in other.figures
     ]
+
+
+def _of_same_people(record: Record, other: Record) -> tuple[dict[str, Difference], list[str]]:
+    """Differences by figure of a set whose pairs are too many to keep; and why there are none."""
+    one, two = record.curves["people"], other.curves["people"]
+    if one["digest"] != two["digest"]:
+        return {}, ["were measured on different pairs"]
+    return {
+        name: influence_difference(
+            *(record.figures[name], other.figures[name]),
+            *(np.array(of["moved"][name]) for of in (one, two)),
+        )
+        for name in one["moved"]
+        if name in two["moved"]
+    }, []
 
 
 def _of_same_pairs(

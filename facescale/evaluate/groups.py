@@ -6,7 +6,7 @@ groups.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import combinations_with_replacement
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 from facescale.arrays import BoolArray, IntArray
 from facescale.evaluate.attributes import Attribute, named
 from facescale.evaluate.group_cells import GroupCells
+from facescale.evaluate.group_ratio import max_over_geomean
 from facescale.evaluate.intervals import RateInterval, mean_interval
 from facescale.evaluate.roc import MIN_FALSE_ACCEPTS, ROUND_UP
 from facescale.evaluate.scored import ScoredImages, ScoredSearch
@@ -31,29 +32,27 @@ class GroupRate:
         first: name of a group.
         second: name of the other one, or the same.
         count: pairs (or probes).
-        rate: share of errors; None where ``reason`` says why there is no figure.
-        low: lower end of its interval.
-        high: upper end.
+        found: share of errors with its interval; None where ``reason`` says why there is no figure.
         reason: why there is no figure; else empty.
     """
 
     first: str
     second: str
     count: int
-    rate: float | None
-    low: float | None
-    high: float | None
+    found: RateInterval | None
     reason: str = ""
 
-    @classmethod
-    def of(cls, first: str, second: str, count: int, found: RateInterval) -> "GroupRate":
-        """From a rate with its interval."""
-        return cls(first, second, count, found.rate, found.low, found.high)
+    @property
+    def rate(self) -> float | None:
+        """Share of errors."""
+        return None if self.found is None else self.found.rate
 
-    @classmethod
-    def without(cls, first: str, second: str, count: int, reason: str) -> "GroupRate":
-        """No figure."""
-        return cls(first, second, count, None, None, None, reason)
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        ends = (self.found.low, self.found.high) if self.found else (None, None)
+        keys = ("first", "second", "count", "rate", "low", "high", "reason")
+        values = (self.first, self.second, self.count, self.rate, *ends, self.reason)
+        return dict(zip(keys, values, strict=True))
 
 
 @dataclass(frozen=True)
@@ -97,34 +96,25 @@ class GroupRates:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         accept, reject = self.words
-        ratios = {accept: max_over_geomean(self.within), reject: max_over_geomean(self.false_rejects)}
-        lacking = [f"no Max/GeoMean of {word}: {why}" for word, (_, why) in ratios.items() if why]
+        ratios = {
+            word.lower(): max_over_geomean(rates)
+            for word, rates in ((accept, self.within), (reject, self.false_rejects))
+        }
+        lacking = [
+            f"no Max/GeoMean of {key.upper()}: {one.reason}" for key, one in ratios.items() if one.reason
+        ]
         return {
             "column": self.column,
             "source": self.source,
             "far": self.far,
             "threshold": self.threshold,
             "images": dict(zip(self.names, self.images, strict=True)),
-            accept.lower(): [asdict(rate) for rate in self.false_accepts],
-            reject.lower(): [asdict(rate) for rate in self.false_rejects],
-            **{f"max_over_geomean_{word.lower()}": value for word, (value, _) in ratios.items()},
+            accept.lower(): [rate.to_dict() for rate in self.false_accepts],
+            reject.lower(): [rate.to_dict() for rate in self.false_rejects],
+            **{f"max_over_geomean_{key}": one.value for key, one in ratios.items()},
+            **{f"max_over_geomean_{key}_interval": one.interval for key, one in ratios.items()},
             "notes": [*self.notes, *lacking],
         }
-
-
-def max_over_geomean(rates: Sequence[GroupRate]) -> tuple[float | None, str]:
-    """The largest rate divided by the geometric mean of all, as NIST reports inequity; or why there is none.
-
-    1 means that all groups are alike. A group without an error has no place in a geometric mean, and leaving
-    it out would hide the difference, so there is no figure then.
-    """
-    known = [rate for rate in rates if rate.rate is not None]
-    if len(known) < 2:
-        return None, f"{len(known)} group has a figure, two are needed"
-    values = np.array([rate.rate for rate in known], np.float64)
-    if not values.all():
-        return None, f"no error in group '{known[int(np.argmin(values))].first}'"
-    return float(values.max() / np.exp(np.log(values).mean())), ""
 
 
 def groups_of(
@@ -276,10 +266,8 @@ def _of_people(
 ) -> GroupRate:
     """Rate over pairs or probes that are of one person each."""
     if len(is_error) < needed:
-        return GroupRate.without(
-            name, name, len(is_error), f"{len(is_error):,} {what}, {needed:,} are needed"
-        )
-    return GroupRate.of(name, name, len(is_error), mean_interval(is_error, person, person))
+        return GroupRate(name, name, len(is_error), None, f"{len(is_error):,} {what}, {needed:,} are needed")
+    return GroupRate(name, name, len(is_error), mean_interval(is_error, person, person))
 
 
 def _accepts(cells: GroupCells, names: Sequence[str], far: float, threshold: float) -> list[GroupRate]:
@@ -289,7 +277,7 @@ def _accepts(cells: GroupCells, names: Sequence[str], far: float, threshold: flo
         count = cells.count(a, b)
         if count < needed:
             reason = f"{count:,} impostor pairs, {needed:,} are needed"
-            rates.append(GroupRate.without(names[a], names[b], count, reason))
+            rates.append(GroupRate(names[a], names[b], count, None, reason))
         else:
-            rates.append(GroupRate.of(names[a], names[b], count, cells.fmr(a, b, threshold)))
+            rates.append(GroupRate(names[a], names[b], count, cells.fmr(a, b, threshold)))
     return rates

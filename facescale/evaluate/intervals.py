@@ -29,12 +29,18 @@ class RateInterval:
         low: lower end.
         high: upper end.
         effective: number of independent pairs that would make it as certain.
+        freedom: degrees of freedom of that number; infinite where it is known.
     """
 
     rate: float
     low: float
     high: float
     effective: float
+    freedom: float = np.inf
+
+    def at(self, confidence: float) -> tuple[float, float]:
+        """Low and high end at another confidence."""
+        return wilson(self.rate, self.effective, confidence, self.freedom)
 
 
 @dataclass(frozen=True)
@@ -133,7 +139,7 @@ def rate_interval(
         freedom = float(factor * squares.sum() ** 2 / np.square(squares).sum())
     independent = rate * (1 - rate)
     effective = independent / max(variance, independent / totals.num_pairs)
-    return RateInterval(rate, *wilson(rate, effective, confidence, freedom), effective)
+    return RateInterval(rate, *wilson(rate, effective, confidence, freedom), effective, freedom)
 
 
 def residuals(first: IntArray, second: IntArray, totals: PairTotals) -> FloatArray:

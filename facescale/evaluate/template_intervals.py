@@ -8,18 +8,19 @@ from facescale.arrays import BoolArray, FloatArray, IntArray
 from facescale.evaluate.distractors import MOST_COUNTED, AmongDistractors
 from facescale.evaluate.identification import Identification
 from facescale.evaluate.identity_points import ScoredPairs, identity_point, search_intervals
+from facescale.evaluate.influence import tar_influence
 from facescale.evaluate.intervals import PairTotals, mean_interval
 from facescale.evaluate.roc import MIN_FALSE_ACCEPTS
 
 Intervals = dict[str, tuple[float, float]]
 
 
-def tar_intervals(
+def tar_certainty(
     scores: FloatArray, is_genuine: BoolArray, person_2P: IntArray, thresholds: Mapping[float, float]
-) -> Intervals:
-    """Intervals of TAR at false-accept rates.
+) -> tuple[Intervals, dict[str, FloatArray]]:
+    """Intervals of TAR at false-accept rates, and what each person adds to it (see `tar_influence`).
 
-    Rates with fewer than ten or more than ``MOST_COUNTED`` false accepts have none.
+    Rates with fewer than ten or more than ``MOST_COUNTED`` false accepts have neither.
 
     Args:
         scores: (P,) cosines.
@@ -34,15 +35,17 @@ def tar_intervals(
         if MIN_FALSE_ACCEPTS <= far * num_impostor <= MOST_COUNTED and np.isfinite(value)
     }
     if not counted:
-        return {}
+        return {}, {}
     mates = person_2P[0, is_genuine]
     genuine = ScoredPairs.of(scores[is_genuine], mates, mates)
     impostor = _highest(scores, ~is_genuine, person_2P, 4 * int(max(counted) * num_impostor) + 1)
     found: Intervals = {}
+    moved = {}
     for far, threshold in counted.items():
-        point = identity_point(genuine, impostor, far, threshold, True)
-        found[f"tar@far={far:g}"] = point.tar_low, point.tar_high
-    return found
+        point, name = identity_point(genuine, impostor, far, threshold, True), f"tar@far={far:g}"
+        found[name] = point.tar_low, point.tar_high
+        moved[name] = tar_influence(genuine, impostor, impostor.people, far, threshold)
+    return found, moved
 
 
 def _highest(scores: FloatArray, chosen: BoolArray, person_2P: IntArray, count: int) -> ScoredPairs:

@@ -22,6 +22,7 @@ from facescale.config import (
     OptimConfig,
     load_config,
 )
+from facescale.config.criterion import criterion_mistakes
 from facescale.config.hints import hint, known_name
 from facescale.config.mistakes import Key, Mistake, dotted
 from facescale.config.no_effect import (
@@ -85,6 +86,7 @@ def component_mistakes(tree: Tree) -> list[Mistake]:
         *unread_optim(optim, head.options),
         *unread_by_head(optim, head.options),
         *unread_train(_table(tree.get("train"))),
+        *criterion_mistakes(tree),
         *_not_together(tree),
     ]
     mistakes += [] if mistakes else _unadapted(tree)

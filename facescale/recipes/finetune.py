@@ -114,7 +114,9 @@ def _figures(model: Model, config: Config) -> dict[str, float]:
     found: dict[str, Any] = {}
     for name, path in config.eval.sets.items():
         protocol = open_protocol(
-            path, model.contract.size, model.needs_flip, config.eval.batch_size, name=name
+            *(path, model.contract.size, model.needs_flip, config.eval.batch_size),
+            name=name,
+            limit=config.eval.limit or None,
         )
         found |= {f"{name}/{key}": value for key, value in protocol.measure(model.encoder).figures()}
     return found

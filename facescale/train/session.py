@@ -163,7 +163,11 @@ def open_session(
             damages += run.truncate_metrics(state.step)
         loader = make_loader(config, plan, reader, task, run)
         protocols: list[Evaluator] = [
-            open_protocol(path, task.input_size, config.eval.flip, config.eval.batch_size, name=name)
+            open_protocol(
+                *(path, task.input_size, config.eval.flip, config.eval.batch_size),
+                name=name,
+                limit=config.eval.limit or None,
+            )
             for name, path in config.eval.sets.items()
         ]
         meter = Meter(dist.device)

@@ -64,6 +64,16 @@ def test_the_first_line_states_the_rate_at_this_batch(capsys: pytest.CaptureFixt
 def test_evaluations_remarks_and_bad_steps_are_said(capsys: pytest.CaptureFixture[str]) -> None:
     values = {"kind": "eval", "step": 5, "lfw/accuracy": 0.9, "lfw/accuracy_std": 0.01, "lfw/auc": 0.95}
     assert "accuracy: lfw 90.00% +- 1.00%" in shown(capsys, values)
+    values |= {
+        "ijbc/tar@far=0.001": 0.7,
+        "ijbc/threshold@far=0.001": 0.3,
+        "ijbc/rank1": 0.6,
+        "who/rank1": 0.5,
+    }
+    text = shown(capsys, values).strip()
+    assert text.endswith("accuracy: lfw 90.00% +- 1.00%  ijbc: tar@far=0.001 70.00%  who: rank1 50.00%")
+    del values["lfw/accuracy"]
+    assert "accuracy" not in shown(capsys, values)
     assert "attention: look here" in shown(capsys, {"kind": "health", "step": 5, "message": "look here"})
     bad = {"kind": "bad_step", "step": 5, "loss": "nan", "grad_norm": "inf"}
     assert "not finite, skipped: loss nan, gradient inf" in shown(capsys, bad)

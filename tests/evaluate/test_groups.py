@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 
 from facescale.evaluate.attributes import Attribute
+from facescale.evaluate.group_ratio import MaxOverGeoMean, max_over_geomean
 from facescale.evaluate.groups import (
     MOST_GROUPS,
     GroupRate,
     groups_of,
-    max_over_geomean,
     pair_rates,
     search_rates,
     strictest_rate,
 )
-from facescale.evaluate.intervals import mean_interval
+from facescale.evaluate.intervals import RateInterval, mean_interval, wilson
 from facescale.evaluate.scored import ImagePairs, ScoredImages, ScoredSearch
 
 PEOPLE, EACH = 60, 3
@@ -72,11 +72,11 @@ def test_rates_are_those_of_the_pairs_counted_one_by_one(is_every_pair: bool, pe
         people = [pairs.person_N[side[here]] for side in (pairs.impostor.first, pairs.impostor.second)]
         expected = mean_interval(accepted, *people)
         assert rate.count == here.sum()
-        assert (rate.rate, rate.low, rate.high) == pytest.approx((expected.rate, expected.low, expected.high))
+        assert rate.found and vars(rate.found) == pytest.approx(vars(expected))
     for rate in found.false_rejects:
         here = (group[pairs.genuine.first] == rate.first) & (group[pairs.genuine.second] == rate.first)
         assert (rate.count, rate.rate) == (here.sum(), np.mean(pairs.genuine.scores[here] < threshold))
-        assert rate.low <= rate.rate <= rate.high
+        assert rate.found and rate.found.low <= rate.found.rate <= rate.found.high
     assert [(rate.first, rate.second) for rate in found.false_accepts] == [
         ("few", "few"),
         ("few", "many"),
@@ -89,7 +89,7 @@ def test_rates_are_those_of_the_pairs_counted_one_by_one(is_every_pair: bool, pe
 def test_the_group_that_looks_alike_is_accepted_more() -> None:
     found = pair_rates(scored(False), halves(), 0.02, 0.62)
     few, many = found.within
-    assert few.high < many.low
+    assert few.found and many.found and few.found.high < many.found.low
     tree = found.to_dict()
     rates = np.array([few.rate, many.rate])
     assert tree["max_over_geomean_fmr"] == pytest.approx(rates.max() / rates.prod() ** 0.5)
@@ -124,13 +124,34 @@ def test_a_group_with_too_few_pairs_has_a_reason_in_place_of_a_figure() -> None:
 
 
 def test_max_over_geomean_says_why_there_is_none() -> None:
-    def rates(*values: float | None) -> list[GroupRate]:
-        return [GroupRate(f"g{i}", f"g{i}", 9, value, None, None) for i, value in enumerate(values)]
+    assert max_over_geomean(rates(0.01, 0.04)).value == pytest.approx(2)
+    assert max_over_geomean(rates(0.1, 0.1, None)).value == pytest.approx(1)
+    assert max_over_geomean(rates(0.1, 0.0)) == MaxOverGeoMean(reason="no error in group 'g1'")
+    assert max_over_geomean(rates(0.1, None)).reason == "1 group has a figure, two are needed"
 
-    assert max_over_geomean(rates(0.01, 0.04)) == (pytest.approx(2), "")
-    assert max_over_geomean(rates(0.1, 0.1, None)) == (pytest.approx(1), "")
-    assert max_over_geomean(rates(0.1, 0.0)) == (None, "no error in group 'g1'")
-    assert max_over_geomean(rates(0.1, None)) == (None, "1 group has a figure, two are needed")
+
+def rates(*values: float | None, pairs: float = 1000) -> list[GroupRate]:
+    found = [v if v is None else RateInterval(v, *wilson(v, pairs), pairs) for v in values]
+    return [GroupRate(f"g{i}", f"g{i}", 9, one) for i, one in enumerate(found)]
+
+
+def test_the_interval_of_max_over_geomean_holds_what_the_rates_allow_and_covers_the_truth() -> None:
+    random = np.random.default_rng(0)
+    few = max_over_geomean(rates(0.01, 0.02, 0.05)).interval
+    box = np.array([one.found.at(1 - 0.05 / 3) for one in rates(0.01, 0.02, 0.05) if one.found])
+    drawn = np.log(random.uniform(*box.T, size=(20_000, 3)))
+    ratios = np.exp(drawn.max(axis=1) - drawn.mean(axis=1))
+    assert few is not None and few[0] <= ratios.min() <= few[0] * 1.1
+    assert few[1] >= ratios.max() >= few[1] * 0.9
+    assert max_over_geomean(rates(0.02, 0.021, 0.019)).interval[0] == 1  # type: ignore[index]
+    truth = np.array([0.02, 0.02, 0.06, 0.04])
+    ratio = truth.max() / np.exp(np.log(truth).mean())
+    covered = []
+    for _ in range(300):
+        ends = max_over_geomean(rates(*np.maximum(random.binomial(1000, truth), 1) / 1000)).interval
+        assert ends is not None
+        covered.append(ends[0] <= ratio <= ends[1])
+    assert np.mean(covered) >= 0.95
 
 
 def test_groups_that_do_not_fit_the_images_are_refused() -> None:

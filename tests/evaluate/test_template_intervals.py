@@ -12,7 +12,7 @@ from facescale.evaluate.template_intervals import (
     distractor_intervals,
     mean_tpir_intervals,
     rank_intervals,
-    tar_intervals,
+    tar_certainty,
 )
 
 
@@ -29,14 +29,15 @@ def test_tar_has_the_interval_of_all_pairs_though_only_the_highest_are_kept() ->
     scores, same = np.einsum("nd,nd->n", x[a], x[b]), ids[a] == ids[b]
     curve = roc(scores, same)
     thresholds = {far: float(curve.thresholds[curve.index_at(far)]) for far in (0.1, 0.01, 1e-4)}
-    found = tar_intervals(scores, same, np.stack([ids[a], ids[b]]), thresholds)
+    found, moved = tar_certainty(scores, same, np.stack([ids[a], ids[b]]), thresholds)
+    assert moved.keys() == found.keys()
     assert found.keys() == {"tar@far=0.1", "tar@far=0.01"}  # 1e-4 is two impostor pairs
     genuine, impostor = split_pairs(scores, same, ids[a], ids[b])
     for far in (0.1, 0.01):
         point = identity_point(genuine, impostor, far, thresholds[far], True)
         assert found[f"tar@far={far:g}"] == pytest.approx((point.tar_low, point.tar_high))
         assert point.tar_low < curve.tar_at(far) < point.tar_high
-    assert tar_intervals(scores, same, np.stack([ids[a], ids[b]]), {1e-4: 0.9}) == {}
+    assert tar_certainty(scores, same, np.stack([ids[a], ids[b]]), {1e-4: 0.9}) == ({}, {})
 
 
 def test_ranks_are_intervals_of_people() -> None:

@@ -17,6 +17,7 @@ from facescale.evaluate.figures import Figures
 from facescale.evaluate.identification import search
 from facescale.evaluate.identity_points import search_intervals
 from facescale.evaluate.image_evaluator import ImageEvaluator
+from facescale.evaluate.influence import kept_influences, tar_influence
 from facescale.evaluate.intervals import mean_interval
 from facescale.evaluate.protocols.subset import first_people, part_note
 from facescale.evaluate.scored import ScoredImages, ScoredSearch
@@ -165,7 +166,12 @@ class EveryPair(DataSet):
         scored = ScoredImages(
             self._named(used), ids, embedded.norm_N, found.genuine, found.highest, is_every_pair=True
         )
-        return with_discard(replace(figures, scored=scored))
+        people, genuine, impostor = np.unique(ids), scored.genuine_people, scored.impostor_people
+        moved = {
+            f"tar@far={far:g}": tar_influence(genuine, impostor, people, far, found.thresholds[far])
+            for far in found.points
+        }
+        return with_discard(replace(figures, scored=scored, drawn=kept_influences(moved, ids)))
 
 
 def _why_not(fars: Sequence[float], num_impostor: int) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from facescale.evaluate.figures import Figures
 from facescale.evaluate.histogram import histogram_roc
 from facescale.evaluate.identification import pooled_recall, search
 from facescale.evaluate.image_evaluator import ImageEvaluator
+from facescale.evaluate.influence import kept_influences
 from facescale.evaluate.metrics import MIN_FALSE_ACCEPTS
 from facescale.evaluate.protocols.aligned import Align, AlignedImages
 from facescale.evaluate.protocols.feature_arrays import read_array
@@ -22,7 +23,7 @@ from facescale.evaluate.template_intervals import (
     Intervals,
     mean_tpir_intervals,
     rank_intervals,
-    tar_intervals,
+    tar_certainty,
 )
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ class Ijb(ImageEvaluator):
         templates = ijb.build_templates(features, lists.templates, lists.medias, scores, setting.keep_norms)
         impostors = int((~lists.is_genuine).sum())
         remarks = [*lists.remarks, f"setting {setting}, rule {self.rule}: {RULES[self.rule]}"]
-        values, intervals = self._tar(templates)
+        values, intervals, drawn = self._tar(templates)
         for far in sorted(ijb.FARS, reverse=True):
             if far * impostors < MIN_FALSE_ACCEPTS:
                 remarks.append(f"FAR {far:g} is {far * impostors:.2g} of {impostors:,} impostor pairs")
@@ -150,16 +151,14 @@ class Ijb(ImageEvaluator):
         }
         rule = f"{setting}, {self.rule}, {self.one_to_n}"
         source = str(lists.folder)
-        return Figures(
-            self.name, "ijb", source, values, counts, tuple(remarks), intervals=intervals, rule=rule
-        )
+        return Figures(self.name, "ijb", source, values, counts, tuple(remarks), drawn, intervals, rule)
 
-    def _tar(self, templates: ijb.Templates) -> tuple[dict[str, float], Intervals]:
+    def _tar(self, templates: ijb.Templates) -> tuple[dict[str, float], Intervals, dict[str, Any]]:
         lists = self.lists
         fars = sorted(ijb.FARS, reverse=True)
         if self.rule == "ffc":
             curve = histogram_roc(ijb.scores_of(templates, lists.pairs), lists.is_genuine)
-            return {f"tar@far={far:g}": curve.tar_at(far)[0] for far in fars}, {}
+            return {f"tar@far={far:g}": curve.tar_at(far)[0] for far in fars}, {}, {}
         drop = self.rule == "insightface"
         verified = ijb.verify(templates, lists.pairs, lists.is_genuine, fars, drop_collinear=drop)
         roc = verified.curve
@@ -168,8 +167,9 @@ class Ijb(ImageEvaluator):
         }
         _, person_T = np.unique(lists.person_of(templates.ids), return_inverse=True)
         person_2P = person_T[np.stack([templates.rows(side) for side in lists.pairs.T])]
-        intervals = tar_intervals(verified.scores, lists.is_genuine, person_2P, thresholds)
-        return {f"tar@far={far:g}": tar for far, tar in verified.tar.items()}, intervals
+        intervals, moved = tar_certainty(verified.scores, lists.is_genuine, person_2P, thresholds)
+        drawn = kept_influences(moved, person_T, lists.pairs, lists.is_genuine.astype(np.int64))
+        return {f"tar@far={far:g}": tar for far, tar in verified.tar.items()}, intervals, drawn
 
     def _identified(self, templates: ijb.Templates, remarks: list[str]) -> tuple[dict[str, float], Intervals]:
         lists = self.lists

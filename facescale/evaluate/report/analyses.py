@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from facescale.evaluate.analysis_text import chosen_for, rates_of, small
+from facescale.evaluate.analysis_text import chosen_for, rates_of, ratio_of, small
 from facescale.evaluate.report.markup import Element, el
 from facescale.evaluate.report.tables import Cell, caption, percent, table
 
@@ -38,13 +38,12 @@ def _groups(groups: Mapping[str, Any]) -> list[Element]:
         cells = [_of_group(groups[key], name) for key, _ in keys]
         shown = [text for cell in cells for text in (_rate(cell), _between(cell["low"], cell["high"]))]
         rows.append([name, f"{images:,}", *shown])
-    ratios = {key: groups[f"max_over_geomean_{key}"] for key, _ in keys}
-    rows.append(["Max / GeoMean", "", *[text for key, _ in keys for text in (_ratio(ratios[key]), "")]])
+    rows.append(["Max / GeoMean", "", *[text for key, _ in keys for text in ratio_of(groups, key, _NONE)]])
     head = [groups["column"], "Images", accept_word, "Interval", reject_word, "Interval"]
     about = (
         f"One threshold for all: {groups['threshold']:.3f} ({chosen_for(groups)}). {_OF_GROUP[accept]} "
         "Max/GeoMean: the largest rate divided by the geometric mean of "
-        "all (NIST FRVT part 8); 1 means no difference."
+        "all (NIST FRVT part 8); 1 means no difference, and an interval from 1 that there may be none."
     )
     reasons = [
         f"{cell['first']}: no {word}, {cell['reason']}"
@@ -136,10 +135,6 @@ def _of_group(cells: Sequence[Mapping[str, Any]], name: str) -> Mapping[str, Any
 
 def _rate(cell: Mapping[str, Any]) -> str:
     return _NONE if cell["rate"] is None else small(cell["rate"])
-
-
-def _ratio(value: float | None) -> str:
-    return _NONE if value is None else f"{value:.2f}"
 
 
 def _between(low: float | None, high: float | None) -> str:

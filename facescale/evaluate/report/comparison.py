@@ -17,7 +17,8 @@ from facescale.files import replacing
 
 _DIFFERENCE = (
     "Difference on the same pairs, second run less first; 95 % interval and two-sided p by a bootstrap over "
-    "people (2,000 resamples for accuracy, 1,000 for TAR, each with thresholds of its own)."
+    "people (2,000 resamples for accuracy, 1,000 for TAR, each with thresholds of its own); of all_pairs: "
+    "and ijb: by what each person adds to TAR (infinitesimal jackknife)."
 )
 
 

@@ -14,6 +14,9 @@ from facescale.evaluate.protocols.open import KINDS, open_protocol
 from facescale.evaluate.protocols.text_lists import read_txt
 from facescale.evaluate.protocols.tinyface import read_tinyface
 from facescale.evaluate.protocols.ytf import read_ytf
+from facescale.run import RunDir
+from tests.evaluate.protocols.test_ijb_lists import small, write_lists
+from tests.evaluate.protocols.test_megaface import write_images, write_release
 
 SIZE = 16
 
@@ -232,27 +235,71 @@ def test_tinyface_ranks_probes_among_distractors(tmp_path: Path) -> None:
     assert len(part.remarks) == 1 and "limited to 6 of 9 probe and match images" in part.remarks[0]
 
 
-def test_a_protocol_of_every_kind_is_a_criterion_of_a_training(
+def write_ijb(folder: Path) -> Path:
+    """Six subjects of three templates with an image each; images lie as the template has them."""
+    pairs = [(3 * a + 1, 3 * b + 2) for a in range(6) for b in range(6)]
+    enrolled = {
+        "gallery_G1": [(3 * s + 1, s) for s in range(3)],
+        "gallery_G2": [(3 * s + 1, s) for s in (3, 4)],
+    }
+    probes = [(3 * s + k, s) for s in range(6) for k in (2, 3)]
+    lists = small(
+        templates=range(1, 19),
+        medias=range(1, 19),
+        scores=np.ones(18),
+        pairs=pairs,
+        same=[(a - 1) // 3 == (b - 1) // 3 for a, b in pairs],
+        people={**enrolled, "probe_mixed": probes},
+    )
+    for number in range(18):
+        write_face(folder / "loose_crop" / f"{number + 1}.jpg", number // 3, number)
+    return write_lists(folder, "ijbc", lists)
+
+
+def write_megaface(folder: Path) -> Path:
+    write_release(folder)
+    write_images(folder)
+    return folder
+
+
+OF_A_TRAINING: dict[str, str] = {
+    "verification": "accuracy",
+    **dict.fromkeys(("lfw", "calfw", "cplfw", "sllfw", "agedb", "cfp_ff", "cfp_fp", "ytf"), "accuracy"),
+    **dict.fromkeys(("identification", "ijb", "megaface", "tinyface"), "rank1"),
+    "all_pairs": "tar@far=0.01",
+}
+SPECS = {
+    "verification": "verification:synthetic:pairs=8,folds=2",
+    "identification": "identification:synthetic:ids=8,images=3,size=56",
+    "all_pairs": "all_pairs:synthetic:ids=24,images=3,size=56",
+}
+
+
+def test_a_protocol_of_every_kind_is_measured_in_a_training_and_chooses_its_checkpoint(
     facescale: Callable[..., tuple[int, str, str]], tmp_path: Path
 ) -> None:
-    """`eval.sets` and `checkpoint.best_by` take pairs, videos and identification alike."""
-    sets = {kind: f"{kind}:{WRITERS[kind](tmp_path / kind)}" for kind in ("cfp_fp", "ytf", "tinyface")}
-    words = [f"eval.sets.{kind}={spec}" for kind, spec in sets.items()]
-    words += [
-        "data.train=synthetic:ids=6,images=4,size=56",
-        "backbone.name=mbf_s",
-        "backbone.embedding_size=16",
-    ]
-    words += ["backbone.input_size=56", "train.batch_size=4", "train.duration=2 steps", "eval.every=1 steps"]
-    words += ["checkpoint.best_by=tinyface/rank5", "eval.sets.synthetic=synthetic:pairs=8,folds=2"]
+    """`eval.sets` takes each kind of `KINDS`, `eval.limit` a part of it, `checkpoint.best_by` its figures."""
+    assert KINDS.keys() == OF_A_TRAINING.keys()
+    writers = {**WRITERS, "ijb": write_ijb, "megaface": write_megaface}
+    specs = SPECS | {kind: f"{kind}:{write(tmp_path / kind)}" for kind, write in writers.items()}
+    words = [f"eval.sets.{kind}={spec}" for kind, spec in specs.items()]
+    words += ["data.train=synthetic:ids=6,images=4,size=56", "backbone.name=mbf_s"]
+    words += ["backbone.embedding_size=16", "backbone.input_size=56", "train.batch_size=4"]
+    words += ["train.duration=1 steps", "eval.every=1 steps", "eval.limit=64"]
+    words += ["eval.batch_size=16", "eval.flip=false"]
     options = [word for text in words for word in ("--set", text)]
-    code, _, err = facescale("train", "--run", str(tmp_path / "run"), "--device", "cpu", *options)
+    code, out, err = facescale("train", "--run", str(tmp_path / "run"), "--device", "cpu", *options)
     assert code == 0, err
-    best = json.loads((tmp_path / "run/checkpoints/best.json").read_text())
-    assert best["name"] == "tinyface/rank5"
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
-    measured = {key for line in lines for key in line}
-    assert {"cfp_fp/accuracy", "ytf/accuracy", "tinyface/rank1"} <= measured
+    figures = next(line for line in lines if line["kind"] == "eval")
+    assert {f"{kind}/{figure}" for kind, figure in OF_A_TRAINING.items()} <= figures.keys()
+    assert "  megaface: rank1 " in out and "all_pairs: tar@far=0.01 " in out
+    (record,) = (tmp_path / "run/results").glob("*all_pairs*")
+    assert "limited to 63 of 72 images" in record.read_text()
+    for kind, figure in OF_A_TRAINING.items():
+        (tmp_path / "run/checkpoints/best.json").unlink()
+        RunDir(tmp_path / "run").keep_best(1, figures, f"{kind}/{figure}")
+        assert json.loads((tmp_path / "run/checkpoints/best.json").read_text())["name"] == f"{kind}/{figure}"
 
 
 @pytest.mark.parametrize(
