@@ -111,10 +111,9 @@ def ijbc(scale: float) -> None:
             command = [sys.executable, __file__, "--child", kind, "--folder", name]
             done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
             found[kind] = json.loads(done.stdout)
-            print(
-                f"ijbc, {kind}: {found[kind]['seconds']:.1f} s ({found[kind]['wall']:.1f} s on the wall), peak {found[kind]['peak_gb']:.2f} GB",
-                flush=True,
-            )
+            one = found[kind]
+            seconds = f"{one['seconds']:.1f} s ({one['wall']:.1f} s on the wall)"
+            print(f"ijbc, {kind}: {seconds}, peak {one['peak_gb']:.2f} GB", flush=True)
     ratio = found["script"]["seconds"] / found["ours"]["seconds"]
     difference = np.abs(np.subtract(found["ours"]["tar"], found["script"]["tar"])).max()
     print(f"ijbc, ratio {ratio:.1f}; largest difference of TAR {difference:.1e}")

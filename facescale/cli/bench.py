@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -103,9 +104,9 @@ def train(
     """
     from facescale.bench.run import packed
 
+    names, on = _networks(backbones), _device(device)
     with packed(data) as images:
-        rest = (images, workers, steps, _device(device), threads)
-        _compare("train", backbones, batches, rest, rounds, as_json)
+        _compare("train", names, batches, (images, workers, steps, on, threads), rounds, as_json)
 
 
 @bench.command()
@@ -124,7 +125,7 @@ def loader(
     from facescale.bench.run import packed
 
     with packed(data) as images:
-        _compare("loader", "", batches, (images, workers, steps, "cpu", 1), rounds, as_json)
+        _compare("loader", [""], batches, (images, workers, steps, "cpu", 1), rounds, as_json)
 
 
 @bench.command()
@@ -141,7 +142,8 @@ def evaluate(
 
     The images are in memory.
     """
-    _compare("evaluate", backbones, batches, ("", 0, steps, _device(device), threads), rounds, as_json)
+    rest = ("", 0, steps, _device(device), threads)
+    _compare("evaluate", _networks(backbones), batches, rest, rounds, as_json)
 
 
 @bench.command()
@@ -163,18 +165,29 @@ def _device(name: str) -> str:
     return str(pick_device(name))
 
 
-def _compare(
-    kind: str, backbones: str, batches: str, rest: tuple[str, int, int, str, int], rounds: int, as_json: bool
-) -> None:
+def _networks(backbones: str) -> list[str]:
+    """The names in a list; an unknown one is said before anything is drawn or measured."""
     from facescale.backbones import factory
+
+    names = [name.strip() for name in backbones.split(",")]
+    for name in names:
+        factory(name)
+    return names
+
+
+def _compare(
+    kind: str,
+    networks: Sequence[str],
+    batches: str,
+    rest: tuple[str, int, int, str, int],
+    rounds: int,
+    as_json: bool,
+) -> None:
     from facescale.bench.run import bench_stages
     from facescale.bench.stages import Stage
     from facescale.plan.units import parse_counts
 
-    names = [name.strip() for name in backbones.split(",")]
-    for name in filter(None, names):
-        factory(name)  # an unknown one, before the first measurement
-    stages = [Stage(kind, "", name, size, *rest) for name in names for size in parse_counts(batches)]
+    stages = [Stage(kind, "", name, size, *rest) for name in networks for size in parse_counts(batches)]
     for number, found in enumerate(bench_stages(stages, rounds)):
         lines = [json.dumps(found.to_dict())] if as_json else table([found.row()]).splitlines()
         print("\n".join(lines if number == 0 or as_json else lines[1:]), flush=True)

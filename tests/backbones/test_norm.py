@@ -131,7 +131,9 @@ def test_what_the_loops_cannot_do_is_left_to_torch(monkeypatch: pytest.MonkeyPat
     assert loops_run(net, x, monkeypatch) == 0
 
 
-@pytest.mark.parametrize("name", ["mbf_s", "r18", "ir_se50", "ffc_mobile"])
+@pytest.mark.parametrize(
+    "name", ["mbf_s", "r18", "ffc_mobile", pytest.param("ir_se50", marks=pytest.mark.slow)]
+)
 def test_networks_train_as_with_torchs_layers(name: str) -> None:
     options = {} if name.startswith(("mbf", "ffc")) else {"dropout": 0.0}
     torch.manual_seed(0)

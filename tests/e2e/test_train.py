@@ -85,7 +85,11 @@ def interrupted(config: Config, run: Path, sittings: Sequence[int]) -> RunDir:
     return RunDir(run)
 
 
-@pytest.mark.parametrize("sittings", [[1], [2], [3], [5], [6], [3, 2]], ids=str)
+@pytest.mark.parametrize(
+    "sittings",
+    [[6], [3, 2], *(pytest.param([steps], marks=pytest.mark.slow) for steps in (1, 2, 3, 5))],
+    ids=str,
+)
 def test_an_interrupted_run_leaves_the_same_files(
     tiny_config: Config, whole: Path, tmp_path: Path, sittings: list[int]
 ) -> None:

@@ -76,7 +76,7 @@ def check_equal(dist: Dist, folder: str) -> None:
         assert measured(kind, folder, Extraction(dist=dist)) == measured(kind, folder, None), kind
 
 
-@pytest.mark.parametrize("world_size", [2, 3])
+@pytest.mark.parametrize("world_size", [pytest.param(2, marks=pytest.mark.slow), 3])
 def test_every_protocol_has_the_figures_of_one_process(world_size: int, tmp_path: Path) -> None:
     assert SETS.keys() == EVALS.keys(), "give the new kind a set"
     run_processes(world_size, check_equal, str(released(tmp_path / "released")))

@@ -13,8 +13,9 @@ from facescale.plan.bench import bench_heads, parse_variants
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "plan_bytes.py"
 
 
-@pytest.mark.parametrize("head", ["attfc:share=0.3", "f2c:share=0.3"])
-@pytest.mark.parametrize(("num_ids", "batch_size"), [(20_000, 512), (60_000, 64)])
+@pytest.mark.parametrize(
+    ("head", "num_ids", "batch_size"), [("attfc:share=0.3", 20_000, 512), ("f2c:share=0.3", 60_000, 64)]
+)
 def test_slot_heads_take_what_was_planned(head: str, num_ids: int, batch_size: int) -> None:
     sizes = {"embedding_size": 256, "batch_size": batch_size, "seconds": 0.0, "device": "cpu"}
     (one,) = bench_heads(parse_variants(head), [num_ids], **sizes)
