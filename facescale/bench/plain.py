@@ -10,7 +10,6 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -18,8 +17,8 @@ from torch.utils.data import DataLoader, Dataset
 from facescale.backbones.layers import GroupedConv2d, PReLU
 from facescale.backbones.norm import BatchNorm2d
 from facescale.data.readers.base import Reader
-
-_SCALE, _MARGIN = 64.0, 0.4
+from facescale.distributed import Dist
+from facescale.plan.dense import DenseSoftmax
 
 
 class PlainDataset(Dataset[tuple[Tensor, int]]):
@@ -66,18 +65,14 @@ class PlainTraining:
 
     def __init__(self, net: nn.Module, num_ids: int, device: torch.device) -> None:
         self._net, self._device = plain_layers(net).to(device).train(), device
-        width = int(net.embedding_size)  # type: ignore[arg-type]
-        self._weight_CD = nn.Parameter(torch.randn(num_ids, width, device=device) * 0.01)
-        parameters = [*self._net.parameters(), self._weight_CD]
+        self._head = DenseSoftmax(num_ids, int(net.embedding_size), Dist(device=device))  # type: ignore[arg-type]
+        parameters = [*self._net.parameters(), self._head.weight_CD]
         self._optimizer = torch.optim.SGD(parameters, lr=1e-3, momentum=0.9, weight_decay=5e-4)
 
     def __call__(self, images_B3HW: Tensor, id_B: Tensor) -> None:
         """One step."""
-        id_B = id_B.to(self._device)
         embedding_BD = self._net(images_B3HW.to(self._device))
-        cos_BC = F.normalize(embedding_BD) @ F.normalize(self._weight_CD).T
-        target_BC = F.one_hot(id_B, cos_BC.shape[1]) * _MARGIN
-        F.cross_entropy(_SCALE * (cos_BC - target_BC), id_B).backward()
+        self._head.loss(embedding_BD, id_B.to(self._device)).backward()
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
 

@@ -58,7 +58,7 @@ HEADS = {
     "f2c 1 %": ["head.name=f2c"],
 }
 _NETWORK = ["backbone.name=r50", f"train.batch_size={_BATCH}", "train.precision=fp16"]
-_COLUMNS = ("data parallel", "model parallel", "Partial FC 0.1")
+COLUMNS = ("data parallel", "model parallel", "Partial FC 0.1")
 
 
 def planned_bytes(num_ids: int) -> dict[str, int]:
@@ -83,12 +83,16 @@ def _backbone() -> BackboneBytes:
 def rows() -> Iterator[dict[str, Any]]:
     """Rows of the table: published memory and speed, then the planned memory of our heads."""
     for one in PUBLISHED:
-        published = {
-            f"published {name}": _cell(speed, size)
-            for name, speed, size in zip(_COLUMNS, one.speed, one.megabytes, strict=True)
-        }
         planned = {f"planned {name}": amount(size) for name, size in planned_bytes(one.num_ids).items()}
-        yield {"identities": f"{one.num_ids:,}", **published, **planned}
+        yield {"identities": f"{one.num_ids:,}", **published_cells(one), **planned}
+
+
+def published_cells(one: Published) -> dict[str, str]:
+    """Published memory and speed as cells of a table."""
+    return {
+        f"published {name}": _cell(speed, size)
+        for name, speed, size in zip(COLUMNS, one.speed, one.megabytes, strict=True)
+    }
 
 
 def _cell(speed: int | None, megabytes: int | None) -> str:

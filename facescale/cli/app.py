@@ -27,7 +27,7 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback(
     help="Train face recognition on the hardware you have; evaluate, export and use it.\n\nEvery command has "
-    "--help. facescale demo shows the whole way without a photograph."
+    "--help. facescale demo runs the full pipeline without a photograph."
 )
 def _main(
     version: Annotated[

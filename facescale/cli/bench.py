@@ -18,7 +18,10 @@ app.add_typer(bench, name="bench")
 def heads(
     heads: Annotated[
         str,
-        typer.Option(help="Heads with options, comma-separated, such as full,attfc:size=65536,unique=true."),
+        typer.Option(
+            help="Heads with options, comma-separated, such as full,attfc:size=65536,unique=true. dense: "
+            "all logits and a gradient of all rows, as a plain program computes softmax."
+        ),
     ] = "full,partial_fc,attfc,f2c",
     ids: Annotated[str, typer.Option(help="Numbers of identities, comma-separated.")] = "10k,100k,1M",
     embedding_size: Annotated[int, typer.Option(min=1, help="Embedding dimension.")] = 512,
@@ -147,16 +150,51 @@ def evaluate(
 
 
 @bench.command()
-def published(as_json: JsonOption = False) -> None:
-    """Print Partial FC's published table beside our planned memory.
+def published(
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Measure on this machine, on one process.")
+    ] = False,
+    ids: Annotated[
+        str, typer.Option(help="With --measure: numbers of identities, comma-separated.")
+    ] = "125k,250k,500k,1M,1400k,2M,4M,5500k,8M,16M,29M",
+    backbone: Annotated[str, typer.Option(help="With --measure: the network.")] = "r50",
+    batch_size: Annotated[int, typer.Option(min=1, help="With --measure: images per step.")] = 128,
+    device: DeviceOption = "auto",
+    seconds: Annotated[float, typer.Option(min=0, help="Seconds per measurement, at least 3 steps.")] = 2.0,
+    plot: Annotated[
+        Path | None, typer.Option(help="With --measure: plot to write (.png, .svg, .pdf).")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Print Partial FC's published table beside our planned memory, or figures of this machine.
 
     Published: images a second and memory of each GPU on 8 V100. Planned: memory of each GPU for the same
     network, batch and precision; nothing is measured, and no GPU is needed.
-    """
-    from facescale.bench.published import rows
 
-    found = list(rows())
-    show(found, as_json, table(found))
+    With --measure: images a second of a training step (network and head) and memory, on one process here.
+    "dense" is what data parallel and model parallel trainings compute on each GPU. What does not fit is
+    planned and says so.
+    """
+    if not measure:
+        if plot:
+            raise ValueError("--plot needs --measure")
+        from facescale.bench.published import rows
+
+        found = list(rows())
+        show(found, as_json, table(found))
+        return
+    from facescale.bench.here import here_row, here_values, measure_here
+    from facescale.bench.published_plot import plot_published
+    from facescale.plan.plot import pyplot
+    from facescale.plan.units import parse_counts
+
+    if plot:
+        pyplot()  # fail before the measurements if matplotlib is missing
+    measured = list(measure_here(parse_counts(ids), backbone, batch_size, device, seconds))
+    show([here_values(one) for one in measured], as_json, table([here_row(one) for one in measured]))
+    if plot:
+        plot_published([one for row in measured for one in row], plot)
+        print(f"plot: {plot}", file=sys.stderr if as_json else sys.stdout)
 
 
 def _device(name: str) -> str:

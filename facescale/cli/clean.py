@@ -65,7 +65,7 @@ def clean(
 ) -> None:
     """Find wrong labels, copies and people of test sets.
 
-    Also split and merged identities. Nothing is changed: look at clean.html, remove what you reject from
+    Also split and merged identities. Nothing is changed: open clean.html, remove what you reject from
     edits.csv, and train with --set data.edits=OUT/edits.csv. The same command continues after an
     interruption. With --shard, each of n jobs that share OUT embeds its part of the images and proposes
     nothing.

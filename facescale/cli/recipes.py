@@ -42,7 +42,8 @@ def import_config(
 ) -> None:
     """Translate a config of another project.
 
-    The config is parsed, never executed. What has no counterpart is listed in comments at the top.
+    The config is parsed, never executed. What has no counterpart is printed, and listed in comments at the
+    top of the file.
     """
     from facescale.files import write_atomically
     from facescale.recipes.import_config import import_configs
@@ -52,4 +53,6 @@ def import_config(
         print(text, end="")
     else:
         write_atomically(out, text)
+        comments = [line.removeprefix("# ") for line in text.splitlines() if line.startswith("# ")]
+        print(*comments[1:], sep="\n", end="\n" * (len(comments) > 1))
         print(f"{out}: facescale train {out} --run runs/{out.stem}")

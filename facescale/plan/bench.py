@@ -20,14 +20,19 @@ from facescale.data.spec import key_values
 from facescale.distributed import Dist, pick_device
 from facescale.heads import HEADS, Bytes
 from facescale.plan.components import head_skeleton
+from facescale.plan.dense import DENSE, DenseSoftmax, dense_bytes
 from facescale.plan.measure import Case, HeadVariant, free_memory
 from facescale.plan.units import amount
 
 # V views, B batch, D embedding size
 
+_NAMED: Mapping[str, Any] = {**HEADS, DENSE: DenseSoftmax}  # what can be measured
+
 
 def parse_variants(text: str) -> list[HeadVariant]:
     """Heads with options, such as ``full,attfc:size=65536,unique=true,attfc:share=0.3`` (three of them).
+
+    ``dense`` is softmax as a plain program computes it, see ``DenseSoftmax``.
 
     Raises:
         ValueError: unknown head or option, or one without value.
@@ -39,10 +44,10 @@ def parse_variants(text: str) -> list[HeadVariant]:
         if "=" in name and variants:  # one more option of the head before
             setting = part.strip()
             name, options = variants[-1].name, variants.pop().options
-        registry.lookup("head", HEADS, name)
+        registry.lookup("head", _NAMED, name)
         for key, value in key_values(setting):
             options = {**options, key: parse_value(value)}
-            problems = registry.option_problems("head", name, HEADS[name], options)
+            problems = registry.option_problems("head", name, _NAMED[name], options)
             if problems or not value:
                 raise ValueError(problems[key] if value else f"'{part}': write {name}:{key}=VALUE")
         variants.append(HeadVariant(name, options))
@@ -114,10 +119,13 @@ def _planned(case: Case) -> Bytes:
     options = dict(case.options)
     if options.get("placement") == "disk":
         options["directory"] = _scratch(case)
-    dist = Dist(device=torch.device(case.device))
-    head = head_skeleton(case.name, case.num_ids, case.embedding_size, case.margin, dist, **options)
-    needed = head.bytes_needed(case.batch_size)
-    batch = head.needs.batch_bytes(case.batch_size, case.embedding_size)
+    if case.name == DENSE:
+        needed, needs = dense_bytes(case.num_ids, case.embedding_size, case.batch_size), DenseSoftmax.needs
+    else:
+        dist = Dist(device=torch.device(case.device))
+        head = head_skeleton(case.name, case.num_ids, case.embedding_size, case.margin, dist, **options)
+        needed, needs = head.bytes_needed(case.batch_size), head.needs
+    batch = needs.batch_bytes(case.batch_size, case.embedding_size)
     return replace(needed, transient=needed.transient + batch)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from facescale import heads, kernels
 from facescale.distributed import Dist
 from facescale.heads import ClassHead
+from facescale.plan.dense import DENSE, DenseSoftmax
 
 _UNTIMED = 2  # first steps: they allocate buffers
 
@@ -25,7 +26,7 @@ class HeadVariant:
     """A head with options.
 
     Attributes:
-        name: of HEADS.
+        name: of HEADS, or ``dense``.
         options: beside the defaults.
     """
 
@@ -87,7 +88,11 @@ def measure_head(case: Case) -> tuple[float, int | None]:
     _step(first, 2, 0)  # loads libraries; a larger batch would leave memory that hides a part of the peak
     del first
     before = peak_memory(dist.device)
-    head = heads.build(case.name, case.num_ids, case.embedding_size, case.margin, dist, **case.options)
+    head: ClassHead | DenseSoftmax
+    if case.name == DENSE:
+        head = DenseSoftmax(case.num_ids, case.embedding_size, dist)
+    else:
+        head = heads.build(case.name, case.num_ids, case.embedding_size, case.margin, dist, **case.options)
     head.fill()  # in an empty container there is nothing to compare with
     times: list[float] = []
     while len(times) <= _UNTIMED or sum(times[_UNTIMED:]) < case.seconds:
@@ -98,7 +103,7 @@ def measure_head(case: Case) -> tuple[float, int | None]:
     return median(times[_UNTIMED:]), max(0, after - before)  # it may fit into what the first head has left
 
 
-def _step(head: ClassHead, batch_size: int, seed: int) -> float:
+def _step(head: ClassHead | DenseSoftmax, batch_size: int, seed: int) -> float:
     """Seconds of one step on a random batch."""
     q_VBD, id_B, k_VBD = _batch(head, batch_size, seed)
     _wait(head.dist.device)
@@ -110,7 +115,9 @@ def _step(head: ClassHead, batch_size: int, seed: int) -> float:
     return time.perf_counter() - before
 
 
-def _batch(head: ClassHead, batch_size: int, seed: int) -> tuple[Tensor, Tensor, Tensor | None]:
+def _batch(
+    head: ClassHead | DenseSoftmax, batch_size: int, seed: int
+) -> tuple[Tensor, Tensor, Tensor | None]:
     """Random embeddings and identities in the form that the head needs."""
     generator = torch.Generator().manual_seed(seed)
     needs, device = head.needs, head.dist.device

@@ -27,7 +27,7 @@ def backbone_seconds(config: Config, plan: Plan, needs: Needs) -> float:
     Args:
         config: of the run.
         plan: of the run.
-        needs: of the head; a view through the twin takes a third of one that is trained on.
+        needs: of the head.
     """
     device = torch.device(plan.device)
     net = backbones.build(config.backbone.name, config.backbone.embedding_size, **config.backbone.options)
@@ -49,7 +49,12 @@ def backbone_seconds(config: Config, plan: Plan, needs: Needs) -> float:
         once()
         rounds += 1
     one_image = (monotonic() - start) / rounds / batch
-    return one_image * plan.process_batch * (needs.query_views + needs.key_views / 3)
+    return one_image * plan.process_batch * passes(needs)
+
+
+def passes(needs: Needs) -> float:
+    """What the views of an item cost, in views that are trained on; a view through the twin costs a third."""
+    return needs.query_views + needs.key_views / 3
 
 
 def head_seconds(config: Config, plan: Plan) -> list[tuple[str, float]]:

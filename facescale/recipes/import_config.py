@@ -7,6 +7,7 @@ from typing import Any
 
 import tomli_w
 
+from facescale.backbones import factory
 from facescale.recipes.foreign_config import read_settings
 
 Settings = dict[str, Any]
@@ -56,6 +57,7 @@ _IMPLIED = frozenset(
     ]
 )
 _NETWORKS = {"mobile": "ffc_mobile", "ir50": "ffc_ir50", "r50": "ffc_r50", "mobilefacenet": "mbf"}
+_FIRST_FORM_BATCH = 512  # that "lr" was meant for in arcface_torch's first configs, which name a "loss"
 _ITEMS_PER_IMAGE = 1.5  # F2C: two images of each of B identities and B instances in two views
 
 
@@ -77,8 +79,9 @@ def import_configs(files: Sequence[Path], processes: int) -> str:
         settings |= found
         unknown += open_ones
     is_f2c = _is_f2c(settings)
-    read = _Read((_F2C if is_f2c else _ARCFACE_TORCH) | settings)
+    read = _Read(settings, _F2C if is_f2c else _ARCFACE_TORCH)
     tree = (_f2c if is_f2c else _arcface_torch)(read, processes)
+    _check_network(str(tree["backbone"]["name"]))
     left = sorted({name for name in settings if name not in read.used and name not in _IMPLIED})
     unread = [name for name in unknown if name not in _IMPLIED]
     names = ", ".join(file.name for file in files)
@@ -101,9 +104,13 @@ def _is_f2c(settings: Settings) -> bool:
 class _Read:
     """Settings that remember which of them were asked for."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, defaults: Settings) -> None:
+        self._stated, self._settings = frozenset(settings), defaults | settings
         self.used: set[str] = set()
+
+    def stated(self, name: str) -> bool:
+        """Whether the files say it."""
+        return name in self._stated
 
     def get(self, name: str, default: Any = None) -> Any:
         self.used.add(name)
@@ -125,6 +132,7 @@ def _arcface_torch(read: _Read, processes: int) -> Tree:
     warmup = read.number("warmup_epoch")
     momentum = read.number("momentum")
     seed = read.number("seed")
+    first_form = read.get("loss") is not None and not read.stated("margin_list")
     tree: Tree = {
         "backbone": {
             **_network(str(read.get("network"))),
@@ -134,10 +142,10 @@ def _arcface_torch(read: _Read, processes: int) -> Tree:
         "optim": {
             "name": str(read.get("optimizer")),
             "lr": float(read.number("lr")),
-            "reference_batch": batch,
+            "reference_batch": _FIRST_FORM_BATCH if first_form else batch,
             "weight_decay": float(read.number("weight_decay")),
             **({} if adamw else {"momentum": float(momentum)}),
-            **({"schedule": "cosine"} if attfc else {}),
+            **({"schedule": "cosine"} if attfc else _steps(read)),
             **({"warmup": f"{warmup} epochs"} if warmup > 0 else {}),
         },
         "train": {
@@ -148,6 +156,14 @@ def _arcface_torch(read: _Read, processes: int) -> Tree:
         },
     }
     return _data(read) | tree
+
+
+def _steps(read: _Read) -> dict[str, Any]:
+    """The schedule of arcface_torch's first configs, where one states its epochs."""
+    epochs = read.get("decay_epoch") or []
+    if not (isinstance(epochs, list) and all(isinstance(epoch, int | float) for epoch in epochs)):
+        raise ValueError(f"decay_epoch = {epochs!r} is not a list of epochs")
+    return {"schedule": "multistep", "milestones": [f"{epoch} epochs" for epoch in epochs]} if epochs else {}
 
 
 def _data(read: _Read) -> Tree:
@@ -168,6 +184,13 @@ def _network(name: str) -> dict[str, Any]:
         return {"name": _NETWORKS.get(name, name) if name == "mobilefacenet" else name}
     rates = {"drop_path": found[2], "mask_ratio": found[3]}
     return {"name": found[1], **{key: _digits(text) for key, text in rates.items() if text is not None}}
+
+
+def _check_network(name: str) -> None:
+    try:
+        factory(name)
+    except ValueError as error:
+        raise ValueError(f"the network has no counterpart: {error}; name one of these in a copy") from None
 
 
 def _digits(text: str) -> float:

@@ -66,15 +66,15 @@ def test_the_plain_loss_is_that_of_full_softmax(record: str) -> None:
     images, id_B = torch.randn(3, 3, 112, 112), torch.tensor([0, 2, 1])
     step = PlainTraining(net, 5, torch.device("cpu"))
     head = heads.build("full", 5, 16, margins.build("cosface", scale=64.0, m=0.4), products="float32")
-    head.write_rows(torch.arange(5), step._weight_CD.detach())
+    head.write_rows(torch.arange(5), step._head.weight_CD.detach())
     embedding = net.eval()(images)
     loss = head(embedding[None], id_B).loss
-    cos_BC = F.normalize(embedding) @ F.normalize(step._weight_CD).T
+    cos_BC = F.normalize(embedding) @ F.normalize(step._head.weight_CD).T
     plain = F.cross_entropy(64 * (cos_BC - 0.4 * F.one_hot(id_B, 5)), id_B)
     torch.testing.assert_close(loss, plain, rtol=1e-4, atol=1e-4)
-    before = step._weight_CD.detach().clone()
+    before = step._head.weight_CD.detach().clone()
     step(images, id_B)
-    assert not torch.equal(before, step._weight_CD)
+    assert not torch.equal(before, step._head.weight_CD)
 
 
 def test_a_plain_sample_is_normalised_and_mirrored_at_random(record: str) -> None:

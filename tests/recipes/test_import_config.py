@@ -80,6 +80,16 @@ def test_a_released_config_is_our_recipe(tmp_path: Path) -> None:
     assert config.eval.sets["lfw"] == "/train_tmp/webface42m/lfw.bin"
 
 
+def test_the_first_form_of_a_config_has_its_rate_for_512_images_and_steps(tmp_path: Path) -> None:
+    """They name a loss in place of margins; their trainer scaled the rate from 512 images."""
+    text = INSIGHTFACE.replace("config.margin_list = (1.0, 0.0, 0.4)", 'config.loss = "arcface"')
+    text += "config.sample_rate = 1.0\nconfig.batch_size = 128\nconfig.lr = 0.1\nconfig.num_epoch = 25\n"
+    text += 'config.network = "r18"\nconfig.warmup_epoch = -1\nconfig.decay_epoch = [10, 16, 22]\n'
+    config = translated(tmp_path, c__py=text)
+    left = {key.split(".")[0] for key in changed_keys(config, load_config("ms1mv3_r18"))}
+    assert left == {"data", "eval"} and config.optim.reference_batch == 512
+
+
 def test_attfc_is_our_recipe(tmp_path: Path) -> None:
     config = translated(tmp_path, 1, c__py=ATTFC)
     assert config.head.options == {"keys": 2, "size": 93431 * 3 // 10 // 384 * 384}
@@ -151,6 +161,12 @@ def test_nothing_is_executed(tmp_path: Path) -> None:
         ("c.py", INSIGHTFACE + "config.margin_list = 3", "margin_list = 3 is not three numbers"),
         ("c.py", INSIGHTFACE + "config.batch_size = 'x'", "batch_size = 'x' is not a number"),
         (
+            "c.py",
+            INSIGHTFACE + "config.network = 'r51'",
+            "the network has no counterpart: unknown backbone 'r51'",
+        ),
+        ("c.py", INSIGHTFACE + "config.decay_epoch = 'x'", "decay_epoch = 'x' is not a list of epochs"),
+        (
             "c.sh",
             "python main.py --net_type=ir50 --loss_type=XX",
             "loss_type = 'XX' is not one of AM, Arc and SV",
@@ -186,7 +202,9 @@ def test_the_command_line_prints_or_writes(tmp_path: Path, facescale: Any) -> No
     (source,) = written(tmp_path, c__py=INSIGHTFACE)
     code, printed, _ = facescale("import-config", str(source), "--processes", "4")
     assert code == 0 and "batch_size = 2048" in printed
+    source.write_text(f"{INSIGHTFACE}config.dali = True\n")
     code, said, _ = facescale("import-config", str(source), "--out", str(tmp_path / "o.toml"))
+    assert said.startswith("No counterpart: dali = True\n")
     assert (
         code == 0 and "facescale train" in said and load_config(tmp_path / "o.toml").train.batch_size == 4096
     )
