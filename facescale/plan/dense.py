@@ -17,7 +17,8 @@ from facescale.heads.base import HeadOutput
 DENSE = "dense"  # its name where a head is named
 
 _SCALE, _MARGIN = 64.0, 0.4
-_MATRICES = 5  # of C x D: centres, their unit rows, both gradients, momentum
+_UPDATE = 7  # of C x D, in the gradient of the lengths: centres, momentum, unit rows, gradients on the way
+_LOSS = 4  # of C x D, while logits are there: centres, momentum, unit rows and their gradient
 _LOGITS = 5  # of B x C: cosines, margins, scaled logits, their log-softmax, its gradient
 
 
@@ -60,4 +61,5 @@ class DenseSoftmax:
 def dense_bytes(num_ids: int, embedding_size: int, batch_size: int) -> Bytes:
     """Memory that ``DenseSoftmax`` needs."""
     matrix, logits = 4 * num_ids * embedding_size, 4 * num_ids * batch_size
-    return Bytes(device=2 * matrix, transient=(_MATRICES - 2) * matrix + _LOGITS * logits)
+    peak = max(_UPDATE * matrix, _LOSS * matrix + _LOGITS * logits)
+    return Bytes(device=2 * matrix, transient=peak - 2 * matrix)

@@ -5,7 +5,7 @@ import re
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -84,15 +84,12 @@ def measure_head(case: Case) -> tuple[float, int | None]:
     for compiled in ("rows", "lru", "records"):
         kernels.loops(compiled)  # numba takes memory of its own
     dist = Dist(device=torch.device(case.device))
-    first = heads.build("full", 500, case.embedding_size, case.margin, dist)
+    full = replace(case, name="full", num_ids=500, options={})
+    first = _built(replace(case, num_ids=500) if case.name == DENSE else full, dist)
     _step(first, 2, 0)  # loads libraries; a larger batch would leave memory that hides a part of the peak
     del first
     before = peak_memory(dist.device)
-    head: ClassHead | DenseSoftmax
-    if case.name == DENSE:
-        head = DenseSoftmax(case.num_ids, case.embedding_size, dist)
-    else:
-        head = heads.build(case.name, case.num_ids, case.embedding_size, case.margin, dist, **case.options)
+    head = _built(case, dist)
     head.fill()  # in an empty container there is nothing to compare with
     times: list[float] = []
     while len(times) <= _UNTIMED or sum(times[_UNTIMED:]) < case.seconds:
@@ -101,6 +98,12 @@ def measure_head(case: Case) -> tuple[float, int | None]:
     if before is None or after is None:
         return median(times[_UNTIMED:]), None
     return median(times[_UNTIMED:]), max(0, after - before)  # it may fit into what the first head has left
+
+
+def _built(case: Case, dist: Dist) -> ClassHead | DenseSoftmax:
+    if case.name == DENSE:
+        return DenseSoftmax(case.num_ids, case.embedding_size, dist)
+    return heads.build(case.name, case.num_ids, case.embedding_size, case.margin, dist, **case.options)
 
 
 def _step(head: ClassHead | DenseSoftmax, batch_size: int, seed: int) -> float:
