@@ -18,9 +18,12 @@ from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
+import torch
 from training import train_recipe
 
 from facescale.arrays import FloatArray
+from facescale.backbones import build
+from facescale.config import Config
 from facescale.data.images import Images, ReaderImages
 from facescale.data.readers.folder import FolderReader
 from facescale.distributed import Dist
@@ -32,9 +35,11 @@ from facescale.inference.load import load
 from facescale.inference.model import Model
 from facescale.recipes.finetune import finetune_config
 from facescale.train import train
+from facescale.train.freezing import freeze
 
 PEOPLE, PHOTOS = 50, 5
 REPLAY = "old images"  # half of each batch are images of the first training
+ADAPTERS, RANK = "adapters", 8  # low-rank ones, at the old learning rate; of a vision transformer
 
 _KEPT = ["finetune.statistics=keep"]
 
@@ -50,6 +55,12 @@ WAYS: dict[str, tuple[str, float, list[str]]] = {
     "extend, statistics kept, distil 100": ("extend", 100, _KEPT),
     "extend, statistics kept, 3 times the rate": ("extend", 0, [*_KEPT, "optim.lr=0.0006"]),
     "extend, statistics kept, 3 times the rate, distil 10": ("extend", 10, [*_KEPT, "optim.lr=0.0006"]),
+    f"extend, statistics kept, distil 1, {ADAPTERS}": ("extend", 1, _KEPT),
+    f"extend, statistics kept, distil 1, {ADAPTERS} with MLPs": (
+        "extend",
+        1,
+        [*_KEPT, "finetune.adapted=attention+mlp"],
+    ),
     "keep": ("keep", 0, []),
     "keep, distil 1": ("keep", 1, []),
     "replace": ("replace", 0, []),
@@ -136,6 +147,14 @@ def _copy(files: Sequence[Path], folder: Path) -> None:
             shutil.copyfile(file, folder / file.name)
 
 
+def num_trained(config: Config) -> int:
+    """Parameters of the network that a training changes."""
+    with torch.device("meta"):
+        net = build(config.backbone.name, config.backbone.embedding_size, **config.backbone.options)
+    freeze(net, config.finetune)
+    return sum(one.numel() for one in net.parameters() if one.requires_grad)
+
+
 def learn(arguments: argparse.Namespace, way: str, seed: int) -> Model:
     """Fine-tune in one way."""
     out = arguments.out
@@ -153,7 +172,9 @@ def learn(arguments: argparse.Namespace, way: str, seed: int) -> Model:
         sources = [str(out / "old"), str(arguments.cfp), new]
         settings += [f"data.train={json.dumps(sources)}", "data.weights=[0.25, 0.25, 0.5]"]
         settings += [f'train.duration="{10 * (PEOPLE * PHOTOS // 64)} steps"']
-    config = finetune_config(out / "base", new, head, distil, [], settings)
+    rank = RANK if ADAPTERS in way else 0
+    config = finetune_config(out / "base", new, head, distil, [], settings, rank)
+    print(f"{way}: {num_trained(config):,} parameters of the network are trained", flush=True)
     run = out / f"runs/{way.replace(', ', '_').replace(' ', '')}_{seed}"
     train(config, run, Dist())
     return load(run, "cpu")
@@ -203,6 +224,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=2000, help="of LFW's 6,000")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--set", dest="settings", action="append", default=[])
+    parser.add_argument("--base-set", action="append", default=[], help="of the first training")
     arguments = parser.parse_args()
     out = arguments.out
     split(arguments.celeba, out, arguments.seeds)
@@ -210,7 +232,7 @@ def main() -> None:
         sources = json.dumps([str(out / "old"), str(arguments.cfp)])
         settings = [f"data.train={sources}", f"eval.sets.lfw={arguments.lfw}", 'eval.every="100%"']
         settings += [f'train.duration="{arguments.epochs} epochs"']
-        train_recipe(Path("small_faces"), out / "base", settings, threads=1)
+        train_recipe(Path("small_faces"), out / "base", [*settings, *arguments.base_set], threads=1)
     found = out / "rows.json"
     rows: list[dict[str, Any]] = json.loads(found.read_text()) if found.exists() else []
     for seed in arguments.seeds:

@@ -27,6 +27,7 @@ BACKBONES: Mapping[str, Callable[..., nn.Module]] = {
     "mbf": partial(MobileFaceNet, (1, 4, 6, 2), 2),
     "mbf_large": partial(MobileFaceNet, (2, 8, 12, 4), 4),
     "mbf_s": partial(MobileFaceNet, (1, 4, 6, 2), 1),
+    "vit_xs": partial(VisionTransformer, 128, 4, 4),
     "vit_t": partial(VisionTransformer, 256, 12, 8),
     "vit_s": partial(VisionTransformer, 512, 12, 8),
     "vit_b": partial(VisionTransformer, 512, 24, 8),

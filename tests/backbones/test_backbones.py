@@ -21,7 +21,7 @@ from facescale.inference.model import Model
 from facescale.model_card import Card, Contract
 
 # One small network of each family; with the others the walk takes minutes.
-FAMILIES = ("r10", "mbf_s", "vit_t", "mla_r10", "ffc_mobile", "ir18")
+FAMILIES = ("r10", "mbf_s", "vit_xs", "mla_r10", "ffc_mobile", "ir18")
 DEEP = {"r200", "r2060", "mla_r100", "mla_r200", "vit_h", "ir101", "ir_se101"}
 # Weights and gradients in float64 would fill the memory of a small machine, and an ONNX file holds 2 GB.
 HUGE = {"r2060", "vit_h"}

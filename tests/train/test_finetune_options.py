@@ -204,13 +204,16 @@ def test_a_share_of_the_embeddings_comes_from_the_old_network() -> None:
     assert mixed[0, :, 0].tolist() == [1, 1, 0, 0]
 
 
-def test_with_distillation_a_run_stays_nearer_to_the_old_network(old: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("start", ["train.init", "finetune.teacher"], ids=["goes on", "from random weights"])
+def test_with_distillation_a_run_stays_nearer_to_the_old_network(
+    old: Path, tmp_path: Path, start: str
+) -> None:
     data = draw(tmp_path / "faces", ("cara", "eve"))
     faces = np.random.default_rng(0).integers(0, 256, (4, 56, 56, 3), np.uint8)
     before = load(old, "cpu").embed(faces)
 
     def agreement(distil: float) -> float:
-        more = [f"train.init={old}", f"finetune.distil={distil}", "train.batch_size=6", "train.ema=0.0"]
+        more = [f"{start}={old}", f"finetune.distil={distil}", "train.batch_size=6", "train.ema=0.0"]
         config = load_config(None, settings(data, *more, "train.duration=20 steps", "optim.lr=0.3"))
         run = train(config, tmp_path / f"run{distil}").run
         if distil:
