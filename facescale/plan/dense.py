@@ -17,7 +17,7 @@ from facescale.heads.base import HeadOutput
 DENSE = "dense"  # its name where a head is named
 
 _SCALE, _MARGIN = 64.0, 0.4
-_MATRICES = 5  # of C x D: centres, their unit rows, both gradients, momentum
+_MATRICES = 8  # of C x D: centres, momentum, unit rows, and what the gradient of the norms holds at once
 _LOGITS = 5  # of B x C: cosines, margins, scaled logits, their log-softmax, its gradient
 
 
