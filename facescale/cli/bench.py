@@ -190,7 +190,10 @@ def published(
 
     if plot:
         pyplot()  # fail before the measurements if matplotlib is missing
-    measured = list(measure_here(parse_counts(ids), backbone, batch_size, device, seconds))
+    measured = []
+    for row in measure_here(parse_counts(ids), backbone, batch_size, device, seconds):
+        measured.append(row)
+        print(f"{row[0].num_ids:,} identities are done", file=sys.stderr, flush=True)
     show([here_values(one) for one in measured], as_json, table([here_row(one) for one in measured]))
     if plot:
         plot_published([one for row in measured for one in row], plot)

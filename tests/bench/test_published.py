@@ -65,6 +65,7 @@ def test_a_plot_without_measurements_is_refused(facescale: Any) -> None:
     assert "--plot needs --measure" in facescale("bench", "published", "--plot", "a.png")[2]
 
 
+@pytest.mark.slow
 def test_planned_memory_of_the_dense_way_is_what_it_takes() -> None:
     (one,) = bench_heads(parse_variants("dense"), [30_000], batch_size=64, seconds=0.0, device="cpu")
     assert one.peak_bytes and one.planned_bytes == pytest.approx(one.peak_bytes, rel=0.25)
