@@ -92,11 +92,15 @@ class Model:
                 return threshold
         known_rates = ", ".join(f"{rate:g}" for rate in sorted(self.thresholds))
         have = f"it has thresholds at {known_rates}" if known_rates else "it has no thresholds"
-        other = f"use one of these, such as --far {min(self.thresholds):g}, or " if known_rates else ""
+        other = f"use the nearest, --far {self._nearest_rate(far):g}, or " if known_rates else ""
         raise ValueError(
             f"this model has no threshold at a false-accept rate of {far:g}: {have}; {other}measure one on "
             "enough pairs: facescale evaluate MODEL --on NAME=all_pairs:DATA --adopt"
         )
+
+    def _nearest_rate(self, far: float) -> float:
+        """Of the rates that were measured, the one whose ratio to ``far`` is nearest to 1."""
+        return min(self.thresholds, key=lambda rate: abs(math.log(rate / far)) if far > 0 else rate)
 
     def compare(self, first_HW3: npt.ArrayLike, second_HW3: npt.ArrayLike) -> float:
         """Cosine of two aligned faces, uint8 RGB (S, S, 3).

@@ -94,6 +94,7 @@ def test_a_rate_that_was_not_measured_is_refused(facescale, model: Path, photos:
     code, _, err = facescale("verify", photo, photo, "--model", str(model), "--far", "1e-6")
     assert code == 2
     assert "has no threshold at a false-accept rate of 1e-06: it has thresholds at 0.001, 0.1" in err
+    assert "use the nearest, --far 0.001, or measure one" in err
 
 
 def test_a_photo_that_is_not_aligned_is_one_sentence(facescale, model: Path, photos: Path) -> None:  # type: ignore[no-untyped-def]

@@ -167,8 +167,8 @@ def _open_files(path: Path, root: str | None, lists: Sequence[str]) -> Pairs:
         found = [path / name for name in lists if (path / name).is_file()]
         if not found:
             raise ValueError(
-                f"'{path}' has no {', '.join(lists)}; sample pairs from a folder of identities with "
-                f"'facescale pairs {path}', then evaluate on the CSV that it writes"
+                f"'{path}' has no {', '.join(lists)}; sample pairs of its people with "
+                f"'facescale pairs {path} --out pairs.bin', then evaluate on pairs.bin"
             )
         if len(found) > 1 and found[0].name != lists[0]:
             names = ", ".join(place.name for place in found)
