@@ -126,6 +126,7 @@ def search(
 
     from facescale.gallery.people_search import PeopleSearch
     from facescale.gallery.photos import embed_photos, face_finder, photos_of
+    from facescale.gallery.search import strangers_named
 
     paths = photos_of(photos)
     found, loaded = _opened(path, model, device)
@@ -150,6 +151,7 @@ def search(
         "threshold": threshold.cosine,
         "far": far,
         "measured_on": threshold.on,
+        "strangers_named": strangers_named(far, found.num_people()),
         "photos": rows,
         "left_out": left_out,
         "notes": notes,
@@ -159,6 +161,10 @@ def search(
     lines += [f"{key}: no face ({reason})" for key, reason in left_out.items()]
     lines += [people.note] if people.note else []
     lines.append(f"threshold {threshold.cosine:.3f}: false-accept rate {far:g}, measured on {threshold.on}")
+    lines.append(
+        f"a stranger is compared with {found.num_people():,} people: up to"
+        f" {100 * values['strangers_named']:.3g}% of strangers are taken for one of them"
+    )
     show(values, as_json, "\n".join(lines))
 
 

@@ -27,6 +27,19 @@ class Match:
     cosine: float
 
 
+def strangers_named(far: float, num_people: int) -> float:
+    """Share of strangers who are above the threshold with somebody of a gallery, 0 to 1.
+
+    A stranger is compared with everybody. 1 - (1 - far)^P holds for independent comparisons; those of one
+    face are not quite, so the share is a little lower.
+
+    Args:
+        far: false-accept rate of one comparison.
+        num_people: P.
+    """
+    return float(-np.expm1(num_people * np.log1p(-min(far, 1 - 1e-12))))
+
+
 def nearest_people(
     query_QD: Embeddings, names: Sequence[str], template_PD: Embeddings, top: int = 5
 ) -> list[list[Match]]:

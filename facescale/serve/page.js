@@ -50,7 +50,8 @@ const compare = () => attempt(async () => {
 
 const search = () => attempt(async () => {
   const found = await ask("api/search", { photo: photos.first, far: far() });
-  show(found.who === null ? "Nobody in the gallery" : found.who, found.crops, found.best);
+  const strangers = Number((100 * found.strangers_named).toPrecision(3));
+  show(`${found.who ?? "Nobody in the gallery"} (up to ${strangers}% of strangers are taken for somebody)`, found.crops, found.best);
 });
 
 async function take(id, file) {

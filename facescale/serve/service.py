@@ -14,6 +14,7 @@ from facescale.arrays import Pixels
 from facescale.gallery.gallery import Embeddings, Gallery
 from facescale.gallery.people_search import PeopleSearch
 from facescale.gallery.photos import FindFace, FoundFace, aligned_of_any_size, aligned_only
+from facescale.gallery.search import strangers_named
 from facescale.inference.model import Model
 from facescale.prepare.photos import open_photo
 from facescale.serve.batching import SharedCalls
@@ -125,6 +126,7 @@ class FaceService:
             "threshold": threshold.cosine,
             "far": far,
             "measured_on": threshold.on,
+            "strangers_named": strangers_named(far, self.gallery.num_people()),
             "crops": [_png(face.pixels)],
             "notes": [face.note],
         }

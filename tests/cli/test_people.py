@@ -69,6 +69,7 @@ def test_an_enrolled_photo_finds_its_person(facescale, gallery: Path, photos: Pa
     found = json.loads(out)
     assert code == 0 and len(found["photos"]) == PHOTOS and found["measured_on"] == "faces"
     assert {row["who"] for row in found["photos"]} == {"person 2"}
+    assert found["strangers_named"] == pytest.approx(1 - 0.9**PEOPLE)
     for row in found["photos"]:
         assert row["cosine"] == row["best"][0]["cosine"] >= row["best"][1]["cosine"]
         assert row["margin"] == pytest.approx(row["best"][0]["cosine"] - row["best"][1]["cosine"])
@@ -79,6 +80,7 @@ def test_below_the_threshold_it_is_nobody(facescale, gallery: Path, photos: Path
     code, out, _ = facescale("search", str(gallery), photo)
     assert code == 0 and f"{photo}: nobody (nearest: person 3 0." in out
     assert "threshold 1.000: false-accept rate 0.001, measured on faces" in out
+    assert "compared with 4 people: up to 0.399% of strangers are taken for one of them" in out
 
 
 def test_two_photos_are_compared(facescale, model: Path, photos: Path) -> None:  # type: ignore[no-untyped-def]
