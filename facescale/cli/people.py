@@ -147,11 +147,12 @@ def search(
                 "best": [{"name": one.name, "cosine": one.cosine} for one in best],
             }
         )
+    strangers = strangers_named(far, found.num_people())
     values = {
         "threshold": threshold.cosine,
         "far": far,
         "measured_on": threshold.on,
-        "strangers_named": strangers_named(far, found.num_people()),
+        "strangers_named": strangers,
         "photos": rows,
         "left_out": left_out,
         "notes": notes,
@@ -163,7 +164,7 @@ def search(
     lines.append(f"threshold {threshold.cosine:.3f}: false-accept rate {far:g}, measured on {threshold.on}")
     lines.append(
         f"a stranger is compared with {found.num_people():,} people: up to"
-        f" {100 * values['strangers_named']:.3g}% of strangers are taken for one of them"
+        f" {100 * strangers:.3g}% of strangers are taken for one of them"
     )
     show(values, as_json, "\n".join(lines))
 
