@@ -11,7 +11,6 @@ of a pair by the old network and the second by the new. A seed is that of the ne
 shared. What is in OUT is not trained again.
 """
 
-import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from evidence_cases import Training
-from finetune import Data, Embedded, split
+from finetune import Data, Embedded, options, split
 from light import Faces, HeldFaces, registered
 
 from facescale.arrays import FloatArray
@@ -119,16 +118,7 @@ def _spread(values: Sequence[float], scale: float, digits: int = 1) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--celeba", type=Path, required=True)
-    parser.add_argument("--cfp", type=Path, required=True)
-    parser.add_argument("--lfw", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
-    arguments = parser.parse_args()
+    arguments = options(__doc__, WAYS).parse_args()
     torch.set_num_threads(1)
     out = arguments.out
     split(arguments.celeba, out / "people", [0])

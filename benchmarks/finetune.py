@@ -11,7 +11,7 @@ OUT/rows.json: what is there is not measured again.
 import argparse
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
@@ -211,18 +211,22 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
+def options(description: str | None, ways: Iterable[str]) -> argparse.ArgumentParser:
+    """The options of a benchmark that trains in several ways and measures old and new networks."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--celeba", type=Path, required=True)
-    parser.add_argument("--cfp", type=Path, required=True)
-    parser.add_argument("--lfw", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
+    for name in ("--celeba", "--cfp", "--lfw", "--out"):
+        parser.add_argument(name, type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--ways", nargs="+", choices=list(ways), default=list(ways))
+    return parser
+
+
+def main() -> None:
+    parser = options(__doc__, WAYS)
     parser.add_argument("--epochs", type=int, default=5, help="of the first training")
     parser.add_argument("--pairs", type=int, default=2000, help="of LFW's 6,000")
-    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--set", dest="settings", action="append", default=[])
     parser.add_argument("--base-set", action="append", default=[], help="of the first training")
     arguments = parser.parse_args()

@@ -14,8 +14,7 @@ from facescale.config import load_config
 from facescale.distributed import Dist, pick_device
 from facescale.heads import Needs
 from facescale.plan.bench import HeadFigures, bench_heads
-from facescale.plan.components import head_skeleton
-from facescale.plan.dense import DENSE
+from facescale.plan.dense import DENSE, measurable_skeleton
 from facescale.plan.measure import HeadVariant
 from facescale.plan.memory import backbone_bytes
 from facescale.plan.plan import Counts, make_plan
@@ -75,7 +74,10 @@ def measure_here(
     memory, one_view = backbone_bytes(config, plan), backbone_seconds(config, plan, Needs())
     sizes: dict[str, Any] = {"batch_size": batch_size, "device": str(dist.device), "seconds": seconds}
     figures = bench_heads(list(WAYS.values()), num_ids, **sizes)
-    needs = {way: _needs(variant, dist) for way, variant in WAYS.items()}
+    needs = {
+        way: measurable_skeleton(one.name, 1000, 512, "cosface", dist, **one.options).needs
+        for way, one in WAYS.items()
+    }
 
     def here(way: str, head: HeadFigures) -> Here:
         network = one_view * passes(needs[way])
@@ -84,12 +86,6 @@ def measure_here(
         return Here(way, head.num_ids, speed, memory.total(needs[way]) + peak)
 
     return ([here(way, next(figures)) for way in WAYS] for _ in num_ids)
-
-
-def _needs(variant: HeadVariant, dist: Dist) -> Needs:
-    if variant.name == DENSE:
-        return Needs()
-    return head_skeleton(variant.name, 1000, 512, "cosface", dist, **variant.options).needs
 
 
 def here_row(found: Sequence[Here]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from facescale.cli.terminal import for_progress
-from facescale.config.criterion import first_choice, headlines
+from facescale.config.criterion import first_choice, headlines, is_better
 from facescale.data.readers.pictures import listed
 from facescale.guard.shown import shown_lines
 from facescale.plan import Plan
@@ -68,8 +68,9 @@ class Display:
                 self._bar = self._progress.add_task("training", total=plan.total_steps)
             self._progress.update(self._bar, completed=values["step"])
             if values["kind"] == "eval":
-                now = _first_figure(values)
-                self._best = now if self._best is None or (now or 0) > self._best else self._best
+                name = first_choice(key for key in values if "/" in key)
+                if name and (self._best is None or is_better(name, values[name], self._best)):
+                    self._best = values[name]
             if values["kind"] == "train":
                 self._progress.update(self._bar, description=_short_text(values, self._best))
                 return
@@ -95,11 +96,6 @@ def _short_text(v: dict[str, Any], best: float | None) -> str:
         f"wait {v['wait_share']:.0%}"
     )
     return text if best is None else f"{text}  best {best:.2%}"
-
-
-def _first_figure(v: dict[str, Any]) -> float | None:
-    chosen = first_choice(key for key in v if "/" in key)
-    return None if chosen is None else v[chosen]
 
 
 def _train_text(v: dict[str, Any]) -> str:

@@ -19,8 +19,7 @@ from facescale.config import parse_value
 from facescale.data.spec import key_values
 from facescale.distributed import Dist, pick_device
 from facescale.heads import HEADS, Bytes
-from facescale.plan.components import head_skeleton
-from facescale.plan.dense import DENSE, DenseSoftmax, dense_bytes
+from facescale.plan.dense import DENSE, DenseSoftmax, measurable_skeleton
 from facescale.plan.measure import Case, HeadVariant, free_memory
 from facescale.plan.units import amount
 
@@ -119,13 +118,10 @@ def _planned(case: Case) -> Bytes:
     options = dict(case.options)
     if options.get("placement") == "disk":
         options["directory"] = _scratch(case)
-    if case.name == DENSE:
-        needed, needs = dense_bytes(case.num_ids, case.embedding_size, case.batch_size), DenseSoftmax.needs
-    else:
-        dist = Dist(device=torch.device(case.device))
-        head = head_skeleton(case.name, case.num_ids, case.embedding_size, case.margin, dist, **options)
-        needed, needs = head.bytes_needed(case.batch_size), head.needs
-    batch = needs.batch_bytes(case.batch_size, case.embedding_size)
+    dist = Dist(device=torch.device(case.device))
+    head = measurable_skeleton(case.name, case.num_ids, case.embedding_size, case.margin, dist, **options)
+    needed = head.bytes_needed(case.batch_size)
+    batch = head.needs.batch_bytes(case.batch_size, case.embedding_size)
     return replace(needed, transient=needed.transient + batch)
 
 

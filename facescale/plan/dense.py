@@ -4,13 +4,17 @@ All logits of a batch are kept, the matrix of class centres has a gradient of it
 moves every row. Data parallel trainings hold it whole on every GPU, model parallel ones a part of its rows.
 """
 
+from functools import cached_property
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from facescale.distributed import Dist
-from facescale.heads import Bytes, Needs
+from facescale.heads import Bytes, ClassHead, Needs
 from facescale.heads.base import HeadOutput
+from facescale.plan.components import head_skeleton
 
 # V views, B batch, C classes, D embedding size
 
@@ -32,7 +36,10 @@ class DenseSoftmax:
         self.weight_CD = nn.Parameter(
             torch.empty(num_ids, embedding_size, device=dist.device).normal_(0, 0.01)
         )
-        self._optimizer = torch.optim.SGD([self.weight_CD], lr=0.1, momentum=0.9, weight_decay=5e-4)
+
+    @cached_property
+    def _optimizer(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD([self.weight_CD], lr=0.1, momentum=0.9, weight_decay=5e-4)
 
     def __call__(self, q_VBD: Tensor, id_B: Tensor, k_VBD: Tensor | None = None) -> HeadOutput:
         """Loss of a batch."""
@@ -57,9 +64,21 @@ class DenseSoftmax:
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
 
+    def bytes_needed(self, batch_size: int) -> Bytes:
+        """Memory that a step needs."""
+        matrix, logits = 4 * self.num_ids * self.embedding_size, 4 * self.num_ids * batch_size
+        peak = max(_UPDATE * matrix, _LOSS * matrix + _LOGITS * logits)
+        return Bytes(device=2 * matrix, transient=peak - 2 * matrix)
 
-def dense_bytes(num_ids: int, embedding_size: int, batch_size: int) -> Bytes:
-    """Memory that ``DenseSoftmax`` needs."""
-    matrix, logits = 4 * num_ids * embedding_size, 4 * num_ids * batch_size
-    peak = max(_UPDATE * matrix, _LOSS * matrix + _LOGITS * logits)
-    return Bytes(device=2 * matrix, transient=peak - 2 * matrix)
+
+def measurable_skeleton(
+    name: str, num_ids: int, embedding_size: int, margin: str, dist: Dist, **options: Any
+) -> ClassHead | DenseSoftmax:
+    """Like ``head_skeleton``, for ``dense`` too.
+
+    Raises:
+        ValueError: as ``heads.build``.
+    """
+    if name == DENSE:
+        return DenseSoftmax(num_ids, embedding_size, Dist(device=torch.device("meta")))
+    return head_skeleton(name, num_ids, embedding_size, margin, dist, **options)

@@ -9,7 +9,6 @@ from typing import Any
 from facescale.config import Config
 from facescale.data.spec import split_name
 from facescale.distributed import Dist
-from facescale.evaluate.protocols.open import open_protocol
 from facescale.inference.load import load
 from facescale.inference.model import Model
 from facescale.model_card import Card
@@ -17,6 +16,7 @@ from facescale.plan.check import read_config
 from facescale.run import RunDir
 from facescale.train import Result, train
 from facescale.train.run_log import OnLog
+from facescale.train.session import open_sets
 
 # The rest of a config describes the old training, whose length, rate and start do not fit this one.
 _RATE = 0.1  # of the old learning rate
@@ -112,11 +112,7 @@ def finetune(
 
 def _figures(model: Model, config: Config) -> dict[str, float]:
     found: dict[str, Any] = {}
-    for name, path in config.eval.sets.items():
-        protocol = open_protocol(
-            *(path, model.contract.size, model.needs_flip, config.eval.batch_size),
-            name=name,
-            limit=config.eval.limit or None,
-        )
-        found |= {f"{name}/{key}": value for key, value in protocol.measure(model.encoder).figures()}
+    for protocol in open_sets(config.eval, model.contract.size, model.needs_flip):
+        figures = protocol.measure(model.encoder).figures()
+        found |= {f"{protocol.name}/{key}": value for key, value in figures}
     return found

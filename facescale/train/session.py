@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 
 from facescale.checksums import Checksums
-from facescale.config import Config, flat_values
+from facescale.config import Config, EvalConfig, flat_values
 from facescale.data import open_training_data
 from facescale.data.digest import DataDigest, digest_of
 from facescale.data.loading.batch import Batch
@@ -162,14 +162,7 @@ def open_session(
             run.set_aside(after=state.step)
             damages += run.truncate_metrics(state.step)
         loader = make_loader(config, plan, reader, task, run)
-        protocols: list[Evaluator] = [
-            open_protocol(
-                *(path, task.input_size, config.eval.flip, config.eval.batch_size),
-                name=name,
-                limit=config.eval.limit or None,
-            )
-            for name, path in config.eval.sets.items()
-        ]
+        protocols = open_sets(config.eval, task.input_size, config.eval.flip)
         meter = Meter(dist.device)
         if state.window:
             meter.load_state(state.window)
@@ -196,6 +189,24 @@ def open_session(
             digest=digest,
             saver=Saver(run, dist, checksums, config.checkpoint.background),
         )
+
+
+def open_sets(settings: EvalConfig, size: int, flip: bool) -> list[Evaluator]:
+    """The protocols of a config, at most ``settings.limit`` of each.
+
+    Args:
+        settings: the section ``[eval]``.
+        size: of the images, pixels.
+        flip: add the mirrored view.
+
+    Raises:
+        ValueError: one cannot be read.
+    """
+    limit = settings.limit or None
+    return [
+        open_protocol(path, size, flip, settings.batch_size, name=name, limit=limit)
+        for name, path in settings.sets.items()
+    ]
 
 
 def _same_program(config: Config, dist: Dist) -> None:

@@ -89,14 +89,18 @@ def test_other_processes_are_silent(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == ""
 
 
-def test_the_bar_fills_the_window_and_shows_epoch_and_best_accuracy(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("figure", "best", "worse"), [("accuracy", 0.9, 0.8), ("eer", 0.1, 0.2)])
+def test_the_bar_fills_the_window_and_shows_epoch_and_best_figure(
+    monkeypatch: pytest.MonkeyPatch, figure: str, best: float, worse: float
+) -> None:
     file = io.StringIO()
     monkeypatch.setattr("sys.stdout", file)
     console = Console(file=file, force_terminal=True, width=120, color_system=None)
     monkeypatch.setattr("facescale.cli.progress.Console", lambda **_: console)
     with Display(True) as display:
-        display.line({"kind": "eval", "step": 4, "lfw/accuracy": 0.9, "lfw/accuracy_std": 0.0}, PLAN)
-        display.line({"kind": "eval", "step": 5, "lfw/accuracy": 0.8, "lfw/accuracy_std": 0.0}, PLAN)
+        for step, value in ((4, best), (5, worse)):
+            found = {f"lfw/{figure}": value, f"lfw/{figure}_std": 0.0}
+            display.line({"kind": "eval", "step": step, **found}, PLAN)
         display.line(TRAIN, PLAN)
         display.finish(Result(RunDir("runs/x"), 10, True, {}))
     shown = [
@@ -104,5 +108,5 @@ def test_the_bar_fills_the_window_and_shows_epoch_and_best_accuracy(monkeypatch:
     ]
     assert shown[-1] == "trained 10 steps; the run is in runs/x", "the bar ends above the last line"
     bar = next(line for line in reversed(shown) if "epoch 1.0" in line)
-    assert "best 90.00%" in bar
+    assert f"best {best:.2%}" in bar
     assert 110 <= len(bar.split("\r")[-1].rstrip()) <= 120
