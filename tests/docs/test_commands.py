@@ -57,9 +57,18 @@ def test_commands_and_options_exist(page: Path) -> None:
 @pytest.mark.parametrize("page", OWN, ids=lambda page: page.name)
 def test_scripts_and_their_options_exist(page: Path) -> None:
     for script, *words in commands(page.read_text(encoding="utf-8"), "python"):
-        source = (ROOT / script).read_text(encoding="utf-8")
+        source = with_siblings(ROOT / script)
         missing = [word for word in words if word.startswith("--") and f'"{word}"' not in source]
         assert not missing, f"{script} has no option {missing}"
+
+
+def with_siblings(script: Path) -> str:
+    """The text of a script and of the scripts beside it that it imports: options may stand there."""
+    text = script.read_text(encoding="utf-8")
+    beside = [
+        script.with_name(f"{name}.py") for name in re.findall(r"^from (\w+) import", text, re.MULTILINE)
+    ]
+    return "\n".join([text, *(path.read_text(encoding="utf-8") for path in beside if path.exists())])
 
 
 def test_the_pages_have_commands() -> None:
