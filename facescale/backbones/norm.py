@@ -18,7 +18,7 @@ from facescale.kernels.parts import in_parts
 # R rows (batch, height, width), C channels, K blocks of rows
 
 _BLOCK = 65_536  # numbers in a block: it stays in a core's cache while it is read twice
-_ONE_THREAD = 1 << 17  # so few numbers are not worth waking threads
+_ONE_THREAD = 1 << 20  # so few numbers are not worth waking threads
 
 _counted_for: ContextVar[str | None] = ContextVar("_counted_for", default=None)
 

@@ -70,6 +70,8 @@ def test_prelu_keeps_a_nan_visible() -> None:
 
 CONVOLUTIONS = {
     "two channels a group": GroupedConv2d(64, 64, 3, 1, 1, groups=32, bias=False),
+    "four channels a group, biased": GroupedConv2d(64, 64, 3, 2, 1, groups=16),
+    "three channels a group": GroupedConv2d(96, 96, 3, 1, 1, groups=32, bias=False),
     "depthwise": GroupedConv2d(32, 32, 3, 1, 1, groups=32, bias=False),
     "depthwise with stride": GroupedConv2d(32, 32, 3, 2, 1, groups=32, bias=False),
     "the whole map": GroupedConv2d(32, 32, 7, groups=32, bias=False),
@@ -88,6 +90,15 @@ def test_grouped_convolutions_and_their_gradients_are_torchs(kind: str, memory: 
         gradients(layer, x, False), gradients(torch_version(layer), x, False), strict=True
     ):
         torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("kind", CONVOLUTIONS)
+def test_grouped_convolutions_are_torchs_in_evaluation(kind: str) -> None:
+    torch.manual_seed(0)
+    layer = copy.deepcopy(CONVOLUTIONS[kind])
+    x = torch.randn(3, layer.in_channels, 8, 8).contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x), torch_version(layer)(x), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", CONVOLUTIONS)
