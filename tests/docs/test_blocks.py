@@ -1,0 +1,104 @@
+"""Every code block of the pages is run as it is printed, or ``ELSEWHERE`` says what does.
+
+``test_walk`` runs the blocks for one's own photos, ``tests/examples/test_readme.py`` the README's Python.
+"""
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from facescale import backbones
+from facescale.data.readers.edits import read_edits
+from facescale.evaluate.protocols.write import write_protocol
+from facescale.prepare.align import TEMPLATE
+from tests.docs.test_walk import ROOT, SHORT, _photos
+from tests.evaluate.protocols.test_released_lists import write_lfw
+from tests.evaluate.test_shares import ijb_folder
+
+__all__ = ["_photos"]
+
+PAGES = ("prepare", "guide", "clean", "protocols", "losses", "formats")  # in an order in which files exist
+OTHERS = {
+    "README": "test_walk and test_readme",
+    "quickstart": "test_walk",
+    "CONTRIBUTING": ".ci/run",
+    "index": ".ci/wheel",
+    "distributed": "tests/dist and tests/e2e",
+    "results": "hours; test_commands checks the options",
+    "benchmarks": "hours; test_commands checks the options",
+}
+SMALL = [*SHORT, "--set", "eval.sets.unseen=synthetic:pairs=60"]
+JOB = "$SLURM_ARRAY_TASK_ID"  # of 16
+ELSEWHERE = {
+    "pip install": ".ci/run and .ci/wheel",
+    "dask ": "the fixture of tests/local_cluster.py",
+    "--cluster": "tests/prepare and tests/clean, with two workers",
+}
+
+
+def blocks(page: Path) -> list[tuple[str, str]]:
+    """Language and text of every code block."""
+    return re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
+def commands(block: str) -> list[list[str]]:
+    """The words of the commands of a block that are to be run here."""
+    lines = [line.partition(" #")[0].strip() for line in block.replace("\\\n", " ").splitlines()]
+    ours = [line for line in lines if line.startswith("facescale ")]
+    jobs = [line.replace(JOB, str(job)) for line in ours for job in range(1, 17 if JOB in line else 2)]
+    return [shlex.split(line) for line in jobs if not any(word in line for word in ELSEWHERE)]
+
+
+@pytest.fixture
+def _files(_photos: None) -> None:
+    """What the pages name beside the photos and what they make of them."""
+    for name in ("lfw", "LFW_FOLDER"):
+        write_lfw(Path(name))
+    ijb_folder(Path("IJBC_FOLDER"))
+    shutil.copytree("photos_test", "lfw_test")
+    torch.save(backbones.build("r18", 64, input_size=112).state_dict(), "backbone.pth")
+    write_protocol("synthetic:ids=12,images=5", Path("test.bin"), None, 10, 0)
+
+
+def run_block(language: str, block: str, names: dict[str, Any], facescale: Any) -> None:
+    if language == "toml":
+        Path("block.toml").write_text(block, encoding="utf-8")
+        code, _, err = facescale("config", "block.toml")
+        assert code == 0, err
+    elif language == "python":
+        exec(block, names)
+    elif block.startswith("action,"):
+        Path("edits.csv").write_text(block, encoding="utf-8")
+        assert read_edits(["edits.csv"])
+    else:
+        assert not language, f"who runs {language}?"
+        for words in commands(block):
+            if words[1] == "prepare" and "1/16" in words:
+                shutil.rmtree("faces")  # the page makes the same data set in another way
+            code, _, err = facescale(*words[1:], *(SMALL if words[1] == "train" else ()))
+            assert code == 0, f"{shlex.join(words)}: {err}"
+
+
+@pytest.mark.usefixtures("_files")
+def test_the_blocks_work_as_printed(facescale) -> None:  # type: ignore[no-untyped-def]
+    faces = np.random.default_rng(0).integers(0, 256, (2, 112, 112, 3), dtype=np.uint8)
+    names: dict[str, Any] = {"images": faces, "photo": faces[0], "landmarks": TEMPLATE}
+    for page in PAGES:
+        for language, block in blocks(ROOT / "docs" / f"{page}.md"):
+            run_block(language, block, names, facescale)
+        if page == "prepare":  # thresholds for the next page, as the quick start takes them
+            strangers = "everyone=all_pairs:synthetic:ids=12,images=5"
+            assert facescale("evaluate", "runs/mine", "--on", strangers, "--adopt")[0] == 0
+    assert Path("faces/manifest.json").is_file() and Path("check/edits.csv").is_file()
+    assert names["rows"].shape == (2, names["model"].embedding_size)
+
+
+def test_every_page_with_blocks_is_run_somewhere() -> None:
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    assert {page.stem for page in pages if blocks(page)} <= {*PAGES, *OTHERS}
