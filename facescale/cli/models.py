@@ -2,13 +2,16 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from facescale.cli.app import DeviceOption, JsonOption, app, show, table
 from facescale.cli.bar import progress_bar
 from facescale.cli.shards import ClusterOption, ShardOption, part_of, waiting_text
+
+if TYPE_CHECKING:
+    from facescale.evaluate.run_protocols import Evaluation
 
 OnOption = Annotated[
     list[str] | None,
@@ -74,10 +77,8 @@ def evaluate(
     from facescale.data.spec import split_name
     from facescale.distributed.launch import start
     from facescale.evaluate.analyses import Grouping, parse_quality
-    from facescale.evaluate.analysis_text import analysis_lines
     from facescale.evaluate.run_protocols import measure
-    from facescale.files import NoSpaceError, require_writable
-    from facescale.inference.load import contract_note
+    from facescale.files import require_writable
 
     if out is not None:
         require_writable(out, "name another file")
@@ -102,10 +103,29 @@ def evaluate(
         )
         if not dist.is_main:
             return
+    _write_and_show(done, out, pictures, (far or []) if adopt else None, as_json)
+
+
+def _write_and_show(
+    done: "Evaluation", out: Path | None, pictures: bool, adopt_at: list[float] | None, as_json: bool
+) -> None:
+    """Write the report, adopt thresholds and print the figures, also if the page cannot be written.
+
+    Args:
+        done: the measurement.
+        out: page, or None for the default.
+        pictures: whether it shows images.
+        adopt_at: false-accept rates whose thresholds to adopt, all if empty; None adopts none.
+        as_json: print JSON.
+    """
+    from facescale.evaluate.analysis_text import analysis_lines
+    from facescale.files import NoSpaceError
+    from facescale.inference.load import contract_note
+
     written, refusal = None, ""
     try:
         written = done.write(out, pictures)
-    except OSError as error:  # the figures are not lost with the page
+    except OSError as error:
         refusal = str(error)
         if not isinstance(error, NoSpaceError):
             refusal = f"cannot write '{error.filename}' ({error.strerror}); give --out FILE"
@@ -113,7 +133,7 @@ def evaluate(
     notes = [note for r in done.results for note in r.notes()]
     if assumed := contract_note(done.model):
         notes.append(assumed)
-    adopted = done.adopt(far or ()) if adopt else []
+    adopted = [] if adopt_at is None else done.adopt(adopt_at)
     if adopted:
         notes.append(f"thresholds adopted at FAR {', '.join(f'{rate:g}' for rate in adopted)}")
     results = [result.to_dict() for result in done.results]

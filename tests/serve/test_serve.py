@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import re
 import shutil
 import socket
 import struct
@@ -117,6 +118,20 @@ def test_the_page_and_the_model_are_told(client: TestClient) -> None:
     assert "default-src 'self'" in page.headers["content-security-policy"]
     about = client.get("/api/model").json()
     assert (about["fars"], about["people"]) == ([FAR], 8)
+
+
+def test_the_guide_names_the_fields_of_every_answer(client: TestClient) -> None:
+    photo = text(png(picture(3)))
+    answers = {
+        "POST /api/compare": compare(client, png(picture(1)), png(picture(2))).json(),
+        "POST /api/search": client.post("/api/search", json={"photo": photo, "far": FAR}).json(),
+        "GET /api/model": client.get("/api/model").json(),
+    }
+    guide = (Path(__file__).parents[2] / "docs" / "guide.md").read_text(encoding="utf-8")
+    for request, answer in answers.items():
+        (row,) = re.findall(rf"^\| `{request}` \|.*\|(.*)\|$", guide, re.MULTILINE)
+        inner = {"name", "cosine"} if "best" in answer else set()
+        assert set(re.findall(r"`(\w+)`", row)) == answer.keys() | inner, request
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
