@@ -13,6 +13,7 @@ check:
 	ruff check
 	ruff format --check
 	mypy
+	cd benchmarks && mypy *.py
 	pytest tests/test_imports.py
 
 test:

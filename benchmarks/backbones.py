@@ -18,10 +18,10 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from train_step import plain
 
 from facescale import backbones
 from facescale.backbones.profile import describe
+from facescale.bench.plain import plain_layers
 
 WAYS = ("plain", "ours", "ckpt")
 TITLES = (
@@ -50,7 +50,7 @@ def measure(name: str, way: str, batch: int, repeats: int, threads: int) -> tupl
     fast = way != "plain"
     layout = torch.channels_last if fast else torch.contiguous_format
     net: nn.Module = backbones.build(name, checkpointing=way == "ckpt")
-    net = (net if fast else plain(net)).train().to(memory_format=layout)  # type: ignore[call-overload]
+    net = (net if fast else plain_layers(net)).train().to(memory_format=layout)  # type: ignore[call-overload]
     images = torch.rand(batch, 3, net.input_size, net.input_size).contiguous(memory_format=layout)
     direction = torch.randn(batch, 512)  # the gradient of a plain sum would vanish in the last batch norm
     optimizer = torch.optim.SGD(net.parameters(), lr=1e-4, weight_decay=5e-4)

@@ -151,8 +151,8 @@ def main() -> None:
             )
         print(f"load {os.getloadavg()[0]:.1f}, {args.threads} threads")
         clock = time.process_time if args.threads == 1 else time.perf_counter
-        found = throughput(model.encoder, files, model.contract.size, args.rounds, clock)
-        for name, (speed, ratio) in found.items():
+        rates = throughput(model.encoder, files, model.contract.size, args.rounds, clock)
+        for name, (speed, ratio) in rates.items():
             print(f"{name}: {speed:.0f} images/s, {ratio:.2f} x eager torch")
 
 

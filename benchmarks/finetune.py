@@ -102,11 +102,11 @@ class Data:
             how: dict[str, Any] = {"size": model.contract.size, "flip": False, "batch_size": 64}
             return embed_set(model.encoder, images, indices, **how).unit_ND
 
-        readers = [rows(ReaderImages(one), range(len(one))) for one in (self.photos, self.probes)]
+        photo_ND, probe_ND = (rows(ReaderImages(one), range(len(one))) for one in (self.photos, self.probes))
         used = np.unique(np.concatenate([self.pairs.a, self.pairs.b]))
         pair_ND = np.zeros((len(self.pairs.images), model.embedding_size))
         pair_ND[used] = rows(self.pairs.images, used.tolist())
-        return Embedded(*readers, pair_ND)
+        return Embedded(photo_ND, probe_ND, pair_ND)
 
     def figures(self, gallery: Embedded, probes: Embedded) -> dict[str, float]:
         """Accuracy of ``probes`` against enrolled photos of ``gallery``; they may be of two networks."""

@@ -32,7 +32,7 @@ def train_recipe(config: Path, run: Path, settings: Sequence[str], threads: int)
     minutes = (time.monotonic() - start) / 60
     if status:
         raise RuntimeError(f"the training failed; see {log.name}")
-    (result,) = json.loads(sorted((run / "eval").iterdir())[-1].read_text())
+    result = json.loads(sorted((run / "results").iterdir())[-1].read_text())["result"]
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     rows = [line for line in lines if line["kind"] == "train"]
     return {
