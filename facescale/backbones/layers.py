@@ -28,7 +28,8 @@ def full_precision(x: Tensor) -> AbstractContextManager[Any]:
 def in_full_precision(module: nn.Module, x: Tensor) -> Tensor:
     """Apply ``module`` outside autocast, in the type of its parameters if it has any."""
     with full_precision(x):
-        return module(x.to(next(module.parameters(), x).dtype))  # type: ignore[no-any-return]
+        weights = list(module.parameters())  # torch.compile of torch 2.8 cannot follow next(..., default)
+        return module(x.to(weights[0].dtype) if weights else x)  # type: ignore[no-any-return]
 
 
 class _PReLUFunction(torch.autograd.Function):

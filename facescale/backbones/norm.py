@@ -59,7 +59,7 @@ class Chain(nn.Sequential):
             after = layers[0] if layers else None
             if isinstance(layer, BatchNorm2d) and isinstance(after, PReLU):
                 x = norm_prelu(layer, after, x)
-                del layers[0]
+                layers.pop(0)  # torch.compile of torch 2.8 cannot follow del
             else:
                 x = layer(x)
         return x
