@@ -20,6 +20,8 @@ from typing import Any
 
 from real_faces import one
 
+from facescale.run import RunDir
+
 NETS = {
     "r10": ("backbone.name=r10",),
     "mla_r10": ("backbone.name=mla_r10",),
@@ -59,8 +61,7 @@ def train(arguments: argparse.Namespace, net: str, seed: int) -> dict[str, Any]:
     out = arguments.out / net
     out.mkdir(exist_ok=True)
     row = one(argparse.Namespace(**(vars(arguments) | {"out": out, "settings": settings})), seed)
-    log = (out / f"seed{seed}" / "metrics.jsonl").read_text().splitlines()
-    evaluations = [line for line in map(json.loads, log) if line["kind"] == "eval"]
+    evaluations = RunDir(out / f"seed{seed}").read_metrics("eval")
     curve = [(line["step"], line["lfw/accuracy"]) for line in evaluations]
     print(f"{net} seed {seed}: " + ", ".join(f"{a:.2%} at {s}" for s, a in curve), flush=True)
     return row | {"net": net, "curve": curve}

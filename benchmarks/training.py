@@ -1,6 +1,5 @@
 """Run one training in a fresh process and measure it; used by the studies beside this file."""
 
-import json
 import os
 import subprocess
 import sys
@@ -8,6 +7,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
+
+from facescale.evaluate.records import read_records
+from facescale.run import RunDir
 
 
 def train_recipe(config: Path, run: Path, settings: Sequence[str], threads: int) -> dict[str, float]:
@@ -32,9 +34,8 @@ def train_recipe(config: Path, run: Path, settings: Sequence[str], threads: int)
     minutes = (time.monotonic() - start) / 60
     if status:
         raise RuntimeError(f"the training failed; see {log.name}")
-    result = json.loads(sorted((run / "results").iterdir())[-1].read_text())["result"]
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    rows = [line for line in lines if line["kind"] == "train"]
+    folder = RunDir(run)
+    result, rows = read_records(folder.results)[-1].result, folder.read_metrics("train")
     return {
         "accuracy": result["accuracy"]["mean"],
         "fold_std": result["accuracy"]["std"],

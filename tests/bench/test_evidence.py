@@ -1,6 +1,5 @@
 """The light trainings of docs/results.md: their data, one small run, its continuation, the page's tables."""
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -9,6 +8,7 @@ import numpy as np
 import pytest
 
 from facescale.plan.check import read_config
+from tests.benchmark_scripts import benchmark_scripts
 
 ROOT = Path(__file__).parents[2]
 NAMES = ("evidence_tables", "evidence_summary", "evidence", "evidence_cases", "light")
@@ -17,11 +17,8 @@ IDS = np.repeat(np.arange(20), 10)
 
 @pytest.fixture(scope="module")
 def parts() -> Iterator[dict[str, ModuleType]]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(ROOT / "benchmarks")
-        yield {name: __import__(name) for name in NAMES}
-        for name in NAMES:
-            del sys.modules[name]
+    with benchmark_scripts(*NAMES) as found:
+        yield found
 
 
 def test_flips_move_exactly_their_share_to_other_identities(parts: dict[str, ModuleType]) -> None:

@@ -1,22 +1,20 @@
 """The tables of docs/benchmarks.md are those of the recorded results."""
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from tests.benchmark_scripts import benchmark_scripts
+
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def tables(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    import tables
-
-    yield tables
-    del sys.modules["tables"]
+def tables() -> Iterator[ModuleType]:
+    with benchmark_scripts("tables") as found:
+        yield found["tables"]
 
 
 def test_the_page_is_what_the_command_writes(tables: ModuleType) -> None:

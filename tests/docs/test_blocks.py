@@ -1,9 +1,8 @@
-"""Every code block of the pages is run as it is printed, or ``ELSEWHERE`` says what does.
+"""Every code block of the pages is run as it is printed, or ``OTHERS`` says what does.
 
 ``test_walk`` runs the blocks for one's own photos, ``tests/examples/test_readme.py`` the README's Python.
 """
 
-import re
 import shlex
 import shutil
 from pathlib import Path
@@ -17,7 +16,7 @@ from facescale import backbones
 from facescale.data.readers.edits import read_edits
 from facescale.evaluate.protocols.write import write_protocol
 from facescale.prepare.align import TEMPLATE
-from tests.docs.test_walk import ROOT, SHORT, _photos
+from tests.docs.test_walk import ROOT, SHORT, _photos, blocks, commands
 from tests.evaluate.protocols.test_released_lists import write_lfw
 from tests.evaluate.test_shares import ijb_folder
 
@@ -35,24 +34,7 @@ OTHERS = {
 }
 SMALL = [*SHORT, "--set", "eval.sets.unseen=synthetic:pairs=60"]
 JOB = "$SLURM_ARRAY_TASK_ID"  # of 16
-ELSEWHERE = {
-    "pip install": ".ci/run and .ci/wheel",
-    "dask ": "the fixture of tests/local_cluster.py",
-    "--cluster": "tests/prepare and tests/clean, with two workers",
-}
-
-
-def blocks(page: Path) -> list[tuple[str, str]]:
-    """Language and text of every code block."""
-    return re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
-
-
-def commands(block: str) -> list[list[str]]:
-    """The words of the commands of a block that are to be run here."""
-    lines = [line.partition(" #")[0].strip() for line in block.replace("\\\n", " ").splitlines()]
-    ours = [line for line in lines if line.startswith("facescale ")]
-    jobs = [line.replace(JOB, str(job)) for line in ours for job in range(1, 17 if JOB in line else 2)]
-    return [shlex.split(line) for line in jobs if not any(word in line for word in ELSEWHERE)]
+CLUSTER = "--cluster"  # tests/prepare and tests/clean, with two workers
 
 
 @pytest.fixture
@@ -78,11 +60,14 @@ def run_block(language: str, block: str, names: dict[str, Any], facescale: Any) 
         assert read_edits(["edits.csv"])
     else:
         assert not language, f"who runs {language}?"
-        for words in commands(block):
-            if words[1] == "prepare" and "1/16" in words:
+        jobs = [block.replace(JOB, str(job)) for job in range(1, 17)] if JOB in block else [block]
+        for words in commands("".join(jobs)):
+            if CLUSTER in words:
+                continue
+            if words[0] == "prepare" and "1/16" in words:
                 shutil.rmtree("faces")  # the page makes the same data set in another way
-            code, _, err = facescale(*words[1:], *(SMALL if words[1] == "train" else ()))
-            assert code == 0, f"{shlex.join(words)}: {err}"
+            code, _, err = facescale(*words, *(SMALL if words[0] == "train" else ()))
+            assert code == 0, f"facescale {shlex.join(words)}: {err}"
 
 
 @pytest.mark.usefixtures("_files")
@@ -90,7 +75,7 @@ def test_the_blocks_work_as_printed(facescale) -> None:  # type: ignore[no-untyp
     faces = np.random.default_rng(0).integers(0, 256, (2, 112, 112, 3), dtype=np.uint8)
     names: dict[str, Any] = {"images": faces, "photo": faces[0], "landmarks": TEMPLATE}
     for page in PAGES:
-        for language, block in blocks(ROOT / "docs" / f"{page}.md"):
+        for language, block in blocks((ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")):
             run_block(language, block, names, facescale)
         if page == "prepare":  # thresholds for the next page, as the quick start takes them
             strangers = "everyone=all_pairs:synthetic:ids=12,images=5"
@@ -101,4 +86,4 @@ def test_the_blocks_work_as_printed(facescale) -> None:  # type: ignore[no-untyp
 
 def test_every_page_with_blocks_is_run_somewhere() -> None:
     pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
-    assert {page.stem for page in pages if blocks(page)} <= {*PAGES, *OTHERS}
+    assert {page.stem for page in pages if blocks(page.read_text(encoding="utf-8"))} <= {*PAGES, *OTHERS}

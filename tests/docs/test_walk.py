@@ -20,11 +20,20 @@ SHORT = ["--set", "train.duration=2 steps", "--set", "train.batch_size=8", "--se
 NOT_RUN = ("serve",)  # runs until it is stopped
 
 
+def blocks(text: str) -> list[tuple[str, str]]:
+    """Language and text of every code block."""
+    return re.findall(r"^```(\w*)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+
+
+def commands(block: str) -> list[list[str]]:
+    """The facescale commands of a block, without that word."""
+    lines = block.replace("\\\n", " ").splitlines()
+    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("facescale ")]
+
+
 def printed_commands(text: str) -> list[list[str]]:
     """The facescale commands of all code blocks, in order."""
-    blocks = re.findall(r"^```\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
-    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("facescale ")]
+    return [words for language, block in blocks(text) if not language for words in commands(block)]
 
 
 def own_photos(page: str) -> list[list[str]]:
