@@ -2,9 +2,9 @@
 
     OMP_NUM_THREADS=1 python benchmarks/backbones.py
 
-Three variants, each in a fresh process. plain: torch layers, fp32, contiguous, eager; ours: bf16
-autocast, channels_last; ckpt: ours with gradient checkpointing. A step is forward, backward and SGD. Its
-memory is its resident peak beyond weights, gradients and libraries.
+Three variants, each in a fresh process. plain: torch layers, fp32, contiguous, eager; ours: channels_last,
+under bf16 autocast where the processor multiplies bf16; ckpt: ours with gradient checkpointing. A step is
+forward, backward and SGD. Its memory is its resident peak beyond weights, gradients and libraries.
 """
 
 import argparse
@@ -22,7 +22,9 @@ from torch import nn
 from facescale import backbones
 from facescale.backbones.profile import describe
 from facescale.bench.plain import plain_layers
+from facescale.machine.bf16 import multiplies_bf16
 
+PRECISION = "bf16" if multiplies_bf16(torch.device("cpu")) else "fp32"
 WAYS = ("plain", "ours", "ckpt")
 TITLES = (
     "backbone",
@@ -57,7 +59,7 @@ def measure(name: str, way: str, batch: int, repeats: int, threads: int) -> tupl
 
     def step() -> float:
         start = clock()
-        with torch.autocast("cpu", torch.bfloat16, enabled=fast):
+        with torch.autocast("cpu", torch.bfloat16, enabled=fast and PRECISION == "bf16"):
             embedding = net(images)
         (embedding * direction).sum().backward()
         optimizer.step()
@@ -105,7 +107,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", type=Path, help="file for the figures")
     arguments = parser.parse_args()
-    machine = f"{platform.machine()}, {os.cpu_count()} cores"
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, ours in {PRECISION}"
     print(f"{machine}, {arguments.threads} thread(s), torch {torch.__version__}")
     print(f"| {' | '.join(TITLES)} |\n|{'---|' * len(TITLES)}")
     rows = []

@@ -8,6 +8,7 @@ import typer
 
 from facescale.cli.app import DeviceOption, JsonOption, app, show, table
 from facescale.cli.bar import progress_bar
+from facescale.cli.processes import ProcessesOption, spread
 from facescale.cli.shards import ClusterOption, ShardOption, part_of, waiting_text
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ ContractOption = Annotated[
 
 @app.command()
 def evaluate(
+    context: typer.Context,
     model: Annotated[Path, typer.Argument(help="Run folder, checkpoint, .safetensors, .pth or .onnx.")],
     on: OnOption = None,
     out: Annotated[Path | None, typer.Option(help="Report (.html); by default in the run folder.")] = None,
@@ -66,14 +68,15 @@ def evaluate(
         bool, typer.Option(help="Write the thresholds of the one protocol into the weights file.")
     ] = False,
     device: DeviceOption = "auto",
+    processes: ProcessesOption = 1,
     as_json: JsonOption = False,
 ) -> None:
     """Evaluate a model on verification protocols.
 
     Writes report.html and results.json. Without --on, a run is evaluated on the protocols of its config.
-    Every result is kept in RUN/results; the report shows all of them. Several processes share the images:
-    torchrun --nproc-per-node N -m -- facescale evaluate ...
+    Every result is kept in RUN/results; the report shows all of them. Several processes share the images.
     """
+    spread(context, processes)
     from facescale.data.spec import split_name
     from facescale.distributed.launch import start
     from facescale.evaluate.analyses import Grouping, parse_quality

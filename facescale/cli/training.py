@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from facescale.cli.app import DeviceOption, JsonOption, SetOption, app, show, table
+from facescale.cli.processes import ProcessesOption, demo_processes, spread
 
 if TYPE_CHECKING:
     from facescale.plan import Plan
@@ -20,10 +21,12 @@ TrackOption = Annotated[
 
 @app.command()
 def train(
+    context: typer.Context,
     config: Annotated[Path | None, typer.Argument(help="TOML file or recipe; defaults if omitted.")] = None,
     run: Annotated[Path, typer.Option(help="Run folder, new or to resume.")] = Path("runs/default"),
     settings: SetOption = None,
     device: DeviceOption = "auto",
+    processes: ProcessesOption = 1,
     threads: Annotated[int, typer.Option(help="CPU threads; 0: torch's default.")] = 0,
     resume: Annotated[bool, typer.Option(help="Resume from the latest checkpoint of the run.")] = True,
     json_lines: Annotated[bool, typer.Option("--json", help="Print metrics as JSON lines.")] = False,
@@ -32,9 +35,10 @@ def train(
     """Train a model, or resume a run.
 
     Ctrl-C and SIGTERM write a checkpoint; the same command resumes from it, and so does --run alone: without
-    a config file, that of the run counts. A larger train.duration lengthens a run. Several processes:
-    torchrun --nproc-per-node N -m -- facescale train ...
+    a config file, that of the run counts. A larger train.duration lengthens a run. Several hosts:
+    torchrun --nnodes H --nproc-per-node N ... -m -- facescale train ...
     """
+    spread(context, processes)
     import torch
 
     from facescale.cli.progress import Display
@@ -66,6 +70,7 @@ def train(
 
 @app.command()
 def finetune(
+    context: typer.Context,
     model: Annotated[Path, typer.Argument(help="Run folder (with its class centres) or weights.")],
     data: Annotated[str, typer.Argument(help="New images, as data.train of a config names them.")],
     run: Annotated[Path, typer.Option(help="Run folder, new or to resume.")],
@@ -97,6 +102,7 @@ def finetune(
     ] = None,
     settings: SetOption = None,
     device: DeviceOption = "auto",
+    processes: ProcessesOption = 1,
     as_json: JsonOption = False,
 ) -> None:
     """Train a model further on new people.
@@ -106,6 +112,7 @@ def finetune(
     and batch norms keep their statistics, so that less is forgotten. More options: facescale config --explain
     (finetune.*).
     """
+    spread(context, processes)
     from facescale.cli.progress import Display
     from facescale.distributed.launch import start
     from facescale.recipes.finetune import finetune as run_finetuning
@@ -149,9 +156,13 @@ def track(
 
 @app.command()
 def demo(
+    context: typer.Context,
     run: Annotated[Path, typer.Option(help="Run folder.")] = Path("runs/demo"),
     settings: SetOption = None,
     device: DeviceOption = "auto",
+    processes: Annotated[
+        int, typer.Option(min=0, help="Processes on this machine; 0: two on CPU cores, one on a GPU.")
+    ] = 0,
 ) -> None:
     """Train, evaluate and export on synthetic faces.
 
@@ -160,6 +171,10 @@ def demo(
     from facescale.cli.progress import Display
     from facescale.distributed.launch import start
     from facescale.recipes.demo import demo as run_demo
+    from facescale.recipes.demo import demo_config
+
+    demo_config(settings or [])  # a wrong one is told before any process starts
+    spread(context, processes or demo_processes(device))
 
     with start(device) as dist, Display(dist.is_main) as display:
         result, report, exported = run_demo(run, settings or [], dist, display.line)

@@ -50,10 +50,10 @@ class Recipe:
     @property
     def command(self) -> str:
         """What trains it."""
-        launch = f"torchrun --nproc-per-node {self.processes} -m -- " if 1 < self.processes <= 8 else ""
+        train = f"facescale train {self.name} --run runs/{self.name}"
         if self.processes > 8:
-            launch = f"torchrun --nnodes {self.processes // 8} --nproc-per-node 8 -m -- "
-        return f"{launch}facescale train {self.name} --run runs/{self.name}"
+            return f"torchrun --nnodes {self.processes // 8} --nproc-per-node 8 -m -- {train}"
+        return f"{train} --processes {self.processes}" if self.processes > 1 else train
 
     @cached_property
     def device_bytes(self) -> int:

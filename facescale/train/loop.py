@@ -2,7 +2,7 @@
 
     facescale train --run runs/first                            the embedded default, on synthetic faces
     facescale train NAME --run runs/NAME           a recipe; the same command continues it
-    torchrun --nproc-per-node 8 -m -- facescale train NAME --run runs/NAME
+    facescale train NAME --run runs/NAME --processes 8
 
 One step reads in: this file, task.py, heads/centre_head.py (or another head), heads/chunked_softmax.py,
 centres/store.py, ops.py.

@@ -109,3 +109,18 @@ def test_importing_facescale_sets_nothing_and_a_command_does() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "PASSIVE True"
+
+
+@pytest.mark.parametrize(
+    ("environment", "processes", "expected"),
+    [
+        ({}, 2, {"OMP_NUM_THREADS": "3"}),
+        ({}, 8, {"OMP_NUM_THREADS": "1"}),
+        ({"OMP_NUM_THREADS": "4"}, 2, {}),  # the user's number, for each process
+        ({"MKL_NUM_THREADS": "4"}, 2, {}),
+    ],
+)
+def test_processes_share_the_threads_that_were_chosen(
+    before_torch: None, environment: dict[str, str], processes: int, expected: dict[str, str]
+) -> None:
+    assert tuning.share_threads(tuning.tune(dict(environment)), processes) == expected

@@ -1,0 +1,45 @@
+"""The option --processes: a command that starts itself again in several processes of this machine."""
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from facescale.machine.cores import free_cores
+from facescale.machine.processes import run_processes
+from facescale.machine.settings import share_threads
+
+ProcessesOption = Annotated[
+    int,
+    typer.Option(min=1, help="Processes on this machine, such as one for each GPU; on several: torchrun."),
+]
+
+
+def spread(context: typer.Context, processes: int) -> None:
+    """Run this command in so many processes and exit as they do; return at once in one of them.
+
+    Raises:
+        ValueError: torchrun has started another number.
+    """
+    launched = os.environ.get("WORLD_SIZE", "").strip() or "1"
+    if launched == str(processes):
+        return
+    if launched != "1":
+        raise ValueError(
+            f"--processes {processes} in one of {launched} processes that torchrun started; leave it out"
+        )
+    environment = {**os.environ, **share_threads(context.obj, processes)}
+    # DDP warns of an option that exact resume needs, and C++ can be told to keep quiet only here
+    environment.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    command = [sys.executable, "-m", "facescale", *sys.argv[1:]]
+    raise typer.Exit(run_processes(command, processes, environment))
+
+
+def demo_processes(device: str) -> int:
+    """Two on CPU cores: for a small network they are faster than one process with two threads."""
+    if "WORLD_SIZE" in os.environ:
+        return int(os.environ["WORLD_SIZE"])
+    from facescale.distributed.device import pick_device
+
+    return 2 if pick_device(device).type == "cpu" and free_cores()[0] > 1 else 1
