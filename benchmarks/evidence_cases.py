@@ -72,13 +72,11 @@ class Table:
 
     Attributes:
         rows: header of the rows.
-        seeds: number of seeds, from 0.
         reference: row that the others are compared with, column by column.
         cells: (row, column) -> what is trained.
     """
 
     rows: str
-    seeds: int
     reference: str
     cells: Mapping[tuple[str, str], Training] = field(repr=False)
 
@@ -246,19 +244,19 @@ def _epochs() -> dict[tuple[str, str], Training]:
 
 
 TABLES = {
-    "noise": Table("head", 3, "full", _noise()),
-    "margins": Table("margin", 2, "CosFace", _margins()),
-    "images": Table("head", 2, "full", _by_head({f"{n} images": (n, VISITS) for n in _COUNTS})),
-    "visits": Table("head", 2, "full", _by_head({f"{n:g} visits": (IMAGES, n) for n in _VISITS})),
-    "epochs": Table("head", 3, "full", _epochs()),
+    "noise": Table("head", "full", _noise()),
+    "margins": Table("margin", "CosFace", _margins()),
+    "images": Table("head", "full", _by_head({f"{n} images": (n, VISITS) for n in _COUNTS})),
+    "visits": Table("head", "full", _by_head({f"{n:g} visits": (IMAGES, n) for n in _VISITS})),
+    "epochs": Table("head", "full", _epochs()),
     "shallow": Table(
-        "head", 3, "full", {(h, "2 images"): _photographs("real:few=2", h, images=SHALLOW) for h in _HEADS}
+        "head", "full", {(h, "2 images"): _photographs("real:few=2", h, images=SHALLOW) for h in _HEADS}
     ),
-    "rates": Table("rate", 3, "1 (full)", _rates()),
+    "rates": Table("rate", "1 (full)", _rates()),
     "attfc": Table(
-        "AttFC", 3, "recipe", _options("small_faces_attfc", _ATTFC, _ATTFC_FROM_RELEASE, _ATTFC_CHANGES)
+        "AttFC", "recipe", _options("small_faces_attfc", _ATTFC, _ATTFC_FROM_RELEASE, _ATTFC_CHANGES)
     ),
-    "f2c": Table("F2C", 3, "recipe", _options("small_faces_f2c", _F2C, _F2C_FROM_RELEASE, _F2C_CHANGES)),
-    "slots": Table("", 1, "", _slots()),
-    "keys": Table("", 1, "", _keys()),
+    "f2c": Table("F2C", "recipe", _options("small_faces_f2c", _F2C, _F2C_FROM_RELEASE, _F2C_CHANGES)),
+    "slots": Table("", "", _slots()),
+    "keys": Table("", "", _keys()),
 }
