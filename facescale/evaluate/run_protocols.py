@@ -179,7 +179,7 @@ def measure(
         protocols = [
             replace(one, fars=tuple(fars)) if isinstance(one, Verification) else one for one in protocols
         ]
-    extraction = Extraction(_features(run, model) if cache and run else None, dist)
+    extraction = Extraction(features_of(run, model) if cache and run else None, dist)
     found: list[Result] = [protocol.measure(model.encoder, extraction) for protocol in protocols]
     if model.contract.resize != "none":  # the model was trained on scaled images, too
         found = [replace(one, scaled={}) if isinstance(one, VerificationResult) else one for one in found]
@@ -205,7 +205,8 @@ def _measured(model: Model, path: Path, weights: Path, run: RunDir | None) -> Me
     return MeasuredModel.of(model.card, model.fingerprint, name, int(step) if step.isdigit() else None)
 
 
-def _features(run: RunDir, model: Model) -> FeatureCache | None:
+def features_of(run: RunDir, model: Model) -> FeatureCache | None:
+    """The embeddings that a run folder keeps of its network; of an exported graph it keeps none."""
     if not isinstance(model.encoder, TorchEncoder):
         return None
     return FeatureCache(run.features, model.cache_key())

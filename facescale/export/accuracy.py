@@ -8,8 +8,10 @@ from typing import Any
 
 from facescale.config import load_config
 from facescale.data.spec import split_name
+from facescale.evaluate.embedding import Extraction
 from facescale.evaluate.figures import Result
 from facescale.evaluate.protocols.open import open_protocol
+from facescale.evaluate.run_protocols import features_of, run_of
 from facescale.inference.model import Model
 from facescale.run import RunDir
 
@@ -57,10 +59,19 @@ def protocols_of(check: Sequence[str] | None, run: str | Path | None) -> list[tu
     return found
 
 
-def measure(model: Model, protocols: Sequence[tuple[str, str]]) -> list[Result]:
+def known_to(run: str | Path | None, network: Model) -> Extraction:
+    """The embeddings of the network that its run keeps, so that they are not computed again."""
+    folder = run_of(Path(run)) if run else None
+    return Extraction(features_of(folder, network) if folder else None)
+
+
+def measure(
+    model: Model, protocols: Sequence[tuple[str, str]], extraction: Extraction | None = None
+) -> list[Result]:
     """Results of the model on each protocol."""
     size, flip = model.contract.size, model.needs_flip
-    return [open_protocol(path, size, flip, name=name).measure(model.encoder) for name, path in protocols]
+    opened = (open_protocol(path, size, flip, name=name) for name, path in protocols)
+    return [protocol.measure(model.encoder, extraction) for protocol in opened]
 
 
 def compare_accuracy(before: Sequence[Result], after: Sequence[Result]) -> list[Accuracy]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from facescale.arrays import Pixels
+from facescale.evaluate.embedding import Extraction
 from facescale.evaluate.thresholds import thresholds_of
 from facescale.export.accuracy import Accuracy, as_info, compare_accuracy, measure, require_accuracy
 from facescale.export.parity import ParityError, compare
@@ -49,6 +50,7 @@ class Checks:
         max_drop: how much the figure of a protocol may fall.
         coarse: weights were rounded to fp16, or pixels to grey levels on a second way.
         thresholds: from the caller; None: measured where the file's precision changes the scores.
+        known: where embeddings of the network are kept.
     """
 
     faces_NHW3: Pixels
@@ -57,6 +59,7 @@ class Checks:
     max_drop: float = MAX_DROP
     coarse: bool = False
     thresholds: Mapping[float, Threshold] | None = None
+    known: Extraction | None = None
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,7 @@ def write_checked(form: Form, out: Path, network: Model, card: Card, checks: Che
         difference, cosine = compare(network, written, checks.faces_NHW3)
         _require_parity(form.writer, (difference, cosine), allowed, f"{checks.faces_are}; '{out}'")
         results = measure(written, checks.protocols)
-        accuracy = compare_accuracy(measure(network, checks.protocols), results)
+        accuracy = compare_accuracy(measure(network, checks.protocols, checks.known), results)
         require_accuracy(accuracy, checks.max_drop, out)
         if accuracy:
             card = replace(card, info={**card.info, "accuracy": as_info(accuracy)})

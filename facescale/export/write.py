@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from facescale.arrays import Pixels
-from facescale.export.accuracy import Accuracy, protocols_of
+from facescale.export.accuracy import Accuracy, known_to, protocols_of
 from facescale.export.checked import MAX_DROP, PRECISIONS, Checks, Form, write_checked
 from facescale.export.graph import ExportGraph
 from facescale.export.onnx_writer import OnnxFile
@@ -129,7 +129,8 @@ def export(
         calibration, calibrated_on = calibration_faces(calibrate_on, run, card.contract.size)
         card = replace(card, fingerprint=quantise(form, card, calibration))
     faces, checked_on = pick_faces(images, run, card.contract.size)
-    checks = Checks(faces, checked_on, protocols, max_drop, half_weights, thresholds)
+    known = known_to(run, network)
+    checks = Checks(faces, checked_on, protocols, max_drop, half_weights, thresholds, known)
     found = write_checked(form, out, network, card, checks)
     return ExportReport(
         *(str(out), form.writer, checked_on, found.difference, found.cosine, found.accuracy, calibrated_on),

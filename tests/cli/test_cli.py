@@ -185,7 +185,7 @@ def test_the_demo_config_is_valid_and_can_be_shortened(facescale, tmp_path: Path
         "eval.sets.unseen=synthetic:pairs=20",
     ]
     words = [part for setting in short for part in ("--set", setting)]
-    code, out, _ = facescale("demo", "--run", str(tmp_path / "demo"), *words)
+    code, out, _ = facescale("demo", "--run", str(tmp_path / "demo"), "--processes", "1", *words)
     assert code == 0 and f"report: {tmp_path / 'demo' / 'report.html'}" in out
     assert (tmp_path / "demo" / "export" / "model.onnx").is_file()
 

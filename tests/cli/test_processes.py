@@ -47,6 +47,17 @@ def test_another_number_than_that_of_torchrun_is_refused(tmp_path: Path) -> None
     assert done.returncode == 2 and "leave it out" in done.stderr
 
 
+def test_the_demo_in_two_processes_speaks_once(tmp_path: Path) -> None:
+    short = ["train.duration=2 steps", "data.train=synthetic:ids=20,images=8,size=56"]
+    short.append("eval.sets.unseen=synthetic:pairs=20")
+    words = [part for setting in short for part in ("--set", setting)]
+    done = facescale("demo", "--run", tmp_path / "demo", "--device", "cpu", "--processes", 2, *words)
+    assert done.returncode == 0 and "on 2 processes" in done.stdout, done.stderr
+    for line in ("trained 2 steps", "unseen: ", "model:  ", "report: "):
+        assert done.stdout.count(f"\n{line}") == 1
+    assert (tmp_path / "demo" / "export" / "model.onnx").is_file()
+
+
 def test_the_demo_takes_two_processes_on_cpu_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     for cores, expected in ((1, 1), (2, 2), (16, 2)):
