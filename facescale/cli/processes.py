@@ -19,11 +19,15 @@ ProcessesOption = Annotated[
 def spread(context: typer.Context, processes: int) -> None:
     """Run this command in so many processes and exit as they do; return at once in one of them.
 
+    Args:
+        context: of the command.
+        processes: their number; 0: this one goes on, alone or among those that torchrun started.
+
     Raises:
         ValueError: torchrun has started another number.
     """
-    launched = os.environ.get("WORLD_SIZE", "").strip() or "1"
-    if launched == str(processes):
+    launched = _launched() or "1"
+    if processes == 0 or launched == str(processes):
         return
     if launched != "1":
         raise ValueError(
@@ -37,9 +41,13 @@ def spread(context: typer.Context, processes: int) -> None:
 
 
 def demo_processes(device: str) -> int:
-    """Two on CPU cores: for a small network they are faster than one process with two threads."""
-    if "WORLD_SIZE" in os.environ:
-        return int(os.environ["WORLD_SIZE"])
+    """For ``spread``: two on CPU cores, which a small network trains on faster than on two threads."""
     from facescale.distributed.device import pick_device
 
-    return 2 if pick_device(device).type == "cpu" and free_cores()[0] > 1 else 1
+    on_cores = pick_device(device).type == "cpu" and free_cores()[0] > 1
+    return 2 if on_cores and not _launched() else 0
+
+
+def _launched() -> str:
+    """How many processes torchrun, or this module, has started, if it has."""
+    return os.environ.get("WORLD_SIZE", "").strip()
