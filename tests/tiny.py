@@ -6,9 +6,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 
 from facescale.config import Config, load_config
 from facescale.distributed import Dist
+from facescale.inference.torch_encoder import TorchEncoder
 from facescale.train import Result, loop, train
 from facescale.train.task import RecognitionTask
 
@@ -48,6 +50,20 @@ def trained_tiny_run(tmp_path_factory: pytest.TempPathFactory, tiny_config: Conf
 def tiny_run(trained_tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The finished tiny run, a copy for each test: an evaluation adds to its results."""
     return shutil.copytree(trained_tiny_run, tmp_path_factory.mktemp("tiny") / "run")
+
+
+@pytest.fixture
+def embedded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Receives the number of images of each call of a network."""
+    counts: list[int] = []
+    embed = TorchEncoder.__call__
+
+    def counted(self: TorchEncoder, images_BHW3: torch.Tensor) -> torch.Tensor:
+        counts.append(len(images_BHW3))
+        return embed(self, images_BHW3)
+
+    monkeypatch.setattr(TorchEncoder, "__call__", counted)
+    return counts
 
 
 def train_steps(config: Config, run: Path, steps: int, dist: Dist | None = None) -> Result:

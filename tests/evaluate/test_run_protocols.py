@@ -21,7 +21,6 @@ from facescale.evaluate.records import read_records
 from facescale.evaluate.run_protocols import evaluate, report
 from facescale.inference.load import load
 from facescale.inference.model import Model
-from facescale.inference.torch_encoder import TorchEncoder
 from facescale.run import RunDir
 from facescale.train import train
 
@@ -90,18 +89,10 @@ def test_a_set_of_any_name_is_trained_on_and_evaluated_again(tiny_config: Config
 
 
 def test_a_run_keeps_embeddings_and_uses_them_for_any_batch_size_and_protocol(
-    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_run: Path, tmp_path: Path, embedded: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tmp_path / "run"
     shutil.copytree(tiny_run, run, ignore=shutil.ignore_patterns("features"))
-    embedded: list[int] = []
-    original = TorchEncoder.__call__
-
-    def counting(self: TorchEncoder, images: torch.Tensor) -> torch.Tensor:
-        embedded.append(len(images))
-        return original(self, images)
-
-    monkeypatch.setattr(TorchEncoder, "__call__", counting)
 
     def measured(batch_size: int = 16, cache: bool = True) -> tuple[int, list[float]]:
         embedded.clear()
