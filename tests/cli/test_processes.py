@@ -9,53 +9,42 @@ import pytest
 
 from facescale.cli.processes import demo_processes
 from facescale.run import RunDir
-from tests.tiny import TINY
-
-SETTINGS = [part for setting in TINY for part in ("--set", setting)]
 
 
-def facescale(*words: object, **environment: str) -> subprocess.CompletedProcess[str]:
+def spread(*words: object, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "facescale", *map(str, words)]
     clean = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
     return subprocess.run(command, capture_output=True, text=True, timeout=200, env={**clean, **environment})
-
-
-def test_train_and_evaluate_in_two_processes(tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    done = facescale("train", "--run", run, "--device", "cpu", "--processes", 2, *SETTINGS)
-    assert done.returncode == 0 and done.stderr == "", done.stderr
-    assert done.stdout.count("starting") == 1 and "batch 8 on 2 processes" in done.stdout
-    metrics = list(RunDir(run).read_metrics())
-    assert metrics[0]["world_size"] == 2 and metrics[0]["process_batch"] == 4
-
-    alone, shared = (
-        facescale("evaluate", run, "--device", "cpu", "--no-cache", "--json", *more, OMP_NUM_THREADS="1")
-        for more in ((), ("--processes", 2))
-    )
-    assert alone.returncode == shared.returncode == 0, shared.stderr
-    assert shared.stdout == alone.stdout
-
-
-def test_wrong_input_is_told_once(tmp_path: Path) -> None:
-    done = facescale("train", "--run", tmp_path / "run", "--processes", 2, "--set", "data.train=nowhere")
-    assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr.count("nowhere") == 1 and len(done.stderr.splitlines()) == 1
-
-
-def test_another_number_than_that_of_torchrun_is_refused(tmp_path: Path) -> None:
-    done = facescale("train", "--run", tmp_path / "run", "--processes", 2, WORLD_SIZE="3", RANK="0")
-    assert done.returncode == 2 and "leave it out" in done.stderr
 
 
 def test_the_demo_in_two_processes_speaks_once(tmp_path: Path) -> None:
     short = ["train.duration=2 steps", "data.train=synthetic:ids=20,images=8,size=56"]
     short.append("eval.sets.unseen=synthetic:pairs=20")
     words = [part for setting in short for part in ("--set", setting)]
-    done = facescale("demo", "--run", tmp_path / "demo", "--device", "cpu", "--processes", 2, *words)
-    assert done.returncode == 0 and "on 2 processes" in done.stdout, done.stderr
-    for line in ("trained 2 steps", "unseen: ", "model:  ", "report: "):
-        assert done.stdout.count(f"\n{line}") == 1
+    done = spread("demo", "--run", tmp_path / "demo", "--device", "cpu", "--processes", 2, *words)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    for line in ("160 images of ", "trained 2 steps", "unseen: ", "model:  ", "report: "):
+        assert f"\n{done.stdout}".count(f"\n{line}") == 1, done.stdout
+    start = RunDir(tmp_path / "demo").read_metrics()[0]
+    assert (start["world_size"], start["process_batch"]) == (2, 32)
     assert (tmp_path / "demo" / "export" / "model.onnx").is_file()
+
+
+def test_two_processes_measure_what_one_does(facescale, tiny_run: Path) -> None:  # type: ignore[no-untyped-def]
+    words = ("evaluate", tiny_run, "--device", "cpu", "--no-cache", "--json")
+    done = spread(*words, "--processes", 2, OMP_NUM_THREADS="1")
+    assert done.returncode == 0 and done.stdout == facescale(*words)[1], done.stderr
+
+
+def test_wrong_input_is_told_once(tmp_path: Path) -> None:
+    done = spread("train", "--run", tmp_path / "run", "--processes", 2, "--set", "data.train=nowhere")
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.count("nowhere") == 1 and len(done.stderr.splitlines()) == 1
+
+
+def test_another_number_than_that_of_torchrun_is_refused(tmp_path: Path) -> None:
+    done = spread("train", "--run", tmp_path / "run", "--processes", 2, WORLD_SIZE="3", RANK="0")
+    assert done.returncode == 2 and "leave it out" in done.stderr
 
 
 def test_the_demo_takes_two_processes_on_cpu_cores(monkeypatch: pytest.MonkeyPatch) -> None:
