@@ -1,5 +1,6 @@
 """The light trainings of docs/results.md: their data, one small run, its continuation, the page's tables."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -107,6 +108,11 @@ def test_a_difference_is_of_the_seeds_that_both_have(parts: dict[str, ModuleType
 def _row(parts: dict[str, ModuleType], row: str, **figures: str) -> dict[str, str]:
     empty = dict.fromkeys(parts["evidence_summary"].SUMMARY, "")
     return empty | {"table": "noise", "column": "clean", "row": row} | figures
+
+
+def test_every_table_stands_on_the_page(parts: dict[str, ModuleType]) -> None:
+    page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"<!-- evidence: (\w+) -->", page)) == sorted(parts["evidence_cases"].TABLES)
 
 
 def test_only_three_seeds_that_agree_make_a_difference_bold(parts: dict[str, ModuleType]) -> None:
