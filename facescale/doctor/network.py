@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 
 from facescale.doctor.finding import Finding
+from facescale.machine.processes import group_environments
 
 TORCHRUN_PORT = 29500
 _SECONDS = 90.0  # two processes import torch, too
@@ -64,20 +65,15 @@ def collective(kind: str, num_devices: int) -> Iterator[Finding]:
 
 def _failure(device: str) -> str | None:
     """Why two processes could not add numbers, or None."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    outside = {key: value for key, value in os.environ.items() if not key.startswith("TORCHELASTIC_")}
-    group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
     members = [
         subprocess.Popen(
             [sys.executable, "-c", _MEMBER, device],
-            env={**outside, **group, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            env=place,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
         )
-        for rank in range(2)
+        for place in group_environments(2, os.environ)
     ]
     until = time.monotonic() + _SECONDS
     try:

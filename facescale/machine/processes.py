@@ -35,12 +35,6 @@ def run_processes(command: Sequence[str], processes: int, environment: Mapping[s
     Returns:
         The exit status of the process that failed first, or 0.
     """
-    group = {
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(_free_port()),
-        "WORLD_SIZE": str(processes),
-        "LOCAL_WORLD_SIZE": str(processes),
-    }
     if "lo" in (name for _, name in socket.if_nameindex()):
         # Otherwise Gloo looks the host's name up, which not every machine knows
         environment = {"GLOO_SOCKET_IFNAME": "lo", **environment}
@@ -49,11 +43,11 @@ def run_processes(command: Sequence[str], processes: int, environment: Mapping[s
         stack.enter_context(_forwarding(running))
         logs: list[IO[bytes] | None] = [None]
         logs += [stack.enter_context(tempfile.TemporaryFile()) for _ in range(1, processes)]
-        for rank, log in enumerate(logs):
+        for log, place in zip(logs, group_environments(processes, environment), strict=True):
             running.append(
                 subprocess.Popen(
                     command,
-                    env={**environment, **group, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+                    env=place,
                     stdout=log and subprocess.DEVNULL,
                     stderr=log,
                     process_group=0,  # or Ctrl-C would reach them twice
@@ -67,6 +61,18 @@ def run_processes(command: Sequence[str], processes: int, environment: Mapping[s
             log.seek(-min(_TAIL, log.seek(0, os.SEEK_END)), os.SEEK_END)
             sys.stderr.write(log.read().decode(errors="replace"))
     return status
+
+
+def group_environments(processes: int, environment: Mapping[str, str]) -> list[dict[str, str]]:
+    """The environment of each process of a group on this machine; what is left of another launch goes."""
+    outside = {key: value for key, value in environment.items() if not key.startswith("TORCHELASTIC_")}
+    group = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(_free_port()),
+        "WORLD_SIZE": str(processes),
+        "LOCAL_WORLD_SIZE": str(processes),
+    }
+    return [{**outside, **group, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
 
 
 def _wait(running: Sequence[subprocess.Popen[bytes]]) -> int:

@@ -29,6 +29,13 @@ def test_each_process_is_told_its_place_and_the_first_one_speaks(capfd: pytest.C
     assert out == "0 0 3 3 127.0.0.1\n" and err == "to stderr 0\n"
 
 
+def test_no_process_looks_for_the_store_of_a_torchrun_that_started_this_one() -> None:
+    assert (
+        run("sys.exit('TORCHELASTIC_USE_AGENT_STORE' in os.environ)", TORCHELASTIC_USE_AGENT_STORE="True")
+        == 0
+    )
+
+
 @pytest.mark.parametrize(
     ("script", "status", "told"),
     [
