@@ -8,7 +8,6 @@ import typer
 
 from facescale.machine.cores import free_cores
 from facescale.machine.processes import run_processes
-from facescale.machine.settings import share_threads
 
 ProcessesOption = Annotated[
     int,
@@ -33,7 +32,8 @@ def spread(context: typer.Context, processes: int) -> None:
         raise ValueError(
             f"--processes {processes} in one of {launched} processes that torchrun started; leave it out"
         )
-    environment = {**os.environ, **share_threads(context.obj, processes)}
+    chosen_here = {one.variable for one in context.obj}  # each process chooses again, as one of several
+    environment = {key: value for key, value in os.environ.items() if key not in chosen_here}
     # DDP warns of an option that exact resume needs, and C++ can be told to keep quiet only here
     environment.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     command = [sys.executable, "-m", "facescale", *sys.argv[1:]]

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import MutableMapping, Sequence
+from collections.abc import MutableMapping
 from dataclasses import dataclass
 
 from facescale.machine.allocator import keep_freed_memory
@@ -10,7 +10,6 @@ from facescale.machine.cores import free_cores
 
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 _WAITING = "OMP_WAIT_POLICY"
-_NUMBER, _BY_USER = "threads", "set by "
 _SPINNING = ("GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 
@@ -22,11 +21,13 @@ class Setting:
         name: what is set.
         value: to what.
         why: the reason, or who set it.
+        variable: of the environment, where this process set it.
     """
 
     name: str
     value: str
     why: str
+    variable: str = ""
 
 
 def tune(environment: MutableMapping[str, str] = os.environ) -> list[Setting]:
@@ -47,37 +48,27 @@ def tune(environment: MutableMapping[str, str] = os.environ) -> list[Setting]:
     return [_threads(environment, loaded), _waiting(environment, loaded), memory]
 
 
-def share_threads(settings: Sequence[Setting], processes: int) -> dict[str, str]:
-    """Environment variables that give each of several processes its share of the threads that were chosen.
-
-    Empty where the user has set their number: that stays, for each of them.
-    """
-    chosen = next(one for one in settings if one.name == _NUMBER)
-    if chosen.why.startswith(_BY_USER) or not chosen.value.isdigit():
-        return {}
-    return {"OMP_NUM_THREADS": str(max(1, int(chosen.value) // processes))}
-
-
 def _threads(environment: MutableMapping[str, str], loaded: bool) -> Setting:
     given = next((key for key in _THREADS if key in environment), None)
     if given:
-        return Setting(_NUMBER, environment[given], f"{_BY_USER}{given}")
+        return Setting("threads", environment[given], f"set by {given}")
     cores, why = free_cores()
     here = max(1, cores // _positive(environment.get("LOCAL_WORLD_SIZE", "1")))
     if loaded:
-        return Setting(_NUMBER, "as torch chose", "torch is loaded already")
-    environment["OMP_NUM_THREADS"] = str(here)
-    return Setting(_NUMBER, str(here), why)
+        return Setting("threads", "as torch chose", "torch is loaded already")
+    environment[_THREADS[0]] = str(here)
+    return Setting("threads", str(here), why, _THREADS[0])
 
 
 def _waiting(environment: MutableMapping[str, str], loaded: bool) -> Setting:
     given = next((key for key in (_WAITING, *_SPINNING) if key in environment), None)
     if given:
-        return Setting("waiting threads", environment[given], f"{_BY_USER}{given}")
+        return Setting("waiting threads", environment[given], f"set by {given}")
     if loaded:
         return Setting("waiting threads", "as torch chose", "torch is loaded already")
     environment[_WAITING] = "PASSIVE"
-    return Setting("waiting threads", "sleep", "threads that spin collapse when another program runs")
+    why = "threads that spin collapse when another program runs"
+    return Setting("waiting threads", "sleep", why, _WAITING)
 
 
 def _positive(text: str) -> int:

@@ -4,10 +4,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import typer
 
 from facescale.cli.processes import demo_processes
+from facescale.cli.processes import spread as spread_here
+from facescale.machine import Setting
 from facescale.run import RunDir
 
 
@@ -18,7 +22,7 @@ def spread(*words: object, **environment: str) -> subprocess.CompletedProcess[st
 
 
 def test_the_demo_in_two_processes_speaks_once(tmp_path: Path) -> None:
-    short = ["train.duration=2 steps", "data.train=synthetic:ids=20,images=8,size=56"]
+    short = ["train.duration=2 steps", "data.train=synthetic:ids=20,images=8,size=48"]
     short.append("eval.sets.unseen=synthetic:pairs=20")
     words = [part for setting in short for part in ("--set", setting)]
     done = spread("demo", "--run", tmp_path / "demo", "--device", "cpu", "--processes", 2, *words)
@@ -36,6 +40,7 @@ def test_two_processes_measure_what_one_does(facescale, tiny_run: Path) -> None:
     assert done.returncode == 0 and done.stdout == facescale(*words)[1], done.stderr
 
 
+@pytest.mark.slow  # tests/machine has the launcher's part
 def test_wrong_input_is_told_once(tmp_path: Path) -> None:
     done = spread("train", "--run", tmp_path / "run", "--processes", 2, "--set", "data.train=nowhere")
     assert done.returncode == 2 and done.stdout == ""
@@ -45,6 +50,23 @@ def test_wrong_input_is_told_once(tmp_path: Path) -> None:
 def test_another_number_than_that_of_torchrun_is_refused(tmp_path: Path) -> None:
     done = spread("train", "--run", tmp_path / "run", "--processes", 2, WORLD_SIZE="3", RANK="0")
     assert done.returncode == 2 and "leave it out" in done.stderr
+
+
+@pytest.mark.parametrize(("variable", "kept"), [("OMP_NUM_THREADS", []), ("", ["OMP_NUM_THREADS"])])
+def test_each_process_chooses_its_threads_unless_the_user_did(
+    monkeypatch: pytest.MonkeyPatch, variable: str, kept: list[str]
+) -> None:
+    passed_on: list[str] = []
+    context = SimpleNamespace(obj=[Setting("threads", "6", "why", variable)])
+    monkeypatch.setenv("OMP_NUM_THREADS", "6")
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    monkeypatch.setattr(
+        "facescale.cli.processes.run_processes",
+        lambda command, processes, environment: passed_on.extend(environment),
+    )
+    with pytest.raises(typer.Exit):
+        spread_here(context, 2)  # type: ignore[arg-type]
+    assert [key for key in passed_on if key == "OMP_NUM_THREADS"] == kept
 
 
 def test_the_demo_takes_two_processes_on_cpu_cores(monkeypatch: pytest.MonkeyPatch) -> None:

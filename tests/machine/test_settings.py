@@ -65,6 +65,7 @@ def test_threads_are_the_free_cores_and_sleep_while_they_wait(before_torch: None
     assert environment == {"OMP_NUM_THREADS": "6", "OMP_WAIT_POLICY": "PASSIVE"}
     assert (threads.value, threads.why) == ("6", "6 physical cores")
     assert (waiting.value, memory.value) == ("sleep", "kept")
+    assert [threads.variable, waiting.variable, memory.variable] == [*environment, ""]
 
 
 def test_processes_of_one_machine_share_its_cores(before_torch: None) -> None:
@@ -78,7 +79,7 @@ def test_a_number_of_threads_that_the_user_set_stays(before_torch: None, key: st
     environment = {key: "3"}
     threads = tuning.tune(environment)[0]
     assert environment == {key: "3", "OMP_WAIT_POLICY": "PASSIVE"}
-    assert (threads.value, threads.why) == ("3", f"set by {key}")
+    assert (threads.value, threads.why, threads.variable) == ("3", f"set by {key}", "")
 
 
 @pytest.mark.parametrize("key", ["OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"])
@@ -86,6 +87,7 @@ def test_a_way_of_waiting_that_the_user_set_stays(before_torch: None, key: str) 
     environment = {key: "7", "OMP_NUM_THREADS": "1"}
     waiting = tuning.tune(environment)[1]
     assert environment == {key: "7", "OMP_NUM_THREADS": "1"} and waiting.why == f"set by {key}"
+    assert not waiting.variable
 
 
 def test_once_torch_is_loaded_threads_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,18 +111,3 @@ def test_importing_facescale_sets_nothing_and_a_command_does() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "PASSIVE True"
-
-
-@pytest.mark.parametrize(
-    ("environment", "processes", "expected"),
-    [
-        ({}, 2, {"OMP_NUM_THREADS": "3"}),
-        ({}, 8, {"OMP_NUM_THREADS": "1"}),
-        ({"OMP_NUM_THREADS": "4"}, 2, {}),  # the user's number, for each process
-        ({"MKL_NUM_THREADS": "4"}, 2, {}),
-    ],
-)
-def test_processes_share_the_threads_that_were_chosen(
-    before_torch: None, environment: dict[str, str], processes: int, expected: dict[str, str]
-) -> None:
-    assert tuning.share_threads(tuning.tune(dict(environment)), processes) == expected
