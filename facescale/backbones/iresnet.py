@@ -128,11 +128,10 @@ def r2060(
     """IResNet-2060, which is trained with checkpointing: its activations fit no device otherwise.
 
     Example:
-        >>> with torch.device("meta"):  # sizes only: nothing is computed
-        ...     net = facescale.backbones.build("r2060", embedding_size=512)
-        ...     embedding_BD = net(torch.zeros(2, 3, net.input_size, net.input_size))
-        >>> tuple(embedding_BD.shape)
-        (2, 512)
+        >>> from facescale.backbones.profile import skeleton
+        >>> net = skeleton("r2060", embedding_size=512)  # sizes only: nothing is computed
+        >>> sum(isinstance(part, torch.nn.Conv2d) for part in net.modules())
+        2065
 
     Args:
         embedding_size: width of the embedding.

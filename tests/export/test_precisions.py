@@ -80,11 +80,11 @@ def test_thresholds_of_another_precision_are_measured_again_as_far_as_the_protoc
         model,
         tmp_path / "half.onnx",
         precision="fp16",
-        check=["drawn=synthetic:pairs=400"],
+        check=["drawn=synthetic:pairs=200"],
         max_drop=1,
     )
     found = facescale.load(tmp_path / "half.onnx", "cpu").thresholds
-    assert list(found) == [0.1]  # 200 impostor pairs say nothing of a rate of 0.01
+    assert list(found) == [0.1]  # 100 impostor pairs say nothing of a rate of 0.01
     assert found[0.1].on == "drawn"
     given = {0.1: Threshold(0.9, 0.8, 0.95, "mine")}
     export(model, tmp_path / "m.onnx", precision="fp16", check=[PAIRS], max_drop=1, thresholds=given)

@@ -214,7 +214,7 @@ def test_with_distillation_a_run_stays_nearer_to_the_old_network(
 
     def agreement(distil: float) -> float:
         more = [f"{start}={old}", f"finetune.distil={distil}", "train.batch_size=6", "train.ema=0.0"]
-        config = load_config(None, settings(data, *more, "train.duration=20 steps", "optim.lr=0.3"))
+        config = load_config(None, settings(data, *more, "train.duration=10 steps", "optim.lr=0.3"))
         run = train(config, tmp_path / f"run{distil}").run
         if distil:
             assert run.read_metrics("train")[-1]["distil"] > 0
