@@ -189,7 +189,7 @@ _ATTFC_CHANGES = {
     **_SLOW_TWINS,
     "no average (refresh 1)": ("head.refresh=1.0",),
     "ring, no average": ("head.unique=false", "head.refresh=1.0"),
-    "temperature 0.1": ("head.temperature=0.1",),
+    "temperature 1": ("head.temperature=1.0",),
     "without the batch's centres": ("head.fresh=false",),
     "1 key": ("head.keys=1",),
     "slots for 30 % of the identities": ("head.share=0.3",),
