@@ -181,7 +181,7 @@ def test_the_licence_travels_with_an_export(facescale, tiny_run: Path, tmp_path:
 def test_the_demo_config_is_valid_and_can_be_shortened(facescale, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     short = [
         "train.duration=2 steps",
-        "data.train=synthetic:ids=20,images=8,size=56",
+        "data.train=synthetic:ids=20,images=8,size=48",
         "eval.sets.unseen=synthetic:pairs=20",
     ]
     words = [part for setting in short for part in ("--set", setting)]
