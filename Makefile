@@ -23,7 +23,7 @@ slow:
 	pytest -m slow
 
 dist:
-	pytest tests/dist
+	pytest tests/distributed
 
 cov:
 	pytest --cov --cov-report=term:skip-covered

@@ -15,10 +15,10 @@ from facescale.train import Result, loop, train
 from facescale.train.task import RecognitionTask
 
 TINY = [
-    "data.train=synthetic:ids=12,images=8,size=56",
+    "data.train=synthetic:ids=12,images=8,size=32",
     "backbone.name=mbf_s",
     "backbone.embedding_size=32",
-    "backbone.input_size=56",
+    "backbone.input_size=32",
     "head.margin.scale=16",
     "head.margin.m=0.1",
     "head.margin.ramp=50%",

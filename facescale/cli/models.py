@@ -68,7 +68,7 @@ def evaluate(
         bool, typer.Option(help="Write the thresholds of the one protocol into the weights file.")
     ] = False,
     device: DeviceOption = "auto",
-    processes: ProcessesOption = 1,
+    processes: ProcessesOption = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Evaluate a model on verification protocols.

@@ -11,7 +11,7 @@ from facescale.machine.processes import run_processes
 
 ProcessesOption = Annotated[
     int,
-    typer.Option(min=1, help="Processes on this machine, such as one for each GPU; on several: torchrun."),
+    typer.Option(min=0, help="Processes on this machine, such as one for each GPU; 0: one, or torchrun's."),
 ]
 
 

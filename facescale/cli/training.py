@@ -26,7 +26,7 @@ def train(
     run: Annotated[Path, typer.Option(help="Run folder, new or to resume.")] = Path("runs/default"),
     settings: SetOption = None,
     device: DeviceOption = "auto",
-    processes: ProcessesOption = 1,
+    processes: ProcessesOption = 0,
     threads: Annotated[int, typer.Option(help="CPU threads; 0: torch's default.")] = 0,
     resume: Annotated[bool, typer.Option(help="Resume from the latest checkpoint of the run.")] = True,
     json_lines: Annotated[bool, typer.Option("--json", help="Print metrics as JSON lines.")] = False,
@@ -102,7 +102,7 @@ def finetune(
     ] = None,
     settings: SetOption = None,
     device: DeviceOption = "auto",
-    processes: ProcessesOption = 1,
+    processes: ProcessesOption = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Train a model further on new people.

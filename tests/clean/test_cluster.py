@@ -12,11 +12,11 @@ from facescale.clean import embedded
 from facescale.clean.part import CleanJob, embed_into
 from facescale.clean.run import Options
 
-TEST = "synthetic:ids=3,images=2,size=56"
+TEST = "synthetic:ids=3,images=2,size=32"
 CHUNK = 12
 IMAGES, DATA = (
     60,
-    "synthetic:ids=10,images=6,size=56",
+    "synthetic:ids=10,images=6,size=32",
 )  # the first photos of its first people are those of TEST
 
 

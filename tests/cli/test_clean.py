@@ -7,14 +7,14 @@ import pytest
 
 from facescale.data import open_reader
 
-DATA = "synthetic:ids=10,images=6,size=56"
+DATA = "synthetic:ids=10,images=6,size=32"
 
 
 def test_clean_writes_an_edit_list_that_other_commands_read(  # type: ignore[no-untyped-def]
     facescale, trained_tiny_run: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "check"
-    test = "mine=synthetic:ids=3,images=2,size=56"  # the first photos of the first people of DATA
+    test = "mine=synthetic:ids=3,images=2,size=32"  # the first photos of the first people of DATA
     code, text, err = facescale("clean", DATA, "--model", trained_tiny_run, "--out", out, "--against", test)
     assert (code, err) == (0, "")
     assert "60 images of 10 identities" in text and "person of a test set" in text

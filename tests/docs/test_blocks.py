@@ -28,7 +28,7 @@ OTHERS = {
     "quickstart": "test_walk",
     "CONTRIBUTING": ".ci/run",
     "index": ".ci/wheel",
-    "distributed": "tests/dist and tests/e2e",
+    "distributed": "tests/distributed and tests/e2e",
     "results": "hours; test_commands checks the options",
     "benchmarks": "hours; test_commands checks the options",
 }

@@ -49,7 +49,7 @@ def test_a_run_leaves_checkpoints_metrics_and_a_usable_model(tiny_run: Path) -> 
     best = run.best()
     assert best is not None and best["name"] == "unseen/accuracy"
     model = load(tiny_run)
-    assert model.embed(torch.zeros(2, 56, 56, 3, dtype=torch.uint8)).shape == (2, 32)
+    assert model.embed(torch.zeros(2, 32, 32, 3, dtype=torch.uint8)).shape == (2, 32)
 
 
 def test_training_is_repeatable(tiny_config: Config, tiny_run: Path, tmp_path: Path) -> None:
@@ -212,8 +212,8 @@ def test_steps_that_are_not_finite_are_skipped_and_then_stop_the_run(tmp_path: P
         train(load_config(None, settings), tmp_path / "run")
     bad = RunDir(tmp_path / "run").read_metrics("bad_step")
     assert len(bad) >= 2
-    reader = open_reader("synthetic:ids=12,images=8,size=56")
-    batches = list(TrainLoader(reader, batch_size=8, seed=0, size=56).epoch(0))
+    reader = open_reader("synthetic:ids=12,images=8,size=32")
+    batches = list(TrainLoader(reader, batch_size=8, seed=0, size=32).epoch(0))
     for row in bad:
         assert row["first_images"] == [reader.key(i) for i in batches[row["step"] - 1].index[:4].tolist()]
 
@@ -223,7 +223,7 @@ def test_a_step_that_is_not_finite_leaves_no_trace_in_the_network(
 ) -> None:
     reader = open_reader(tiny_config.data.train)
     task = build_task(tiny_config, make_plan(tiny_config, Dist(), reader), Dist(), tmp_path)
-    batch = next(TrainLoader(reader, batch_size=8, seed=0, size=56).epoch(0))
+    batch = next(TrainLoader(reader, batch_size=8, seed=0, size=32).epoch(0))
     before = {key: value.clone() for key, value in task.backbone.state_dict().items()}
     task.begin_step(0.0, strength=1.0, loss_scale=1.0)
     batch.images.fill_(255)

@@ -18,7 +18,7 @@ from facescale.evaluate.embedding import Extraction, embed_set
 from facescale.evaluate.feature_cache import FeatureCache
 from facescale.evaluate.protocols.open import open_protocol
 from facescale.evaluate.shares import EvaluationStoppedError, computed_in_shares
-from tests.dist.spawn import run_processes
+from tests.distributed.spawn import run_processes
 from tests.evaluate.protocols.test_ijb_lists import small, write_lists
 from tests.evaluate.protocols.test_megaface import write_images, write_release
 from tests.evaluate.protocols.test_released_lists import WRITERS

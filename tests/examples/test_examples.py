@@ -52,7 +52,7 @@ def weights(trained_tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two people, two aligned faces each."""
-    reader, root = SyntheticFaces(2, 2, size=56), tmp_path_factory.mktemp("faces")
+    reader, root = SyntheticFaces(2, 2, size=32), tmp_path_factory.mktemp("faces")
     for index in range(4):
         pixels, person = reader[index]
         path = root / f"person{person}" / f"{index}.png"

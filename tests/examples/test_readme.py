@@ -20,7 +20,7 @@ def test_the_python_of_the_readme_runs(
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
     assert len(blocks) == 6 and all(block.count("\n") <= 9 for block in blocks)
     shutil.copytree(tiny_run, tmp_path / "runs" / "mine")
-    reader = SyntheticFaces(4, 4, size=56)
+    reader = SyntheticFaces(4, 4, size=32)
     places = [f"{folder}/{name}/{number}.png" for folder in ("photos_known", "more_faces")
               for name in ("ann", "ben") for number in range(1, 5)]  # fmt: skip
     for index, place in enumerate([*places, "a.jpg", "b.jpg", "photo.jpg"]):

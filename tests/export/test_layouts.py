@@ -21,16 +21,16 @@ from facescale.export.onnx_writer import OnnxFile
 from facescale.inference.model import Model
 from facescale.model_card import Card, Contract
 
-SPEC = {"name": "mbf_s", "embedding_size": 32, "options": {"input_size": 56}}
+SPEC = {"name": "mbf_s", "embedding_size": 32, "options": {"input_size": 32}}
 
 
 @pytest.fixture(scope="module")
 def model() -> Model:
     torch.manual_seed(0)
-    network = backbones.build("mbf_s", 32, input_size=56)
-    network(torch.randn(16, 3, 56, 56))
+    network = backbones.build("mbf_s", 32, input_size=32)
+    network(torch.randn(16, 3, 32, 32))
     info = {"data": ["/home/somebody/faces/ms1m", "synthetic:ids=3"]}
-    return Model.of(network.eval(), Card(Contract(size=56, colour="BGR", std=128.0), SPEC, info=info), "cpu")
+    return Model.of(network.eval(), Card(Contract(size=32, colour="BGR", std=128.0), SPEC, info=info), "cpu")
 
 
 def test_the_hub_folder_loads_and_its_card_tells_the_figures(model: Model, tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_a_submission_takes_what_the_server_feeds_whatever_the_contract(model: M
     faces = np.random.default_rng(0).integers(0, 256, (4, 112, 112, 3), np.uint8)
     fed = ((faces.astype(np.float32) - 127.5) / 127.5).transpose(0, 3, 1, 2)
     (rows,) = onnxruntime.InferenceSession(tmp_path / "s" / "model.onnx").run(None, {"images": fed})
-    expected = model.embed_raw(same_faces(faces, 56))
+    expected = model.embed_raw(same_faces(faces, 32))
     assert np.abs(rows - expected).max() < 0.01 * np.abs(expected).max()
     assert done.milliseconds > 0
     assert done.checks["weights"] == "fp32" and done.checks["embedding"] == "32-d"
@@ -121,8 +121,8 @@ def test_what_the_server_refuses_is_refused(
     check_submission(file())
     with pytest.raises(ValueError, match=r"weights is 16 bits or fewer in .* and must be fp32"):
         check_submission(file(half=True))
-    with pytest.raises(ValueError, match=r"input is \['batch', 3, 56, 56\] and must be one input"):
-        check_submission(file(side=56))
+    with pytest.raises(ValueError, match=r"input is \['batch', 3, 32, 32\] and must be one input"):
+        check_submission(file(side=32))
     named = file()
     named.graph.node[0].name = "Sub_0"
     with pytest.raises(ValueError, match="node names is Sub_0 and must be none that begins with Sub or Mul"):

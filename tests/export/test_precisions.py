@@ -27,24 +27,24 @@ from facescale.inference.model import Model
 from facescale.inference.weights import save_model
 from facescale.model_card import Card, Contract, Threshold
 
-SPEC = {"name": "mbf_s", "embedding_size": 32, "options": {"input_size": 56}}
+SPEC = {"name": "mbf_s", "embedding_size": 32, "options": {"input_size": 32}}
 PAIRS = "drawn=synthetic:pairs=40"
 
 
 @pytest.fixture(scope="module")
 def model() -> Model:
     torch.manual_seed(0)
-    network = backbones.build("mbf_s", 32, input_size=56)
+    network = backbones.build("mbf_s", 32, input_size=32)
     for _ in range(5):
-        network(torch.randn(16, 3, 56, 56))
+        network(torch.randn(16, 3, 32, 32))
     return Model.of(
-        network.eval(), Card(Contract(size=56), SPEC, {0.1: Threshold(0.3, 0.2, 0.4, "lfw")}), "cpu"
+        network.eval(), Card(Contract(size=32), SPEC, {0.1: Threshold(0.3, 0.2, 0.4, "lfw")}), "cpu"
     )
 
 
 @pytest.fixture(scope="module")
 def faces() -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, (24, 56, 56, 3), np.uint8)
+    return np.random.default_rng(0).integers(0, 256, (24, 32, 32, 3), np.uint8)
 
 
 def test_int8_stores_bytes_says_what_it_was_calibrated_on_and_has_its_own_fingerprint(
@@ -170,17 +170,17 @@ def test_a_run_s_evaluation_sets_are_measured_on_as_far_as_they_are_there(tmp_pa
 
 def test_calibration_uses_training_images_of_a_run_unless_told(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text('[data]\ntrain = "synthetic:ids=3,images=4"\n')
-    faces, words = calibration_faces(None, tmp_path, 56, count=5)
-    assert faces.shape == (5, 56, 56, 3)
+    faces, words = calibration_faces(None, tmp_path, 32, count=5)
+    assert faces.shape == (5, 32, 32, 3)
     assert words == "5 training images of the run"
     assert (
         calibration_faces("synthetic:ids=2,images=2", tmp_path, 32)[1]
         == "4 images of synthetic:ids=2,images=2"
     )
     with pytest.raises(ValueError, match="int8 needs faces to measure ranges on"):
-        calibration_faces(None, None, 56)
+        calibration_faces(None, None, 32)
     with pytest.raises(ValueError, match="no images to calibrate int8 on"):
-        calibration_faces(np.zeros((0, 56, 56, 3), np.uint8), None, 56)
+        calibration_faces(np.zeros((0, 32, 32, 3), np.uint8), None, 32)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from facescale.inference.load import load
 def photos(tmp_path: Path) -> Path:
     """Two photos, one of them in a folder, a text file and a hidden one."""
     rng = np.random.default_rng(0)
-    for name, side in (("a.png", 56), ("inner/b.jpg", 80), (".c.png", 56)):
+    for name, side in (("a.png", 32), ("inner/b.jpg", 80), (".c.png", 32)):
         path = tmp_path / "photos" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 256, (side, side, 3), np.uint8)).save(path)

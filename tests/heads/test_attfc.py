@@ -12,7 +12,7 @@ from torch import Tensor
 from facescale import heads, margins
 from facescale.distributed import Dist
 from facescale.heads.attfc import AttFCHead, generative_centres
-from tests.dist.spawn import run_processes
+from tests.distributed.spawn import run_processes
 from tests.heads.slot_heads import DIM, NUM_IDS, draw, step, step_peak, through_disk
 
 KINDS: list[dict[str, Any]] = [

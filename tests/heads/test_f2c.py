@@ -17,7 +17,7 @@ from facescale.distributed import Dist
 from facescale.heads.f2c import F2CHead
 from facescale.heads.f2c_pool import plan_writes
 from facescale.pools import LruPool
-from tests.dist.spawn import run_processes
+from tests.distributed.spawn import run_processes
 from tests.heads.slot_heads import DIM, NUM_IDS, draw, step, step_peak, through_disk
 
 

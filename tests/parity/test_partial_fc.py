@@ -11,7 +11,7 @@ import torch
 from facescale import heads, margins
 from facescale.distributed import Dist
 from facescale.heads import ClassHead
-from tests.dist.spawn import run_processes
+from tests.distributed.spawn import run_processes
 
 
 class Drawn:

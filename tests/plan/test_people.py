@@ -22,7 +22,7 @@ def old_run(folder: Path) -> Path:
 
 
 def planned(old: Path, head: str, counts: Counts | None) -> int:
-    data = ["data.train=synthetic:ids=15,images=8,size=56", f"train.init={old}", f"finetune.head={head}"]
+    data = ["data.train=synthetic:ids=15,images=8,size=32", f"train.init={old}", f"finetune.head={head}"]
     config = load_config(None, [*TINY, *data])
     return advice_for(config, 1, torch.device("cpu"), None, data=counts).plan.num_ids
 

@@ -125,7 +125,7 @@ def test_adapters_of_another_network_are_a_sentence(
 
 
 def test_adapters_need_a_transformer_and_a_run_to_start_from(old: Path, words: list[str]) -> None:
-    config = load_config(None, [*words, "backbone.name=mbf_s", "backbone.input_size=56"])
+    config = load_config(None, [*words, "backbone.name=mbf_s", "backbone.input_size=32"])
     with pytest.raises(ValueError, match=r"finetune.adapters = 2: this backbone has no attention layers"):
         check_components(config)
     with pytest.raises(ValueError, match=r"\[finetune\] is for a run that starts from another one"):

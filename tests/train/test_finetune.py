@@ -139,7 +139,7 @@ def draw(folder: Path, names: tuple[str, ...]) -> Path:
     for name in names:
         (folder / name).mkdir(parents=True)
         for number in range(3):
-            pixels = rng.integers(0, 256, (56, 56, 3), dtype=np.uint8)
+            pixels = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(folder / name / f"{number}.png")
     return folder
 

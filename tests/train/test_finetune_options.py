@@ -83,9 +83,9 @@ def test_joined_sources_keep_their_weights_beside_old_people(old: Path, tmp_path
 
 
 def test_numbered_people_are_extended_by_number(tmp_path: Path) -> None:
-    config = load_config(None, settings(Path("synthetic:ids=3,images=4,size=56")))
+    config = load_config(None, settings(Path("synthetic:ids=3,images=4,size=32")))
     run = train(config, tmp_path / "run").run.path
-    more = ["data.train=synthetic:ids=5,images=2,size=56", f"train.init={run}", "finetune.head=extend"]
+    more = ["data.train=synthetic:ids=5,images=2,size=32", f"train.init={run}", "finetune.head=extend"]
     task, reader, known = begun(load_config(None, settings(Path("x"), *more)), tmp_path)
     assert (reader.num_ids, known, task.head.num_ids) == (5, 3, 5)
 
@@ -209,7 +209,7 @@ def test_with_distillation_a_run_stays_nearer_to_the_old_network(
     old: Path, tmp_path: Path, start: str
 ) -> None:
     data = draw(tmp_path / "faces", ("cara", "eve"))
-    faces = np.random.default_rng(0).integers(0, 256, (4, 56, 56, 3), np.uint8)
+    faces = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
     before = load(old, "cpu").embed(faces)
 
     def agreement(distil: float) -> float:
@@ -261,7 +261,7 @@ def test_options_that_do_not_fit_are_refused(
 def test_an_old_network_of_another_kind_cannot_teach(old: Path) -> None:
     config = load_config(None, settings(Path("x"), f"finetune.teacher={old}", "finetune.distil=1.0"))
     place = torch.device("cpu")
-    assert make_teacher(config, Contract(size=56), 32, place, "fp32") is not None
+    assert make_teacher(config, Contract(size=32), 32, place, "fp32") is not None
     with pytest.raises(
         ValueError, match=r"gives 32 numbers, the new one 112 px RGB .* and 64; distil and mix need"
     ):
@@ -270,7 +270,7 @@ def test_an_old_network_of_another_kind_cannot_teach(old: Path) -> None:
     with pytest.raises(
         ValueError, match=r"need the old network; name it with finetune.teacher or train.init"
     ):
-        make_teacher(nothing, Contract(size=56), 32, place, "fp32")
+        make_teacher(nothing, Contract(size=32), 32, place, "fp32")
 
 
 def test_the_command_s_config_goes_on_from_the_run(old: Path, tmp_path: Path) -> None:

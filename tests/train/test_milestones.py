@@ -13,7 +13,7 @@ from facescale.evaluate.run_protocols import evaluate as evaluate_command
 from facescale.evaluate.verification import Verification
 from facescale.run import RunDir
 from facescale.train import train
-from tests.dist.spawn import run_processes
+from tests.distributed.spawn import run_processes
 from tests.same_run import differences
 from tests.tiny import TINY
 

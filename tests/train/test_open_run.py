@@ -24,7 +24,7 @@ def draw(folder: Path, *names: str, images: int = 3) -> Path:
     for name in names:
         (folder / name).mkdir(parents=True)
         for number in range(images):
-            Image.fromarray(rng.integers(0, 256, (56, 56, 3), dtype=np.uint8)).save(
+            Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(
                 folder / name / f"{number}.png"
             )
     return folder

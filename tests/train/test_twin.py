@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from facescale.distributed import Dist
 from facescale.train.twin import Twin
-from tests.dist.spawn import run_processes
+from tests.distributed.spawn import run_processes
 
 
 def backbone(seed: int = 0) -> nn.Sequential:

@@ -18,7 +18,7 @@ from facescale.plan.advice import candidate
 from facescale.plan.memory import backbone_bytes
 from facescale.run import RunDir
 from facescale.train import saver, train
-from tests.dist.spawn import run_processes
+from tests.distributed.spawn import run_processes
 from tests.same_run import differences
 from tests.wiring.toy import HEADS, SETTINGS, Toy, train_toy
 

@@ -21,7 +21,7 @@ from facescale.run import RunDir
 from facescale.train import TrainingError, loop, train
 from facescale.train.build import build_task
 from facescale.train.session import make_loader, open_session
-from tests.dist.spawn import run_processes
+from tests.distributed.spawn import run_processes
 from tests.wiring.toy import SETTINGS, Toy, saved_state, train_toy, weights
 
 EXPLODING = ["optim.lr=1e30", "train.clip_norm=0", "train.duration=20 steps", "checkpoint.every=1 steps"]

@@ -17,7 +17,7 @@ from facescale.evaluate import shares
 from facescale.run import RunDir
 from facescale.train import train
 from facescale.train.task import RecognitionTask
-from tests.dist.spawn import run_processes
+from tests.distributed.spawn import run_processes
 from tests.same_run import differences
 from tests.wiring.plain import Case, plain_training
 from tests.wiring.toy import IDS, SETTINGS, D, Toy, saved_state, weights

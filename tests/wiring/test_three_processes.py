@@ -13,7 +13,7 @@ from facescale.distributed import Dist
 from facescale.heads import HEADS
 from facescale.run import RunDir
 from facescale.train import train
-from tests.dist.spawn import run_processes
+from tests.distributed.spawn import run_processes
 from tests.wiring.toy import SETTINGS, Toy, weights
 
 BATCH = ["train.batch_size=12", "eval.every=3 steps", "eval.batch_size=4", "checkpoint.every=3 steps"]

@@ -14,7 +14,7 @@ from facescale.distributed import Dist
 from facescale.run import RunDir
 from facescale.train import milestones, session
 from facescale.train import train as train_here
-from tests.dist.spawn import run_processes
+from tests.distributed.spawn import run_processes
 from tests.same_run import differences
 from tests.tiny import TINY, train_steps
 
@@ -77,7 +77,7 @@ def test_three_processes_go_on_bit_for_bit(tmp_path: Path) -> None:
 def _differ(dist: Dist, folder: str) -> None:
     cases = [
         ("optim.lr=0.5", r"differs from rank 0 on host \S+ in optim.lr \(0.5, not 0.1\); start all processes with"),
-        ("data.train=synthetic:ids=14,images=8,size=56", r"in the number of identities \(14, not 12\), the number of images"),
+        ("data.train=synthetic:ids=14,images=8,size=32", r"in the number of identities \(14, not 12\), the number of images"),
     ]
     for setting, message in cases:
         config = load_config(None, [*TINY, *([setting] if dist.rank == 1 else [])])
@@ -97,7 +97,7 @@ def test_processes_with_another_config_or_code_are_refused(tmp_path: Path) -> No
 
 def _other_data(dist: Dist, folder: str) -> None:
     # The data may lie elsewhere on each host: not the path is compared, but the images
-    other = ["data.train=synthetic:ids=12,images=8,size=56,seed=5"] if dist.rank == 1 else []
+    other = ["data.train=synthetic:ids=12,images=8,size=32,seed=5"] if dist.rank == 1 else []
     with pytest.raises(ValueError, match=r"rank 1 .* differs from rank 0 .* in the digest of the images"):
         train_here(load_config(None, [*TINY, *other]), Path(folder, "run"), dist)
 

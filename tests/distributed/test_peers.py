@@ -12,7 +12,7 @@ from facescale.distributed import Dist, compare_ranks, peers
 from facescale.distributed.agreement import source_digest, weights_checksum
 from facescale.distributed.environment import read_launch
 from facescale.distributed.launch import start
-from tests.dist.spawn import launch_processes, run_processes
+from tests.distributed.spawn import launch_processes, run_processes
 
 SOON = (1.0, 20.0)  # seconds that processes wait for each other, and in the beginning
 

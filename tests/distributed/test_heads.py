@@ -10,7 +10,7 @@ from torch import Tensor
 from facescale import heads, margins
 from facescale.distributed import Dist
 from facescale.heads.centre_head import CentreHead
-from tests.dist.spawn import run_processes
+from tests.distributed.spawn import run_processes
 
 C, D, B = 37, 16, 12  # B images over all processes: 12, 6 and 4 on each
 

@@ -10,7 +10,7 @@ from facescale.config import load_config
 from facescale.distributed import Dist
 from facescale.train import train
 from facescale.train.twin import Twin
-from tests.dist.spawn import run_processes
+from tests.distributed.spawn import run_processes
 from tests.same_run import differences
 from tests.tiny import train_steps
 from tests.wiring.toy import SETTINGS, Toy

@@ -26,7 +26,7 @@ from facescale.distributed.sharding import (
 from facescale.plan import plan as plans
 from facescale.run import RunDir
 from facescale.train import train
-from tests.dist.spawn import run_processes
+from tests.distributed.spawn import run_processes
 from tests.same_run import differences
 from tests.tiny import train_steps
 from tests.wiring.toy import SETTINGS, Toy, saved_state, weights
