@@ -1,5 +1,6 @@
 """--processes: the same training as torchrun's, without torchrun."""
 
+import inspect
 import os
 import subprocess
 import sys
@@ -9,7 +10,8 @@ from types import SimpleNamespace
 import pytest
 import typer
 
-from facescale.cli.processes import demo_processes
+from facescale.cli.app import app
+from facescale.cli.processes import ProcessesOption, demo_processes
 from facescale.cli.processes import spread as spread_here
 from facescale.machine import Setting
 from facescale.run import RunDir
@@ -50,6 +52,14 @@ def test_wrong_input_is_told_once(tmp_path: Path) -> None:
 def test_another_number_than_that_of_torchrun_is_refused(tmp_path: Path) -> None:
     done = spread("train", "--run", tmp_path / "run", "--processes", 2, WORLD_SIZE="3", RANK="0")
     assert done.returncode == 2 and "leave it out" in done.stderr
+
+
+def test_the_number_is_left_to_torchrun_unless_the_user_says_one() -> None:
+    given = [
+        inspect.signature(command.callback).parameters.get("processes") for command in app.registered_commands
+    ]
+    defaults = [one.default for one in given if one and one.annotation == ProcessesOption]
+    assert len(defaults) >= 3 and set(defaults) == {0}
 
 
 @pytest.mark.parametrize(("variable", "kept"), [("OMP_NUM_THREADS", []), ("", ["OMP_NUM_THREADS"])])

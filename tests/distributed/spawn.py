@@ -35,7 +35,9 @@ def run_processes(world_size: int, check: Callable[..., None], *args: Any) -> No
         mp.start_processes(_entry, arguments, nprocs=world_size, start_method=method)
 
 
-def _launched(check: Callable[..., None], args: tuple[Any, ...], limits: tuple[float, float], sender: Any) -> None:
+def _launched(
+    check: Callable[..., None], args: tuple[Any, ...], limits: tuple[float, float], sender: Any
+) -> None:
     torch.set_num_threads(1)
     try:
         with start("cpu", *limits) as dist:

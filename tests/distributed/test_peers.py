@@ -57,7 +57,9 @@ def test_the_error_of_one_process_is_what_the_others_say() -> None:
     first, second = launch_processes(2, end, "raises", limits=SOON)
     assert second == ("ValueError", "image 'x' cannot be read; repair it")
     assert first is not None and first[0] == "PeerError"
-    assert "rank 1 on host " in first[1] and "stopped: image 'x' cannot be read; repair it (noticed" in first[1]
+    assert (
+        "rank 1 on host " in first[1] and "stopped: image 'x' cannot be read; repair it (noticed" in first[1]
+    )
 
 
 def late(dist: Dist, collective: bool) -> None:
@@ -103,11 +105,14 @@ def test_a_port_in_use_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
         taken.listen()
         set_environment(monkeypatch, WORLD_SIZE="2", RANK="0", MASTER_ADDR="localhost")
         monkeypatch.setenv("MASTER_PORT", str(taken.getsockname()[1]))
-        with pytest.raises(peers.PeerError, match=r"port \d+ of this host is in use; choose another"), start():
+        with (
+            pytest.raises(peers.PeerError, match=r"port \d+ of this host is in use; choose another"),
+            start(),
+        ):
             pass
 
 
-# ---- the environment ----------------------------------------------------------------------------------------
+# ---- the environment ---------------------------------------------------------------------------------------
 
 
 def set_environment(monkeypatch: pytest.MonkeyPatch, **values: str) -> None:
@@ -169,21 +174,27 @@ def test_processes_share_neither_one_gpu_nor_gpus_that_are_not_there(monkeypatch
             pass
 
 
-# ---- agreement ----------------------------------------------------------------------------------------------
+# ---- agreement ---------------------------------------------------------------------------------------------
 
 
 def check_agreement(dist: Dist) -> None:
     compare_ranks(dist, {"optim.lr": 0.1, "code": source_digest()})
     usual: dict[str, Any] = {"optim.lr": 0.1, "a": 1, "b": 2, "c": 3, "text": "x" * 100}
     cases = [
-        ({"optim.lr": 0.5}, r"rank 1 on host \S+ differs from rank 0 on host \S+ in optim.lr \(0.5, not 0.1\)"),
+        (
+            {"optim.lr": 0.5},
+            r"rank 1 on host \S+ differs from rank 0 on host \S+ in optim.lr \(0.5, not 0.1\)",
+        ),
         ({"more": "y"}, r"in more \(\"y\", not nothing\); start all processes with the same command"),
-        ({"a": 0, "b": 0, "c": 0, "text": ""}, r"in a \(0, not 1\), b \(0, not 2\), c \(0, not 3\) and 1 more;"),
+        (
+            {"a": 0, "b": 0, "c": 0, "text": ""},
+            r"in a \(0, not 1\), b \(0, not 2\), c \(0, not 3\) and 1 more;",
+        ),
     ]
     for change, message in cases:
         with pytest.raises(ValueError, match=message):
             compare_ranks(dist, usual | (change if dist.rank == 1 else {}))
-    with pytest.raises(ValueError, match="rank 0 on host .* differs from rank 1"):  # two against one
+    with pytest.raises(ValueError, match=r"rank 0 on host .* differs from rank 1"):  # two against one
         compare_ranks(dist, usual | ({"a": 5} if dist.rank == 0 else {}))
 
 

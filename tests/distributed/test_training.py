@@ -19,22 +19,16 @@ from tests.same_run import differences
 from tests.tiny import TINY, train_steps
 
 
-def train(run: Path, processes: int, *settings: str) -> None:
+def train_by_torchrun(run: Path, *settings: str) -> None:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command = ["-m", "--", "facescale", "train", "--device", "cpu", "--threads", "1", "--run", str(run)]
     words = [part for setting in [*TINY, *settings] for part in ("--set", setting)]
-    subprocess.run(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"),
-            *("-m", "--", "facescale", "train", "--device", "cpu", "--threads", "1", "--run", str(run), *words),
-        ],
-        check=True,
-        timeout=180,
-        stdout=subprocess.DEVNULL,
-    )
+    subprocess.run([*torchrun, *command, *words], check=True, timeout=180, stdout=subprocess.DEVNULL)
 
 
 def test_two_processes_train_one_run_and_one_process_continues_it(tmp_path: Path) -> None:
     run = RunDir(tmp_path / "run")
-    train(run.path, 2, "train.duration=6 steps", "checkpoint.every=3 steps")
+    train_by_torchrun(run.path, "checkpoint.every=3 steps")
     assert run.steps()[-1] == 6
     assert json.loads((run.snapshot(6) / "meta.json").read_text())["world_size"] == 2
     assert json.loads(run.plan.read_text())["process_batch"] == 4
@@ -42,7 +36,7 @@ def test_two_processes_train_one_run_and_one_process_continues_it(tmp_path: Path
     for later in run.steps():
         if later > 3:
             run.snapshot(later).rename(tmp_path / "taken_away")
-    train(run.path, 1, "train.duration=6 steps", "checkpoint.every=3 steps")
+    assert train_here(load_config(None, [*TINY, "checkpoint.every=3 steps"]), run.path).finished
     assert run.steps()[-1] == 6
     weights = load_file(run.model_path(6))
     assert all(torch.isfinite(x).all() for x in weights.values() if x.is_floating_point())
@@ -76,8 +70,14 @@ def test_three_processes_go_on_bit_for_bit(tmp_path: Path) -> None:
 
 def _differ(dist: Dist, folder: str) -> None:
     cases = [
-        ("optim.lr=0.5", r"differs from rank 0 on host \S+ in optim.lr \(0.5, not 0.1\); start all processes with"),
-        ("data.train=synthetic:ids=14,images=8,size=32", r"in the number of identities \(14, not 12\), the number of images"),
+        (
+            "optim.lr=0.5",
+            r"differs from rank 0 on host \S+ in optim.lr \(0.5, not 0.1\); start all processes with",
+        ),
+        (
+            "data.train=synthetic:ids=14,images=8,size=32",
+            r"in the number of identities \(14, not 12\), the number of images",
+        ),
     ]
     for setting, message in cases:
         config = load_config(None, [*TINY, *([setting] if dist.rank == 1 else [])])
@@ -110,7 +110,7 @@ def _weights_part(dist: Dist, folder: str) -> None:
     checksum = milestones.weights_checksum
     patch = pytest.MonkeyPatch()
     patch.setattr(milestones, "weights_checksum", lambda net: checksum(net) + dist.rank)
-    with pytest.raises(ValueError, match="rank 1 .* differs from rank 0 .* in the weights of the backbone"):
+    with pytest.raises(ValueError, match=r"rank 1 .* differs from rank 0 .* in the weights of the backbone"):
         train_here(load_config(None, TINY), Path(folder, "run"), dist)
     assert RunDir(Path(folder, "run")).steps() == []
 

@@ -99,8 +99,9 @@ def test_the_embedding_of_the_reference_weights_is_the_reference_one(golden: Pat
     assert np.abs(ours - reference).max() <= 2e-5 * np.abs(reference).max()
 
 
-@pytest.mark.parametrize("channels_last", [False, True])
-@pytest.mark.parametrize("arch", TRAINED)
+@pytest.mark.parametrize(
+    ("arch", "channels_last"), [*((arch, False) for arch in TRAINED), *((arch, True) for arch in TRAINED[:1])]
+)
 def test_one_training_pass_has_the_reference_gradients_and_statistics(
     golden: Path, arch: str, channels_last: bool
 ) -> None:
