@@ -293,7 +293,7 @@ def test_the_command_s_config_goes_on_from_the_run(old: Path, tmp_path: Path) ->
 def test_weights_alone_give_the_backbone(old: Path, tmp_path: Path) -> None:
     weights = RunDir(old).model_path()
     config = finetune_config(weights, "more/", "replace", 0.0, [], [])
-    assert config.backbone.embedding_size == 32 and config.backbone.options == {"input_size": 56}
+    assert config.backbone.embedding_size == 32 and config.backbone.options == {"input_size": 32}
     model = load(old, "cpu")
     save_model(tmp_path / "none.safetensors", model.module.state_dict(), {}, model.contract)
     with pytest.raises(ValueError, match="its card does not name a backbone"):
