@@ -99,9 +99,8 @@ def test_the_embedding_of_the_reference_weights_is_the_reference_one(golden: Pat
     assert np.abs(ours - reference).max() <= 2e-5 * np.abs(reference).max()
 
 
-@pytest.mark.parametrize(
-    ("arch", "channels_last"), [*((arch, False) for arch in TRAINED), *((arch, True) for arch in TRAINED[:1])]
-)
+@pytest.mark.parametrize("arch", TRAINED)
+@pytest.mark.parametrize("channels_last", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_one_training_pass_has_the_reference_gradients_and_statistics(
     golden: Path, arch: str, channels_last: bool
 ) -> None:
