@@ -34,13 +34,12 @@ from tests.wiring.toy import SETTINGS, Toy, saved_state, weights
 DIVIDED = "distributed.shard_backbone=true"
 # 40 images in batches of 16: the processes embed two batches and one
 BASE = ["eval.batch_size=16", "eval.every=3 steps", "checkpoint.every=3 steps", "train.clip_norm=1.0"]
-TWIN = [word for word in SETTINGS if word != "head.products=float32"]
 FIRST = [*SETTINGS, *BASE, "train.ema=0.5", "optim.weight_decay=0.05", "checkpoint.background=true"]
 CASES = {
     "first": [*FIRST, "train.accumulate=2"],
-    "f2c": [*TWIN, *BASE, "head.name=f2c", "head.share=1.0", "optim.name=adamw", "optim.lr=0.01"],
+    "f2c": [*SETTINGS, *BASE, "head.name=f2c", "head.share=1.0", "optim.name=adamw", "optim.lr=0.01"],
     "attfc": [
-        *(*TWIN, *BASE, "head.name=attfc", "head.share=1.0", "twin.buffers=copy", "twin.momentum=0.5"),
+        *(*SETTINGS, *BASE, "head.name=attfc", "head.share=1.0", "twin.buffers=copy", "twin.momentum=0.5"),
         *("train.precision=bf16", "backbone.bad_gradient_at=2"),
     ],
     "back": [

@@ -27,8 +27,7 @@ def _interrupt(dist: Dist, folder: Path) -> None:
 
     for buffers in ("copy", "average"):
         head = ["head.name=attfc", "head.share=1.0", f"twin.buffers={buffers}", "twin.momentum=0.5"]
-        words = [word for word in SETTINGS if word != "head.products=float32"]
-        config = load_config(None, [*words, *head, "eval.sets={}", "checkpoint.every=6 steps"])
+        config = load_config(None, [*SETTINGS, *head, "eval.sets={}", "checkpoint.every=6 steps"])
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Twin, "update", watched)
             train(config, folder / buffers / "whole", dist)

@@ -215,9 +215,9 @@ def test_processes_go_back_together(tmp_path: Path) -> None:
 def test_a_step_with_bad_pixels_leaves_no_mark(head: str, margin: str, tmp_path: Path) -> None:
     """Backbone, twin, head and margin are what they were, counters of batch norm and of random draws too."""
     usual = [word for word in SETTINGS if not word.startswith("head.margin.m=")]
-    words = [*usual, f"head.name={head}", f"head.margin.name={margin}", "head.products=float32"]
+    words = [*usual, f"head.name={head}", f"head.margin.name={margin}"]
     if head in ("attfc", "f2c"):
-        words = [word for word in words if word != "head.products=float32"] + ["head.share=1.0"]
+        words.append("head.share=1.0")
     config = load_config(None, words)
     reader = open_reader(config.data.train)
     plan = make_plan(config, Dist(), reader)
