@@ -96,7 +96,7 @@ def train(arguments: argparse.Namespace, net: str, seed: int) -> dict[str, Any]:
         *NETS[net],
         *_window(arguments.size),
         f"train.duration={arguments.steps} steps",
-        f"eval.every={100 / arguments.evaluations} %",
+        f"eval.every={max(1, arguments.steps // arguments.evaluations)} steps",
         "eval.flip=false",
         "train.log_every=10",
         *arguments.settings,
@@ -115,11 +115,12 @@ def train(arguments: argparse.Namespace, net: str, seed: int) -> dict[str, Any]:
 
 def report(rows: list[dict[str, Any]], test: str) -> None:
     """The table of one test, and in a sentence a network what became of the claim."""
-    finals = {net: [row["curves"][test][-1][1] for row in rows if row["net"] == net] for net in NETS}
+    nets = dict.fromkeys(row["net"] for row in rows)
+    finals = {net: [row["curves"][test][-1][1] for row in rows if row["net"] == net] for net in nets}
     wanted = mean(finals["r10"])
     print(f"| net | seed | final {test} | steps to the plain mean | minutes (CPU) | images/s |")
     print("|---|---|---|---|---|---|")
-    reached: dict[str, list[float | None]] = {net: [] for net in NETS}
+    reached: dict[str, list[float | None]] = {net: [] for net in nets}
     for row in rows:
         curve = row["curves"][test]
         steps = steps_to_reach(curve, wanted)
@@ -152,12 +153,15 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=320, help="of each training")
     parser.add_argument("--size", type=int, default=64, help="side that the network sees, a multiple of 16")
     parser.add_argument("--evaluations", type=int, default=6, help="on LFW, evenly spread over a training")
+    parser.add_argument("--nets", nargs="+", choices=NETS, default=list(NETS), help="r10 and others")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--set", dest="settings", action="append", default=[])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--parallel", type=int, default=1, help="trainings at a time")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
+    if "r10" not in arguments.nets:
+        parser.error("--nets must contain r10, which the others are compared with")
     arguments.out.mkdir(parents=True, exist_ok=True)
     arguments.tests = ["lfw"]
     if arguments.cfp:
@@ -166,7 +170,7 @@ def main() -> None:
         arguments.settings.append(f"eval.sets.cfp={pairs}?root={arguments.cfp}")
         arguments.tests.append("cfp")
     print(f"{platform.machine()}, {os.cpu_count()} cores, {arguments.threads} thread(s) a training")
-    jobs = [(net, seed) for seed in arguments.seeds for net in NETS]
+    jobs = [(net, seed) for seed in arguments.seeds for net in arguments.nets]
     with ThreadPoolExecutor(arguments.parallel) as pool:
         rows = list(pool.map(lambda job: train(arguments, *job), jobs))
     (arguments.out / "study.json").write_text(json.dumps(rows, indent=1))
