@@ -1,8 +1,6 @@
 """F2C's step on a GPU: both passes at once, in a few launches, after all bookkeeping was done on the host."""
 
-import warnings
 from dataclasses import dataclass
-from functools import cache
 from types import ModuleType
 from typing import Any
 
@@ -79,21 +77,10 @@ def kernels_of_pool(margin: Margin, hard: int, like: Tensor) -> ModuleType | Non
     module = kernels.gpu_kernels("pool_views") if plain else None
     if module is None or hard > module.MAX_HARD:
         return None
-    if like.device.type == "cuda" and not _runs(module, like.device, like.shape[-1]):
+    on_gpu = like.device.type == "cuda"
+    if on_gpu and not kernels.agree("F2C's kernels", check, module, like.device, like.shape[-1]):
         return None
     return module
-
-
-@cache
-def _runs(module: ModuleType, device: torch.device, dim: int) -> bool:
-    """Whether the kernels compile for this GPU and agree with torch; the first call waits for it."""
-    try:
-        check(module, device, torch.bfloat16, dim, tolerance=0.05)
-    except Exception as error:  # whatever a compiler or a driver raises: the other way is always there
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        warnings.warn(f"F2C's kernels do not run on {device} ({reason}); slower ones do", stacklevel=2)
-        return False
-    return True
 
 
 def check(

@@ -1,8 +1,6 @@
 """A softmax margin over class centres by two Triton kernels, where the head and the GPU allow it."""
 
-import warnings
 from collections.abc import Sequence
-from functools import cache
 from types import ModuleType
 from typing import Any
 
@@ -143,21 +141,9 @@ def kernels_for(device: torch.device, products: torch.dtype, dim: int) -> Module
     if torch.cuda.get_device_capability(device) < _CAPABILITY:
         return None
     module = kernels.gpu_kernels("class_softmax")
-    if module is None or dim > module.MAX_DIM or not _runs(module, device, dim):
+    if module is None or dim > module.MAX_DIM:
         return None
-    return module
-
-
-@cache
-def _runs(module: ModuleType, device: torch.device, dim: int) -> bool:
-    """Whether the kernels compile for this GPU and agree with torch; the first call waits for it."""
-    try:
-        check(module, device, torch.bfloat16, dim, tolerance=0.05)
-    except Exception as error:  # whatever a compiler or a driver raises: the other way is always there
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        warnings.warn(f"Triton kernels do not run on {device} ({reason}); slower ones do", stacklevel=2)
-        return False
-    return True
+    return module if kernels.agree("Triton kernels", check, module, device, dim) else None
 
 
 def check(

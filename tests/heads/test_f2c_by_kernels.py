@@ -7,6 +7,7 @@ import torch
 
 from facescale import margins
 from facescale.heads import f2c_by_kernels
+from facescale.kernels import agree
 from tests.compiled import interpreted
 
 CPU, D = torch.device("cpu"), 12
@@ -26,12 +27,8 @@ def test_kernels_that_compute_something_else_are_not_used(
 ) -> None:
     right = kernels.pulls
     monkeypatch.setattr(kernels, "pulls", lambda *given: [2 * x for x in right(*given)])
-    f2c_by_kernels._runs.cache_clear()
-    with pytest.warns(
-        UserWarning, match=r"F2C's kernels do not run on cpu \(the own cosine differs from torch"
-    ):
-        assert not f2c_by_kernels._runs(kernels, CPU, D)
-    f2c_by_kernels._runs.cache_clear()
+    with pytest.warns(UserWarning, match=r"These do not run on cpu \(the own cosine differs from torch"):
+        assert not agree("These", f2c_by_kernels.check, kernels, CPU, D)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from torch import Tensor
 from facescale import heads
 from facescale.heads import fused_softmax
 from facescale.heads.centre_head import CentreHead
+from facescale.kernels import agree
 from tests.compiled import interpreted
 
 C, D, B = 90, 12, 6
@@ -157,10 +158,8 @@ def test_kernels_that_compute_something_else_are_not_used(
     monkeypatch.setattr(kernels, "move", lambda *args, **options: None)
     with pytest.raises(ArithmeticError, match="the momentum differs from torch's"):
         fused_softmax.check(kernels, CPU, torch.float32, D, tolerance=1e-5)
-    fused_softmax._runs.cache_clear()
-    with pytest.warns(UserWarning, match=r"do not run on cpu \(the momentum differs from torch's\)"):
-        assert not fused_softmax._runs(kernels, CPU, D)
+    with pytest.warns(UserWarning, match=r"These do not run on cpu \(the momentum differs from torch's\)"):
+        assert not agree("These", fused_softmax.check, kernels, CPU, D)
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # it is said once
-        assert not fused_softmax._runs(kernels, CPU, D)
-    fused_softmax._runs.cache_clear()
+        assert not agree("These", fused_softmax.check, kernels, CPU, D)
